@@ -1,0 +1,86 @@
+/**
+ * The port through which the bus remembers requests: the activity journal. Requests leave a trail (payload, outcome,
+ * duration, causation, principal), but no position and no place in any stream. Written behind, in batches, bounded.
+ *
+ * The rule: complete by default. When the buffer is full, `record` answers with an effect and the caller waits for it.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Exit from "effect/Exit"
+import type { Envelope } from "../event/Envelope.ts"
+import type { KsiError } from "../event/KsiError.ts"
+
+/** How a request ended. */
+export type OutcomeKind = "success" | "failure" | "defect" | "interrupted"
+
+/** What the router hands over when a request has ended. Encoding is left to the writer, off the caller's path. */
+export interface Ended {
+  readonly envelope: Envelope
+  /** Makes JSON of the envelope's data. */
+  readonly encode: (data: unknown) => unknown
+  readonly exit: Exit.Exit<unknown, unknown>
+  /** Milliseconds, with fraction. */
+  readonly duration: number
+}
+
+/** A request as the journal keeps it. */
+export interface ActivityRecord {
+  readonly id: string
+  readonly name: string
+  /** The payload, as JSON. */
+  readonly data: unknown
+  readonly outcome: OutcomeKind
+  /** One sentence; `undefined` for a success. */
+  readonly error: string | undefined
+  /** Milliseconds. */
+  readonly duration: number
+  /** Milliseconds since 1970. */
+  readonly timestamp: number
+  readonly correlationId: string
+  readonly causationId: string | undefined
+  readonly depth: number
+  readonly principal: string
+  readonly clientId: string | undefined
+  readonly clientCorrelationId: string | undefined
+}
+
+/** Which requests. */
+export interface ActivityQuery {
+  /** Patterns, any of which must match; all when absent. */
+  readonly patterns?: ReadonlyArray<string> | undefined
+  /** Milliseconds since 1970, inclusive. */
+  readonly since?: number | undefined
+  readonly until?: number | undefined
+  /** KSI's correlation id, or the label that a client gave. */
+  readonly correlationId?: string | undefined
+  readonly id?: string | undefined
+  /** Only requests that a client with this label sent. */
+  readonly clientId?: string | undefined
+  readonly outcome?: OutcomeKind | undefined
+  readonly limit: number
+  readonly offset?: number | undefined
+  /** Oldest first; newest first when absent. */
+  readonly forward?: boolean | undefined
+}
+
+/** The activity journal. */
+export class Activity extends Context.Service<Activity, {
+  /** Records a request that has ended. `undefined` when it was taken at once; else an effect to wait for. */
+  readonly record: (ended: Ended) => Effect.Effect<void> | undefined
+  /** Looks requests up; those still in the buffer are included. */
+  readonly query: (query: ActivityQuery) => Effect.Effect<{
+    readonly records: ReadonlyArray<ActivityRecord>
+    /** How many match without `limit` and `offset`. */
+    readonly total: number
+  }, KsiError>
+  /** Waits until everything recorded so far is written. */
+  readonly flush: Effect.Effect<void>
+}>()("ksi/bus/Activity") {
+  /** Records nothing and finds nothing (`KSI_AUDIT=off`). */
+  static readonly layerOff: Layer.Layer<Activity> = Layer.succeed(Activity, {
+    record: () => undefined,
+    query: () => Effect.succeed({ records: [], total: 0 }),
+    flush: Effect.void
+  })
+}

@@ -1,0 +1,147 @@
+/**
+ * CloudEvents 1.0 in the JSON format: how facts come in and go out, without loss. The text of `time`, the extension
+ * attributes, an absent `subject` and the digits of large numbers are kept.
+ *
+ * The identity of an event is (`source`, `id`). Its stream is its `subject`, else its `source`.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const fact = Result.getOrThrow(CloudEvent.decode({ specversion: "1.0", id: "1", source: "/a", type: "order:placed" }))
+ * fact.streamId                    // "/a"
+ * CloudEvent.encode(fact)          // { specversion: "1.0", id: "1", source: "/a", type: "order:placed" }
+ * ```
+ *
+ * **Gotchas** The extensions `position` and `version` are KSI's own: `encode` adds them to a stored fact, `decode`
+ * drops the pair when both are positive integers, so that an export can be imported again.
+ *
+ * Source: CloudEvents 1.0.2, and its JSON format.
+ */
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import * as EventName from "./EventName.ts"
+import * as Json from "./Json.ts"
+import * as Limits from "./Limits.ts"
+
+/** A JSON object. */
+export type JsonObject = { readonly [key: string]: unknown }
+
+/** A fact as it is appended: what happened, to which stream, and who says so. */
+export interface NewFact {
+  /** Unique within `source`. */
+  readonly id: string
+  readonly source: string
+  /** The event's name; the `type` of a CloudEvent. */
+  readonly name: string
+  readonly streamId: string
+  /** A JSON value; `undefined` where the event has no data. */
+  readonly data: unknown
+  /** RFC 3339, verbatim; `undefined` where the event has none. */
+  readonly time: string | undefined
+  /** All other attributes, by their CloudEvents names; `subject: null` says that the event had none. */
+  readonly attributes: JsonObject
+}
+
+/** A fact with its place in the store. */
+export interface StoredFact extends NewFact {
+  /** Place in the order of everything, from 1, gapless. */
+  readonly position: number
+  /** Place in its stream, from 1, gapless. */
+  readonly version: number
+  /** When it happened: its `time` in milliseconds since 1970, else `recordedAt`. */
+  readonly timestamp: number
+  /** When it was committed, in milliseconds since 1970; never decreases with position. */
+  readonly recordedAt: number
+}
+
+const own = new Set(["specversion", "id", "source", "type", "subject", "time", "data"])
+// The attributes that CloudEvents or its JSON format name with other than lower-case letters and digits.
+const attributeName = /^([a-z0-9]+|data_base64)$/
+// RFC 3339: date, time, optional fraction, mandatory offset.
+const rfc3339 = /^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/
+
+/** Milliseconds since 1970 of an RFC 3339 text; `undefined` if it is none. A leap second counts as the next second. */
+export const parseTime = (text: string): number | undefined => {
+  const match = rfc3339.exec(text)
+  if (match === null) return undefined
+  const [, year, month, day, hour, minute, second] = match
+  const leap = second === "60"
+  const plain = leap ? text.replace(/:60/, ":59") : text
+  const millis = Date.parse(plain.toUpperCase())
+  if (Number.isNaN(millis)) return undefined
+  // Date.parse accepts 31 February and rolls it over.
+  const days = new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
+  if (Number(day) > days || Number(hour) > 23 || Number(minute) > 59) return undefined
+  return leap ? millis + 1000 : millis
+}
+
+const isPositiveInteger = (u: unknown): boolean => Number.isSafeInteger(u) && Number(u) > 0
+
+const text = (input: JsonObject, key: string, max: number): Result.Result<string, string> => {
+  const value = input[key]
+  if (value === undefined) return Result.fail(`"${key}" is missing`)
+  if (!Predicate.isString(value) || value.length === 0) return Result.fail(`"${key}" must be a non-empty text`)
+  return value.length > max
+    ? Result.fail(`"${key}" has ${value.length} characters, at most ${max} are allowed`)
+    : Result.succeed(value)
+}
+
+const attributesOf = (input: JsonObject): Result.Result<JsonObject, string> => {
+  const exported = isPositiveInteger(input["position"]) && isPositiveInteger(input["version"])
+  const attributes: Record<string, unknown> = {}
+  if (input["subject"] === undefined || input["subject"] === null) attributes["subject"] = null
+  for (const key of Object.keys(input)) {
+    if (own.has(key) || (exported && (key === "position" || key === "version"))) continue
+    const value = input[key]
+    if (value === null) continue
+    if (!attributeName.test(key)) return Result.fail(`the attribute "${key}" must be lower-case letters and digits`)
+    if (Predicate.isObject(value) && !Json.isRaw(value)) {
+      return Result.fail(`the attribute "${key}" must be a text, a number or a boolean`)
+    }
+    attributes[key] = value
+  }
+  return Result.succeed(attributes)
+}
+
+/** Reads a CloudEvent; the failure is one sentence that names the attribute. */
+export const decode = (input: unknown, maxLength = Limits.defaults.idLength): Result.Result<NewFact, string> => {
+  if (!Predicate.isObject(input) || Array.isArray(input)) return Result.fail("an event must be a JSON object")
+  const event = input as JsonObject
+  return Result.gen(function*() {
+    if (event["specversion"] !== "1.0") return yield* Result.fail("\"specversion\" must be \"1.0\"")
+    const id = yield* text(event, "id", maxLength)
+    const source = yield* text(event, "source", maxLength)
+    const name = yield* text(event, "type", EventName.maxForeignLength)
+    const subject = event["subject"] === undefined || event["subject"] === null
+      ? source
+      : yield* text(event, "subject", maxLength)
+    const time = event["time"] ?? undefined
+    if (time !== undefined && (!Predicate.isString(time) || parseTime(time) === undefined)) {
+      return yield* Result.fail(`"time" must be an RFC 3339 text such as "2018-03-15T12:00:00Z", found ${JSON.stringify(time)}`)
+    }
+    if (event["data"] !== undefined && event["data_base64"] !== undefined) {
+      return yield* Result.fail("\"data\" and \"data_base64\" exclude each other")
+    }
+    const attributes = yield* attributesOf(event)
+    return { id, source, name, streamId: subject, data: event["data"], time, attributes }
+  })
+}
+
+/** The CloudEvent of a fact; of a stored one with the extensions `position` and `version`. */
+export const encode = (fact: NewFact | StoredFact): JsonObject => {
+  const event: Record<string, unknown> = { specversion: "1.0", id: fact.id, source: fact.source, type: fact.name }
+  if (fact.attributes["subject"] !== null) event["subject"] = fact.streamId
+  if (fact.time !== undefined) event["time"] = fact.time
+  for (const key of Object.keys(fact.attributes)) if (key !== "subject") event[key] = fact.attributes[key]
+  if (fact.data !== undefined) event["data"] = fact.data
+  if ("position" in fact) {
+    if (event["position"] === undefined) event["position"] = fact.position
+    if (event["version"] === undefined) event["version"] = fact.version
+  }
+  return event
+}
+
+/** Whether two facts of one identity say the same; the order of keys does not matter. */
+export const sameContent = (a: NewFact, b: NewFact): boolean =>
+  a.name === b.name && a.streamId === b.streamId && a.time === b.time && Json.equal(a.data, b.data) &&
+  (a.data === undefined) === (b.data === undefined) && Json.equal(a.attributes, b.attributes)

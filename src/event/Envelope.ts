@@ -1,0 +1,144 @@
+/**
+ * What travels: an event's id, name and data with everything known about how it came to be. Immutable.
+ *
+ * The rule: a nested call inherits `correlationId` from the envelope being handled, names it as its `causationId`, and
+ * is one deeper. The ids are always KSI's own; a client's correlation id is an echo label beside them.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const ids = Envelope.makeIds(0x1234, 0x5678)
+ * ids(1_795_333_214_410)          // a UUIDv7 of that millisecond, greater than the one before
+ * ```
+ *
+ * Source: seed section 1; RFC 9562 section 5.7 (UUIDv7) and 6.2 method 1 (counter).
+ */
+import type { JsonObject, NewFact, StoredFact } from "./CloudEvent.ts"
+
+/** What is known about an event besides its data. */
+export interface Metadata {
+  /** The id of the request or fact at the root of this chain of causes. */
+  readonly correlationId: string
+  /** The id of the envelope whose handler made this one. */
+  readonly causationId: string | undefined
+  /** Distance from the root, which is 0. */
+  readonly depth: number
+  /** When it was made, in milliseconds since 1970. */
+  readonly timestamp: number
+  /** Who made it: a URI reference as in CloudEvents. */
+  readonly source: string
+  /** Who asked; `owner` for the process itself. */
+  readonly principal: string
+  readonly streamId: string | undefined
+  /** When the answer stops being wanted, in milliseconds since 1970. */
+  readonly deadline: number | undefined
+  readonly idempotencyKey: string | undefined
+  /** The label a client gave its request. Echoed and searchable, never trusted. */
+  readonly clientCorrelationId: string | undefined
+  readonly clientId: string | undefined
+}
+
+/** An event on its way. */
+export interface Envelope<out P = unknown> {
+  readonly id: string
+  readonly name: string
+  readonly data: P
+  readonly metadata: Metadata
+}
+
+/** A fact as a subscriber receives it; a request, where asked for, has no position. */
+export interface Delivery<out P = unknown> extends Envelope<P> {
+  readonly position: bigint | undefined
+  readonly version: number | undefined
+}
+
+/** Makes the next id for something that happened at `millis`. */
+export type Ids = (millis: number) => string
+
+const hex = (n: number, length: number) => n.toString(16).padStart(length, "0")
+
+/**
+ * A source of UUIDv7, strictly increasing, even when the clock stands still or goes back. `high` and `low` are 16 and
+ * 32 random bits that tell this source from others; a counter of 26 bits orders ids within one millisecond.
+ */
+export const makeIds = (high: number, low: number): Ids => {
+  const tail = hex(high & 0xffff, 4) + hex(low >>> 0, 8)
+  let last = -1
+  let counter = 0
+  let prefix = ""
+  return (millis) => {
+    if (millis > last) {
+      last = millis
+      counter = 0
+      const time = hex(Math.floor(millis), 12)
+      prefix = `${time.slice(0, 8)}-${time.slice(8)}-7`
+    } else if (++counter > 0x3ffffff) {
+      counter = 0
+      last++
+      const time = hex(last, 12)
+      prefix = `${time.slice(0, 8)}-${time.slice(8)}-7`
+    }
+    return `${prefix}${hex(counter >>> 14, 3)}-${hex(0x8000 | (counter & 0x3fff), 4)}-${tail}`
+  }
+}
+
+/** `source` of everything this process says itself. */
+export const ownSource = "/ksi"
+
+/** RFC 3339 in UTC with milliseconds. */
+export const timeText = (millis: number): string => new Date(millis).toISOString()
+
+const put = (attributes: Record<string, unknown>, key: string, value: unknown) => {
+  if (value !== undefined) attributes[key] = value
+}
+
+/** The fact that an envelope becomes; `data` is its encoded payload. */
+export const toFact = (envelope: Envelope, streamId: string, data: unknown): NewFact => {
+  const { metadata } = envelope
+  const attributes: Record<string, unknown> = { correlationid: metadata.correlationId }
+  put(attributes, "causationid", metadata.causationId)
+  if (metadata.depth > 0) attributes["depth"] = metadata.depth
+  if (metadata.principal !== "owner") attributes["principal"] = metadata.principal
+  put(attributes, "clientcorrelationid", metadata.clientCorrelationId)
+  put(attributes, "clientid", metadata.clientId)
+  return {
+    id: envelope.id,
+    source: metadata.source,
+    name: envelope.name,
+    streamId,
+    data,
+    time: timeText(metadata.timestamp),
+    attributes
+  }
+}
+
+const textAt = (attributes: JsonObject, key: string): string | undefined => {
+  const value = attributes[key]
+  return typeof value === "string" ? value : undefined
+}
+
+/** The envelope of a stored fact; `data` as given, decoded or not. */
+export const fromFact = <P>(fact: StoredFact, data: P): Delivery<P> => {
+  const { attributes } = fact
+  const depth = attributes["depth"]
+  return {
+    id: fact.id,
+    name: fact.name,
+    data,
+    position: BigInt(fact.position),
+    version: fact.version,
+    metadata: {
+      correlationId: textAt(attributes, "correlationid") ?? fact.id,
+      causationId: textAt(attributes, "causationid"),
+      depth: typeof depth === "number" ? depth : 0,
+      timestamp: fact.timestamp,
+      source: fact.source,
+      principal: textAt(attributes, "principal") ?? "owner",
+      streamId: fact.streamId,
+      deadline: undefined,
+      idempotencyKey: undefined,
+      clientCorrelationId: textAt(attributes, "clientcorrelationid"),
+      clientId: textAt(attributes, "clientid")
+    }
+  }
+}

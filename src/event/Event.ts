@@ -1,0 +1,190 @@
+/**
+ * An event is a value with schemas on all sides. Two kinds, fixed by the definition:
+ *
+ * - a **request** (`Event.make`) asks and is answered, once or, with `stream: true`, by a stream of items;
+ * - a **fact** (`Event.fact`) says what happened: it is durable and has a position before anyone hears of it.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const Reserve = Event.make("stock:reserve", {
+ *   payload: { sku: Schema.String, quantity: Schema.Int },
+ *   success: Schema.Struct({ holdId: Schema.String }),
+ *   error: OutOfStock
+ * })
+ * const Reserved = Event.fact("stock:reserved", {
+ *   payload: { sku: Schema.String, quantity: Schema.Int },
+ *   streamId: ({ sku }) => `stock-${sku}`
+ * })
+ * ```
+ *
+ * **Gotchas** A name that is not an event name throws where it is defined. Schemas must be synchronous and need no
+ * services; anything that `Schema.toCodecJson` can write as JSON is fine.
+ *
+ * Source: seed section 4; option names follow Effect's `Rpc.make`.
+ */
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as EventName from "./EventName.ts"
+
+/** How a request is answered. */
+export type Mode = "call" | "stream"
+
+/** Words for people and documents. */
+export interface Annotations {
+  /** One or two sentences: what it does. */
+  readonly description?: string
+  /** Payloads that are valid, for documents. */
+  readonly examples?: ReadonlyArray<unknown>
+}
+
+interface Common {
+  readonly name: string
+  readonly payload: Schema.Top
+  readonly annotations: Annotations
+  /** File, line and column of the definition, for messages about two definitions of one name. */
+  readonly definedAt: string
+}
+
+/** Any request. */
+export interface AnyRequest extends Common {
+  readonly kind: "request"
+  readonly mode: Mode
+  readonly success: Schema.Top
+  readonly error: Schema.Top
+  readonly idempotent: boolean
+}
+
+/** Any fact. */
+export interface AnyFact extends Common {
+  readonly kind: "fact"
+  // A method, so that a fact of any payload is an AnyFact.
+  streamId(payload: unknown): string
+}
+
+/** Any event. */
+export type Any = AnyRequest | AnyFact
+
+/** A request: payload in, success or declared error out. */
+export interface Request<
+  in out Name extends string,
+  in out P extends Schema.Top,
+  out A extends Schema.Top,
+  out E extends Schema.Top,
+  out M extends Mode
+> extends AnyRequest {
+  readonly name: Name
+  readonly payload: P
+  readonly success: A
+  readonly error: E
+  readonly mode: M
+}
+
+/** A fact: what happened, in which stream. */
+export interface Fact<in out Name extends string, in out P extends Schema.Top> extends AnyFact {
+  readonly name: Name
+  readonly payload: P
+  /** This fact with its payload, as history for tests and appends. */
+  readonly of: (payload: P["~type.make.in"]) => FactOf<Fact<Name, P>>
+}
+
+/** A fact with its payload. */
+export interface FactOf<out Ev extends AnyFact> {
+  readonly event: Ev
+  readonly payload: Ev["payload"]["Type"]
+}
+
+/** What a payload may be built from: constructor input, so defaults may be left out. */
+export type PayloadInput<Ev extends Any> = Ev["payload"]["~type.make.in"]
+/** The payload that a handler sees. */
+export type Payload<Ev extends Any> = Ev["payload"]["Type"]
+/** The reply, or an item of the reply of a stream. */
+export type Success<Ev extends AnyRequest> = Ev["success"]["Type"]
+/** The errors that the event declares. */
+export type Failure<Ev extends AnyRequest> = Ev["error"]["Type"]
+
+type Fields<P> = P extends Schema.Top ? P : P extends Schema.Struct.Fields ? Schema.Struct<P> : never
+
+/** The payload of an event that takes none: any object is accepted and ignored. */
+export const NoPayload = Schema.Struct({})
+
+const payloadSchema = (payload: Schema.Top | Schema.Struct.Fields | undefined): Schema.Top =>
+  payload === undefined ? NoPayload : Schema.isSchema(payload) ? payload : Schema.Struct(payload)
+
+/** Where the function `below` was called from, as the engine writes it. */
+const callSite = (below: (...args: never) => unknown): string => {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 1
+  const at: { stack?: string } = {}
+  Error.captureStackTrace(at, below)
+  Error.stackTraceLimit = limit
+  return /\(?((?:file:|\/|node:)[^()]*:\d+:\d+)\)?$/m.exec(at.stack ?? "")?.[1] ?? "unknown place"
+}
+
+const checkedName = (name: string): void => {
+  const result = EventName.parse(name)
+  if (Result.isFailure(result)) throw new TypeError(result.failure.message)
+}
+
+/** Defines a request. Throws a `TypeError` when the name is not an event name. */
+export const make = <
+  const Name extends `${string}:${string}`,
+  P extends Schema.Top | Schema.Struct.Fields = typeof NoPayload,
+  A extends Schema.Top = Schema.Void,
+  E extends Schema.Top = Schema.Never,
+  const Stream extends boolean = false
+>(
+  name: Name,
+  options?: {
+    /** Fields of a struct, or a schema. */
+    readonly payload?: P
+    /** What is answered; for a stream, each item. */
+    readonly success?: A
+    /** What the handler may fail with; a union for several. */
+    readonly error?: E
+    /** Whether the answer is a stream of items. */
+    readonly stream?: Stream
+    /** Whether asking twice does no more than asking once: then a retry is safe. */
+    readonly idempotent?: boolean
+    readonly annotations?: Annotations
+  }
+): Request<Name, Fields<P>, A, E, Stream extends true ? "stream" : "call"> => {
+  checkedName(name)
+  return {
+    kind: "request",
+    name,
+    // The four casts say what the type parameters' defaults say: an absent option is its default schema.
+    payload: payloadSchema(options?.payload) as Fields<P>,
+    success: (options?.success ?? Schema.Void) as A,
+    error: (options?.error ?? Schema.Never) as E,
+    mode: (options?.stream === true ? "stream" : "call") as Stream extends true ? "stream" : "call",
+    idempotent: options?.idempotent ?? false,
+    annotations: options?.annotations ?? {},
+    definedAt: callSite(make)
+  }
+}
+
+/** Defines a fact. Throws a `TypeError` when the name is not an event name. */
+export const fact = <const Name extends `${string}:${string}`, P extends Schema.Top | Schema.Struct.Fields>(
+  name: Name,
+  options: {
+    /** Fields of a struct, or a schema. */
+    readonly payload: P
+    /** The stream this fact belongs to: the one thing whose history it is part of. At most 256 characters. */
+    readonly streamId: (payload: NoInfer<Fields<P>["Type"]>) => string
+    readonly annotations?: Annotations
+  }
+): Fact<Name, Fields<P>> => {
+  checkedName(name)
+  const self: Fact<Name, Fields<P>> = {
+    kind: "fact",
+    name,
+    payload: payloadSchema(options.payload) as Fields<P>,
+    streamId: options.streamId as (payload: unknown) => string,
+    annotations: options.annotations ?? {},
+    definedAt: callSite(fact),
+    // Widened: the constructor input of a struct that is still a type parameter cannot be checked here.
+    of: (payload) => ({ event: self, payload: (self.payload as Schema.Top).make(payload) })
+  }
+  return self
+}

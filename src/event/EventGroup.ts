@@ -1,0 +1,134 @@
+/**
+ * Events that belong together, and the layer that handles them.
+ *
+ * `toLayer` takes one handler for each request (facts may be handled too, they need not be) and says in its type what
+ * the handlers need. A handler is a plain function that returns an `Effect` (a `Stream` for a stream event), or a
+ * generator method, which is shortest and fastest.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const Stock = EventGroup.make(Reserve, Reserved)
+ * const StockHandlers = Stock.toLayer({
+ *   *"stock:reserve"({ sku, quantity }) {
+ *     const ksi = yield* Ksi
+ *     const { id } = yield* ksi.emit(Reserved, { sku, quantity })
+ *     return { holdId: id }
+ *   }
+ * })
+ * ```
+ *
+ * **Gotchas** `(payload) => Effect.gen(function*() { … })` works but makes a new generator function for every call;
+ * the generator method does not.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type { Envelope } from "./Envelope.ts"
+import type * as Event from "./Event.ts"
+import type { KsiError } from "./KsiError.ts"
+
+// `any` is written nowhere; where TypeScript needs "whatever this function is", `unknown` and `never` say it.
+type Yielded<E> = Effect.Effect<unknown, E, unknown>
+
+type RequestHandler<Ev extends Event.AnyRequest> = (
+  payload: Event.Payload<Ev>,
+  envelope: Envelope<Event.Payload<Ev>>
+) => Ev["mode"] extends "stream" ? Stream.Stream<Event.Success<Ev>, Event.Failure<Ev> | KsiError, unknown>
+  :
+    | Effect.Effect<Event.Success<Ev>, Event.Failure<Ev> | KsiError, unknown>
+    | Generator<Yielded<Event.Failure<Ev> | KsiError>, Event.Success<Ev>, never>
+
+type FactHandler<Ev extends Event.AnyFact> = (
+  payload: Event.Payload<Ev>,
+  envelope: Envelope<Event.Payload<Ev>>
+) => Effect.Effect<unknown, unknown, unknown> | Generator<Yielded<unknown>, unknown, never>
+
+/** What `toLayer` takes: a handler for each request, and for the facts one wants to react to. */
+export type HandlersOf<Evs extends Event.Any> =
+  & { readonly [Ev in Evs as Ev extends Event.AnyRequest ? Ev["name"] : never]: Ev extends Event.AnyRequest ? RequestHandler<Ev> : never }
+  & { readonly [Ev in Evs as Ev extends Event.AnyFact ? Ev["name"] : never]?: Ev extends Event.AnyFact ? FactHandler<Ev> : never }
+
+type ServicesOfReturn<X> = X extends Effect.Effect<infer _A, infer _E, infer R> ? R
+  : X extends Stream.Stream<infer _A, infer _E, infer R> ? R
+  : X extends Generator<infer Y, infer _A, infer _N> ? Y extends Effect.Effect<infer _A2, infer _E2, infer R> ? R : never
+  : never
+
+/** What the handlers need from their surroundings. */
+export type ServicesOf<Hs> = {
+  [K in keyof Hs]: Hs[K] extends (...args: never) => infer X ? ServicesOfReturn<X> : never
+}[keyof Hs]
+
+/** The service that says "this request is handled"; `Ksi.serve` asks for it. */
+export interface Handler<in out Name extends string> {
+  readonly "~ksi/Handler": Name
+}
+
+type HandlerFor<Evs extends Event.Any> = Evs extends Event.AnyRequest ? Handler<Evs["name"]> : never
+
+/** How a handler is kept: the function, and the context its layer was built in. */
+export interface HandlerEntry {
+  readonly name: string
+  readonly run: (payload: unknown, envelope: Envelope) => unknown
+  readonly context: Context.Context<never>
+}
+
+/** The key under which the handler of an event is found. */
+export const handlerKey = (name: string): Context.Service<Handler<string>, HandlerEntry> =>
+  Context.Service<Handler<string>, HandlerEntry>(`ksi/Handler/${name}`)
+
+/** Events that belong together. */
+export interface EventGroup<in out Evs extends Event.Any> {
+  /** The events by name. */
+  readonly events: { readonly [Ev in Evs as Ev["name"]]: Ev }
+  /** The layer that handles the group's events. */
+  readonly toLayer: <Hs extends HandlersOf<Evs>, EX = never, RX = never>(
+    build: Hs | Effect.Effect<Hs, EX, RX>
+  ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX | ServicesOf<Hs>, Scope.Scope>>
+  /** A group of these events and more. */
+  readonly add: <const More extends ReadonlyArray<Event.Any>>(...events: More) => EventGroup<Evs | More[number]>
+}
+
+/** A group whose events are not known to the compiler. */
+export interface AnyGroup {
+  readonly events: { readonly [name: string]: Event.Any }
+}
+
+const contextOf = (
+  events: ReadonlyArray<Event.Any>,
+  handlers: object,
+  context: Context.Context<never>
+): Context.Context<never> => {
+  let result = Context.empty()
+  for (const { name } of events) {
+    const run: unknown = Object.hasOwn(handlers, name) ? Reflect.get(handlers, name) : undefined
+    if (typeof run !== "function") continue
+    // A method keeps its `this`; its argument types were checked where the handlers were written.
+    const bound = run.bind(handlers) as HandlerEntry["run"]
+    result = Context.add(result, handlerKey(name), { name, run: bound, context }) as Context.Context<never>
+  }
+  return result
+}
+
+/** Makes a group. Throws a `TypeError` when two of the events share a name. */
+export const make = <const Evs extends ReadonlyArray<Event.Any>>(...events: Evs): EventGroup<Evs[number]> => {
+  const byName: Record<string, Event.Any> = {}
+  for (const event of events) {
+    if (Object.hasOwn(byName, event.name)) throw new TypeError(`"${event.name}" is twice in one group`)
+    byName[event.name] = event
+  }
+  const toLayer = (build: object): Layer.Layer<never, unknown, unknown> =>
+    Layer.effectContext(Effect.gen(function*() {
+      const context = yield* Effect.context<never>()
+      const handlers = Effect.isEffect(build) ? yield* (build as Effect.Effect<object>) : build
+      return contextOf(events, handlers, context)
+    }))
+  return {
+    // The record was filled from the very events that the type lists.
+    events: byName as EventGroup<Evs[number]>["events"],
+    toLayer: toLayer as EventGroup<Evs[number]>["toLayer"],
+    add: (...more) => make(...events, ...more) as EventGroup<Evs[number] | (typeof more)[number]>
+  }
+}

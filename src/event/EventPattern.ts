@@ -1,0 +1,160 @@
+/**
+ * One dialect of event patterns, used everywhere: segments split by `:`, `*` stands for one segment and, as the
+ * last segment, for one or more; `*` alone is every event.
+ *
+ * A `Trie` holds many patterns and finds the ones that match a name in time that depends on the name's segments,
+ * not on how many patterns there are.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const pattern = Result.getOrThrow(EventPattern.parse("stock:*"))
+ * pattern.matches("stock:reserved")          // true
+ * pattern.matches("stock:level:changed")     // true
+ * pattern.matches("order:placed")            // false
+ * ```
+ *
+ * **Gotchas** `stock:*` does not match `stock` itself, and `*` inside a segment (`st*ck`) is refused.
+ */
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+
+/** Why a text is not a pattern. */
+export class PatternInvalid extends Schema.TaggedClass<PatternInvalid>()("PatternInvalid", {
+  pattern: Schema.String,
+  problem: Schema.String
+}) {
+  /** One sentence for people. */
+  get message(): string {
+    return `"${this.pattern}" is not a pattern: ${this.problem}`
+  }
+}
+
+/** A parsed pattern. */
+export interface EventPattern {
+  readonly text: string
+  readonly segments: ReadonlyArray<string>
+  readonly matches: (name: string) => boolean
+}
+
+const maxLength = 256
+
+const matchesSegments = (pattern: ReadonlyArray<string>, name: string): boolean => {
+  const segments = name.split(":")
+  const last = pattern.length - 1
+  for (let i = 0; i <= last; i++) {
+    if (i >= segments.length) return false
+    const part = pattern[i]
+    if (part === "*") {
+      if (i === last) return true
+    } else if (part !== segments[i]) return false
+  }
+  return segments.length === pattern.length
+}
+
+/** Reads a pattern; the failure says what is wrong with it. */
+export const parse = (text: string): Result.Result<EventPattern, PatternInvalid> => {
+  const fail = (problem: string) => Result.fail(new PatternInvalid({ pattern: text, problem }))
+  if (text.length === 0) return fail("it is empty; \"*\" is every event")
+  if (text.length > maxLength) return fail(`it has ${text.length} characters, at most ${maxLength} are allowed`)
+  const segments = text.split(":")
+  for (const part of segments) {
+    if (part === "") return fail("it has an empty segment")
+    if (part !== "*" && part.includes("*")) return fail(`"*" must be a whole segment, found "${part}"`)
+  }
+  return Result.succeed({
+    text,
+    segments,
+    matches: text === "*"
+      ? () => true
+      : segments.includes("*")
+      ? (name: string) => matchesSegments(segments, name)
+      : (name: string) => name === text
+  })
+}
+
+interface Node<A> {
+  readonly children: Map<string, Node<A>>
+  any: Node<A> | undefined
+  readonly exact: Set<A>
+  readonly rest: Set<A>
+}
+
+const makeNode = <A>(): Node<A> => ({ children: new Map(), any: undefined, exact: new Set(), rest: new Set() })
+
+const isEmpty = <A>(node: Node<A>): boolean =>
+  node.children.size === 0 && node.any === undefined && node.exact.size === 0 && node.rest.size === 0
+
+/** Many patterns, each with a value; finds the values whose pattern matches a name. */
+export interface Trie<A> {
+  /** Adds a value under a pattern and returns how to take it out again. */
+  readonly add: (pattern: EventPattern, value: A) => () => void
+  /** Calls `visit` once for every pattern that matches. */
+  readonly match: (name: string, visit: (value: A) => void) => void
+  /** Whether any pattern at all is held. */
+  readonly isEmpty: () => boolean
+}
+
+/** An empty trie. Adding the same value twice under one pattern keeps one. */
+export const makeTrie = <A>(): Trie<A> => {
+  const root = makeNode<A>()
+
+  const remove = (node: Node<A>, segments: ReadonlyArray<string>, at: number, value: A): void => {
+    if (at === segments.length) {
+      node.exact.delete(value)
+      return
+    }
+    const part = segments[at] ?? ""
+    if (part === "*") {
+      if (at === segments.length - 1) node.rest.delete(value)
+      else if (node.any !== undefined) {
+        remove(node.any, segments, at + 1, value)
+        if (isEmpty(node.any)) node.any = undefined
+      }
+      return
+    }
+    const child = node.children.get(part)
+    if (child === undefined) return
+    remove(child, segments, at + 1, value)
+    if (isEmpty(child)) node.children.delete(part)
+  }
+
+  const visitFrom = (node: Node<A>, name: string, from: number, visit: (value: A) => void): void => {
+    if (from > name.length) {
+      for (const value of node.exact) visit(value)
+      return
+    }
+    for (const value of node.rest) visit(value)
+    if (node.children.size === 0 && node.any === undefined) return
+    const colon = name.indexOf(":", from)
+    const end = colon < 0 ? name.length : colon
+    const child = node.children.get(name.slice(from, end))
+    if (child !== undefined) visitFrom(child, name, end + 1, visit)
+    if (node.any !== undefined) visitFrom(node.any, name, end + 1, visit)
+  }
+
+  return {
+    add: (pattern, value) => {
+      const { segments } = pattern
+      let node = root
+      for (let i = 0; i < segments.length; i++) {
+        const part = segments[i] ?? ""
+        if (part === "*" && i === segments.length - 1) {
+          node.rest.add(value)
+          return () => remove(root, segments, 0, value)
+        }
+        let next = part === "*" ? node.any : node.children.get(part)
+        if (next === undefined) {
+          next = makeNode<A>()
+          if (part === "*") node.any = next
+          else node.children.set(part, next)
+        }
+        node = next
+      }
+      node.exact.add(value)
+      return () => remove(root, segments, 0, value)
+    },
+    match: (name, visit) => visitFrom(root, name, 0, visit),
+    isEmpty: () => isEmpty(root)
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * JSON that keeps what it was given. `JSON.parse` turns `12345678901234567890` into another number without a word;
+ * data that only passes through KSI (an imported event, a page of an export) must come out as it went in.
+ *
+ * Numbers that a double cannot hold become `JSON.rawJSON` values, which `JSON.stringify` writes back digit for digit.
+ * Texts without such a number (nearly all) take the plain, fast path.
+ *
+ * **Example**
+ *
+ * ```ts
+ * JSON.stringify(Json.parse("{\"n\":12345678901234567890}"))     // {"n":12345678901234567890}
+ * ```
+ */
+import * as Result from "effect/Result"
+
+// Sixteen digits are the least that a double may not hold; an exponent of three digits is the least that can
+// overflow one. A hit inside a string only costs the careful path.
+const suspicious = /\d[\d.]{15}|\d[eE][+-]?\d{3,}\s*(?:[,}\]]|$)/
+
+interface RawJson {
+  readonly rawJSON: string
+}
+
+// Node 24 has both; the type library of this TypeScript does not yet list them.
+const native = JSON as unknown as {
+  readonly rawJSON: (text: string) => RawJson
+  readonly isRawJSON: (u: unknown) => u is RawJson
+  readonly parse: (text: string, reviver: (key: string, value: unknown, context: { source?: string }) => unknown) => unknown
+}
+
+/** The decimal digits and exponent of a number's text, so that `1.50` and `15e-1` compare equal. */
+const canonical = (text: string): string => {
+  const match = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text)
+  if (match === null) return text
+  const fraction = match[3] ?? ""
+  const digits = ((match[2] ?? "") + fraction).replace(/^0+/, "")
+  const significant = digits.replace(/0+$/, "")
+  if (significant === "") return "0"
+  const exponent = Number(match[4] ?? 0) - fraction.length + (digits.length - significant.length)
+  return `${match[1] ?? ""}${significant}e${exponent}`
+}
+
+const keep = (_key: string, value: unknown, context: { source?: string }): unknown =>
+  typeof value === "number" && context.source !== undefined && canonical(context.source) !== canonical(String(value))
+    ? native.rawJSON(context.source)
+    : value
+
+/** Whether the text may hold a number that a double cannot: then `parse` reads it with care. */
+export const isSuspicious = (text: string): boolean => suspicious.test(text)
+
+/** Parses; throws the `SyntaxError` of `JSON.parse`. Numbers that a double cannot hold are kept as raw JSON. */
+export const parse = (text: string): unknown => suspicious.test(text) ? native.parse(text, keep) : JSON.parse(text)
+
+/** Parses; the failure is the sentence of the parser. */
+export const parseResult = (text: string): Result.Result<unknown, string> =>
+  Result.try({ try: () => parse(text), catch: (cause) => cause instanceof Error ? cause.message : String(cause) })
+
+/** Whether a value is a number kept as its text. */
+export const isRaw = (u: unknown): u is RawJson => native.isRawJSON(u)
+
+/**
+ * Whether two JSON values mean the same: the order of an object's keys does not matter, that of an array does.
+ */
+export const equal = (a: unknown, b: unknown): boolean => {
+  if (a === b) return true
+  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false
+  if (isRaw(a) || isRaw(b)) return isRaw(a) && isRaw(b) && canonical(a.rawJSON) === canonical(b.rawJSON)
+  if (Array.isArray(a) || Array.isArray(b)) {
+    if (!Array.isArray(a) || !Array.isArray(b) || a.length !== b.length) return false
+    return a.every((item, i) => equal(item, b[i]))
+  }
+  const left = Object.entries(a)
+  const right = new Map(Object.entries(b))
+  return left.length === right.size && left.every(([key, value]) => right.has(key) && equal(value, right.get(key)))
+}

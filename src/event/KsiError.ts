@@ -1,0 +1,332 @@
+/**
+ * The one error class of KSI. What a handler declares travels untouched beside it; everything KSI itself has to say
+ * is a `KsiError` with a tagged `reason`, so signatures stay short and `Effect.catchReason` stays precise.
+ *
+ * The rule: every reason says what happened (`message`), whether the same call may succeed later (`retryable`), and
+ * what to do next (`next`, a command). A reason is data: it crosses the wire and comes back as the same class.
+ *
+ * **Example**
+ *
+ * ```ts
+ * ksi.call(Reserve, { sku: "tea", quantity: 1 }).pipe(
+ *   Effect.catchReason("KsiError", "NoHandler", () => Effect.succeed({ holdId: "none" })))
+ * ```
+ */
+import type * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+
+/** One thing wrong with a value, and where. */
+export const Problem = Schema.Struct({
+  /** Path from the value's root, joined by dots; empty for the value itself. */
+  path: Schema.String,
+  /** What was expected and what was found. */
+  problem: Schema.String
+})
+/** One thing wrong with a value, and where. */
+export type Problem = typeof Problem.Type
+
+const quoted = (names: ReadonlyArray<string>) => names.map((name) => `"${name}"`).join(", ")
+const nearestText = (names: ReadonlyArray<string>) => names.length === 0 ? "" : `; nearest: ${quoted(names)}`
+const problemsText = (problems: ReadonlyArray<Problem>) =>
+  problems.map(({ path, problem }) => path === "" ? problem : `${path}: ${problem}`).join("; ")
+
+/** No event of this name is registered. */
+export class UnknownEvent extends Schema.TaggedClass<UnknownEvent>()("UnknownEvent", {
+  event: Schema.String,
+  similar: Schema.Array(Schema.String),
+  namespaces: Schema.Array(Schema.String)
+}) {
+  get message(): string {
+    return `no event is called "${this.event}"${nearestText(this.similar)}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    const namespace = this.event.split(":")[0] ?? ""
+    return this.namespaces.includes(namespace) ? `ksi discover '${namespace}:*'` : "ksi discover"
+  }
+}
+
+/** The event is registered, but nobody answers it. */
+export class NoHandler extends Schema.TaggedClass<NoHandler>()("NoHandler", {
+  event: Schema.String,
+  /** How many handlers were asked and passed. */
+  passed: Schema.Int,
+  similar: Schema.Array(Schema.String)
+}) {
+  get message(): string {
+    const tried = this.passed === 0 ? "" : ` (${this.passed} passed)`
+    return `nobody handles "${this.event}"${tried}${nearestText(this.similar)}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return `ksi describe ${this.event}`
+  }
+}
+
+/** The payload does not fit the event's schema; no handler ran. */
+export class PayloadInvalid extends Schema.TaggedClass<PayloadInvalid>()("PayloadInvalid", {
+  event: Schema.String,
+  problems: Schema.Array(Problem)
+}) {
+  get message(): string {
+    return `${this.event} rejected before any handler ran: ${problemsText(this.problems)}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return `ksi describe ${this.event}`
+  }
+}
+
+/** A handler answered with something its event does not promise. */
+export class ReplyInvalid extends Schema.TaggedClass<ReplyInvalid>()("ReplyInvalid", {
+  event: Schema.String,
+  problems: Schema.Array(Problem)
+}) {
+  get message(): string {
+    return `the handler of ${this.event} answered with an invalid reply: ${problemsText(this.problems)}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return `ksi describe ${this.event}`
+  }
+}
+
+/** A fact was called, a request was emitted, or a stream was asked for one answer. */
+export class WrongShape extends Schema.TaggedClass<WrongShape>()("WrongShape", {
+  event: Schema.String,
+  /** What the caller did: `call`, `emit`, `stream`. */
+  used: Schema.String,
+  /** What this event is for: `call`, `emit`, `stream`, or `connection`. */
+  expected: Schema.String
+}) {
+  get message(): string {
+    const kind = this.expected === "emit" ? "a fact" : this.expected === "stream" ? "a stream" : "a request"
+    return this.expected === "connection"
+      ? `${this.event} belongs to a connection; send it over the socket`
+      : `${this.event} is ${kind}: use ${this.expected}, not ${this.used}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return this.expected === "connection" ? "ksi subscribe <pattern>" : `ksi ${this.expected} ${this.event}`
+  }
+}
+
+/** A stream, an event id, a position or a subscription that does not exist. */
+export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
+  what: Schema.String,
+  id: Schema.String,
+  similar: Schema.Array(Schema.String)
+}) {
+  get message(): string {
+    return `there is no ${this.what} "${this.id}"${nearestText(this.similar)}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return this.what === "stream" ? "ksi streams" : "ksi discover"
+  }
+}
+
+/** Bytes that are not a frame: not JSON, not an object, without `event`, not UTF-8. */
+export class FrameInvalid extends Schema.TaggedClass<FrameInvalid>()("FrameInvalid", { problem: Schema.String }) {
+  get message(): string {
+    return `the frame could not be read: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return `send one JSON object a line, as {"event":"system:health"}`
+  }
+}
+
+/** A limit was reached; `Limits` has its name and value. */
+export class LimitExceeded extends Schema.TaggedClass<LimitExceeded>()("LimitExceeded", {
+  limit: Schema.String,
+  max: Schema.Number,
+  actual: Schema.optionalKey(Schema.Number),
+  retryable: Schema.Boolean
+}) {
+  get message(): string {
+    return `the limit ${this.limit} of ${this.max} was reached${this.actual === undefined ? "" : ` (${this.actual})`}`
+  }
+  get next(): string {
+    return this.retryable ? "try again when less is running" : "send less at once"
+  }
+}
+
+/** The deadline of a call passed before its answer. */
+export class DeadlineExceeded extends Schema.TaggedClass<DeadlineExceeded>()("DeadlineExceeded", {
+  event: Schema.String,
+  millis: Schema.Number
+}) {
+  get message(): string {
+    return `${this.event} did not answer within ${this.millis} ms`
+  }
+  get retryable(): boolean {
+    return true
+  }
+  get next(): string {
+    return `ksi describe ${this.event}`
+  }
+}
+
+/** The stream moved on: another append came first. */
+export class VersionConflict extends Schema.TaggedClass<VersionConflict>()("VersionConflict", {
+  streamId: Schema.String,
+  expected: Schema.Number,
+  actual: Schema.Number
+}) {
+  get message(): string {
+    return `stream "${this.streamId}" is at version ${this.actual}, not ${this.expected}`
+  }
+  get retryable(): boolean {
+    return true
+  }
+  get next(): string {
+    return `ksi stream-log ${this.streamId}`
+  }
+}
+
+/** An event with this source and id is stored already, with other content. */
+export class IdConflict extends Schema.TaggedClass<IdConflict>()("IdConflict", {
+  source: Schema.String,
+  id: Schema.String,
+  position: Schema.Number
+}) {
+  get message(): string {
+    return `an event "${this.id}" of source "${this.source}" is stored at position ${this.position} with other content`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return `ksi export --from ${this.position} --to ${this.position}`
+  }
+}
+
+/** Another process writes this store. */
+export class StoreLocked extends Schema.TaggedClass<StoreLocked>()("StoreLocked", { file: Schema.String }) {
+  get message(): string {
+    return `another process is writing ${this.file}`
+  }
+  get retryable(): boolean {
+    return true
+  }
+  get next(): string {
+    return "ksi status, or start with another --home"
+  }
+}
+
+/** The database refused: disk full, read-only, corrupt, or not a KSI store. */
+export class StoreFailure extends Schema.TaggedClass<StoreFailure>()("StoreFailure", {
+  operation: Schema.String,
+  problem: Schema.String
+}) {
+  get message(): string {
+    return `the store failed to ${this.operation}: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return true
+  }
+  get next(): string {
+    return "ksi health"
+  }
+}
+
+/** The daemon cannot be reached, or went away while it owed an answer. */
+export class ConnectionLost extends Schema.TaggedClass<ConnectionLost>()("ConnectionLost", {
+  address: Schema.String,
+  problem: Schema.String,
+  /** Whether the request never left: sending it again is safe. */
+  unsent: Schema.Boolean
+}) {
+  get message(): string {
+    return this.unsent
+      ? `no daemon answers at ${this.address}: ${this.problem}`
+      : `the connection to ${this.address} was lost: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return this.unsent
+  }
+  get next(): string {
+    return this.unsent ? "ksi start" : "ksi status"
+  }
+}
+
+/** A plugin, a handler or a definition that cannot be wired into the runtime. */
+export class PluginInvalid extends Schema.TaggedClass<PluginInvalid>()("PluginInvalid", {
+  plugin: Schema.String,
+  problem: Schema.String
+}) {
+  get message(): string {
+    return `${this.plugin} cannot start: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return "mend the module and start again"
+  }
+}
+
+/** Everything KSI itself can fail with. */
+export const Reason = Schema.Union([
+  UnknownEvent, NoHandler, PayloadInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid, LimitExceeded,
+  DeadlineExceeded, VersionConflict, IdConflict, StoreLocked, StoreFailure, ConnectionLost, PluginInvalid
+])
+/** Everything KSI itself can fail with. */
+export type Reason = typeof Reason.Type
+
+/** KSI's error: one class, told apart by `reason`. */
+export class KsiError extends Schema.TaggedError<KsiError>("ksi/KsiError")("KsiError", { reason: Reason }) {
+  override get message(): string {
+    return this.reason.message
+  }
+  /** Whether the same call may succeed later. */
+  get retryable(): boolean {
+    return this.reason.retryable
+  }
+}
+
+/**
+ * A `KsiError` without a stack trace. An expected failure is data: capturing where it was made costs ten times
+ * the failure itself and tells an operator nothing.
+ */
+export const make = (reason: Reason): KsiError => {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 0
+  try {
+    return new KsiError({ reason })
+  } finally {
+    Error.stackTraceLimit = limit
+  }
+}
+
+/** An effect that fails with this reason. */
+export const fail = (reason: Reason): Effect.Effect<never, KsiError> => Effect.fail(make(reason))
+
+/** An exit that failed with this reason. */
+export const exit = (reason: Reason): Exit.Exit<never, KsiError> => Exit.fail(make(reason))
+
+/** Whether a value is a `KsiError`. */
+export const is = (u: unknown): u is KsiError => u instanceof KsiError
+
+/** What a fiber ended with when KSI could not give a reason: its first defect, or that it was interrupted. */
+export const defectOf = (cause: Cause.Cause<unknown>): unknown => {
+  for (const reason of cause.reasons) if (reason._tag === "Die") return reason.defect
+  return undefined
+}

@@ -1,0 +1,72 @@
+/**
+ * Every limit of the runtime, with its name and default. Reaching one is a typed error (`LimitExceeded`), never a
+ * crash and never a silent loss.
+ *
+ * **Example**
+ *
+ * ```ts
+ * program.pipe(Effect.provideService(Limits.Limits, { ...Limits.defaults, depth: 16 }))
+ * ```
+ */
+import * as Context from "effect/Context"
+
+/** The limits; sizes are bytes of UTF-8 unless the name says otherwise. */
+export interface LimitsShape {
+  /** Nested calls and emits below one request; bounds event storms. */
+  readonly depth: number
+  /** One line of the socket, and one event's data. */
+  readonly frameBytes: number
+  /** One page of a long answer. */
+  readonly pageBytes: number
+  /** Items of one page when the caller does not say. */
+  readonly pageItems: number
+  /** Events of one `store:import` call, and of one append. */
+  readonly appendEvents: number
+  /** Appends that wait for the writer before callers are slowed. */
+  readonly appendQueue: number
+  /** Requests that one connection may have running. */
+  readonly connectionRequests: number
+  /** Subscriptions of one connection. */
+  readonly connectionSubscriptions: number
+  /** Connections of one listener. */
+  readonly connections: number
+  /** Bytes that may wait to be written to one connection before its subscriptions pause. */
+  readonly connectionBufferBytes: number
+  /** Live events held for one subscriber; beyond it a durable subscriber reads on from the store. */
+  readonly subscriptionBuffer: number
+  /** Fact handlers running at once in the runtime. */
+  readonly factHandlers: number
+  /** How long one fact handler may run, in milliseconds. */
+  readonly factHandlerMillis: number
+  /** Requests of the activity journal that wait for their write before callers are slowed. */
+  readonly activityBuffer: number
+  /** Requests that the activity journal keeps; the oldest go first. */
+  readonly activityRows: number
+  /** Characters of a foreign id, source, stream id or event type. */
+  readonly idLength: number
+}
+
+/** The defaults. */
+export const defaults: LimitsShape = {
+  depth: 64,
+  frameBytes: 4 * 1024 * 1024,
+  pageBytes: 1024 * 1024,
+  pageItems: 1000,
+  appendEvents: 1000,
+  appendQueue: 8192,
+  connectionRequests: 256,
+  connectionSubscriptions: 1024,
+  connections: 10_000,
+  connectionBufferBytes: 1024 * 1024,
+  subscriptionBuffer: 512,
+  factHandlers: 1024,
+  factHandlerMillis: 30_000,
+  activityBuffer: 8192,
+  activityRows: 100_000,
+  idLength: 256
+}
+
+/** The limits in force; replace it with `Effect.provideService` or `Layer.succeed`. */
+export const Limits: Context.Reference<LimitsShape> = Context.Reference<LimitsShape>("ksi/event/Limits", {
+  defaultValue: () => defaults
+})
