@@ -61,6 +61,11 @@ export type ServicesOf<Hs> = {
   [K in keyof Hs]: Hs[K] extends (...args: never) => infer X ? ServicesOfReturn<X> : never
 }[keyof Hs]
 
+/** Refuses a handler of an event that the group does not have: most often a misspelt fact, which nobody would miss. */
+export type NoStrangers<Hs, Evs extends Event.Any> = {
+  readonly [K in Exclude<keyof Hs & `${string}:${string}`, Evs["name"]>]: never
+}
+
 /** The service that says "this request is handled"; `Ksi.serve` asks for it. */
 export interface Handler<in out Name extends string> {
   readonly "~ksi/Handler": Name
@@ -85,7 +90,7 @@ export interface EventGroup<in out Evs extends Event.Any> {
   readonly events: { readonly [Ev in Evs as Ev["name"]]: Ev }
   /** The layer that handles the group's events. */
   readonly toLayer: <Hs extends HandlersOf<Evs>, EX = never, RX = never>(
-    build: Hs | Effect.Effect<Hs, EX, RX>
+    build: (Hs & NoStrangers<Hs, Evs>) | Effect.Effect<Hs & NoStrangers<Hs, Evs>, EX, RX>
   ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX | ServicesOf<Hs>, Scope.Scope>>
   /** A group of these events and more. */
   readonly add: <const More extends ReadonlyArray<Event.Any>>(...events: More) => EventGroup<Evs | More[number]>
