@@ -50,6 +50,8 @@ export interface Envelope<out P = unknown> {
 export interface Delivery<out P = unknown> extends Envelope<P> {
   readonly position: bigint | undefined
   readonly version: number | undefined
+  /** Requests that were left out just before this one because the subscriber was slow. Facts are never left out. */
+  readonly missed: number
 }
 
 /** Makes the next id for something that happened at `millis`. */
@@ -127,6 +129,7 @@ export const fromFact = <P>(fact: StoredFact, data: P): Delivery<P> => {
     data,
     position: BigInt(fact.position),
     version: fact.version,
+    missed: 0,
     metadata: {
       correlationId: textAt(attributes, "correlationid") ?? fact.id,
       causationId: textAt(attributes, "causationid"),

@@ -1,0 +1,120 @@
+/**
+ * Who caused what. A fiber-local reference holds the envelope being handled; whatever a handler calls or emits becomes
+ * its child: same correlation, its id as causation, one deeper.
+ *
+ * The rule: nobody passes ids by hand, and nobody can forget to. Ids are made when somebody reads them, so an event
+ * that nobody asks about costs none.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const parent = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, 0, () => "id-1")
+ * const child = new Causation.LiveEnvelope("c:d", {}, parent, Causation.own, 0, () => "id-2")
+ * child.metadata.causationId                  // "id-1"
+ * child.metadata.correlationId                // "id-1"
+ * child.metadata.depth                        // 1
+ * ```
+ *
+ * Source: seed section 1; the original shared one correlation id between all requests.
+ */
+import * as Context from "effect/Context"
+import * as Envelope from "../event/Envelope.ts"
+
+/** What a request brings from outside: who asks, and how they label it. */
+export interface Origin {
+  readonly principal: string
+  readonly source: string
+  readonly clientId: string | undefined
+  readonly clientCorrelationId: string | undefined
+  /** Milliseconds since 1970. */
+  readonly deadline: number | undefined
+  readonly idempotencyKey: string | undefined
+}
+
+/** The origin of what this process does by itself. */
+export const own: Origin = {
+  principal: "owner",
+  source: Envelope.ownSource,
+  clientId: undefined,
+  clientCorrelationId: undefined,
+  deadline: undefined,
+  idempotencyKey: undefined
+}
+
+/** An envelope that makes its id and metadata when they are first read. */
+export class LiveEnvelope implements Envelope.Envelope {
+  readonly name: string
+  /** The payload; the router replaces the encoded one by the decoded one before anyone sees it. */
+  data: unknown
+  readonly depth: number
+  readonly timestamp: number
+  private readonly parent: Envelope.Envelope | undefined
+  private readonly origin: Origin
+  private readonly ids: Envelope.Ids
+  private ownId: string | undefined = undefined
+  private made: Envelope.Metadata | undefined = undefined
+
+  constructor(
+    name: string,
+    data: unknown,
+    parent: Envelope.Envelope | undefined,
+    origin: Origin,
+    timestamp: number,
+    ids: Envelope.Ids
+  ) {
+    this.name = name
+    this.data = data
+    this.parent = parent
+    this.depth = parent === undefined ? 0 : depthOf(parent) + 1
+    this.origin = origin
+    this.timestamp = timestamp
+    this.ids = ids
+  }
+
+  get id(): string {
+    return this.ownId ??= this.ids(this.timestamp)
+  }
+
+  /** When the answer stops being wanted; the nearest of its own and its parents'. */
+  get deadline(): number | undefined {
+    return this.origin.deadline
+  }
+
+  get metadata(): Envelope.Metadata {
+    return this.made ??= {
+      correlationId: this.parent === undefined ? this.id : this.parent.metadata.correlationId,
+      causationId: this.parent?.id,
+      depth: this.depth,
+      timestamp: this.timestamp,
+      source: this.origin.source,
+      principal: this.origin.principal,
+      streamId: undefined,
+      deadline: this.origin.deadline,
+      idempotencyKey: this.origin.idempotencyKey,
+      clientCorrelationId: this.origin.clientCorrelationId,
+      clientId: this.origin.clientId
+    }
+  }
+
+  /** What a child of this envelope starts from: the same client and deadline, but not its idempotency key. */
+  get inherited(): Origin {
+    return this.origin.idempotencyKey === undefined ? this.origin : { ...this.origin, idempotencyKey: undefined }
+  }
+}
+
+/** How deep an envelope is, without making its metadata. */
+export const depthOf = (envelope: Envelope.Envelope): number =>
+  envelope instanceof LiveEnvelope ? envelope.depth : envelope.metadata.depth
+
+/** What a child of `parent` starts from. */
+export const originOf = (parent: Envelope.Envelope | undefined): Origin => {
+  if (parent === undefined) return own
+  if (parent instanceof LiveEnvelope) return parent.inherited
+  const { clientCorrelationId, clientId, principal } = parent.metadata
+  return { ...own, principal, clientId, clientCorrelationId }
+}
+
+/** The envelope that this fiber is handling; `undefined` outside of any handler. */
+export const Current: Context.Reference<Envelope.Envelope | undefined> = Context.Reference<
+  Envelope.Envelope | undefined
+>("ksi/bus/Causation/Current", { defaultValue: () => undefined })

@@ -1,0 +1,113 @@
+/**
+ * What every program says to KSI, in five words: `call` a request, `emit` a fact, `stream` the items of a request,
+ * `subscribe` to what happens, and `dispatch` what is only known by name at run time.
+ *
+ * The rule: the same service in a test, in a script, in the daemon and (later) against another one; only its layer
+ * changes.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const program = Effect.gen(function*() {
+ *   const ksi = yield* Ksi
+ *   const { holdId } = yield* ksi.call(Reserve, { sku: "tea", quantity: 1 })
+ *   return holdId.length > 0
+ * })
+ * yield* program                              // true
+ * ```
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Stream from "effect/Stream"
+import type { Delivery } from "../event/Envelope.ts"
+import type * as Event from "../event/Event.ts"
+import type { KsiError } from "../event/KsiError.ts"
+import type { Origin } from "./Causation.ts"
+
+/** Where a fact now is. */
+export interface Emitted {
+  readonly id: string
+  readonly streamId: string
+  /** Place in the order of everything, from 1. */
+  readonly position: bigint
+  /** Place in its stream, from 1. */
+  readonly version: number
+}
+
+/** The answer to a dispatch, as JSON. */
+export type Answer =
+  | { readonly kind: "value"; readonly value: unknown }
+  | { readonly kind: "fact"; readonly id: string; readonly position: number; readonly version: number }
+
+/** A handler failed with an error that its event declares. */
+export class DeclaredFailure extends Schema.TaggedClass<DeclaredFailure>()("DeclaredFailure", {
+  event: Schema.String,
+  /** The error, as JSON. */
+  error: Schema.Unknown,
+  message: Schema.String
+}) {}
+
+/** What a dispatch may say besides name and data. */
+export interface DispatchOptions extends Partial<Origin> {
+  /** What the caller believes the event to be; `WrongShape` if it is not. Absent: the definition decides. */
+  readonly as?: "call" | "emit" | undefined
+}
+
+/** Where a subscription starts: a position (inclusive), the first fact ever, or what comes from now on. */
+export type From = bigint | number | "start" | "now"
+
+/** How to subscribe. */
+export interface SubscribeOptions {
+  /** Default: `now`. */
+  readonly from?: From
+  /** Whether to hear requests too. They come live only, without position. Default: false. */
+  readonly requests?: boolean
+}
+
+type CallEvent = Event.AnyRequest & { readonly mode: "call" }
+type StreamEvent = Event.AnyRequest & { readonly mode: "stream" }
+
+/** The five words. */
+export interface KsiShape {
+  /**
+   * Asks, and answers with the handler's reply. Fails with what the event declares, or with a `KsiError`:
+   * `PayloadInvalid` (no handler ran), `NoHandler`, `UnknownEvent`, `ReplyInvalid`, `DeadlineExceeded`, `LimitExceeded`.
+   * Interrupting the caller interrupts the handler.
+   */
+  readonly call: <Ev extends CallEvent>(
+    event: Ev,
+    payload: Event.PayloadInput<Ev>
+  ) => Effect.Effect<Event.Success<Ev>, Event.Failure<Ev> | KsiError>
+  /**
+   * Says what happened. Answers when the fact is durable and has its position; its handlers then run on their own.
+   * Fails with `PayloadInvalid`, `UnknownEvent`, `LimitExceeded`, `StoreFailure`.
+   */
+  readonly emit: <Ev extends Event.AnyFact>(
+    event: Ev,
+    payload: Event.PayloadInput<Ev>
+  ) => Effect.Effect<Emitted, KsiError>
+  /** Asks for a stream of items, pulled by the consumer. Ending the stream early interrupts the handler's. */
+  readonly stream: <Ev extends StreamEvent>(
+    event: Ev,
+    payload: Event.PayloadInput<Ev>
+  ) => Stream.Stream<Event.Success<Ev>, Event.Failure<Ev> | KsiError>
+  /**
+   * Follows facts: first those stored from `from` on, then live, without a gap and without a repeat. Given a fact's
+   * definition the data is decoded; given a pattern it is JSON. A slow consumer holds a bounded buffer and reads on
+   * from the store.
+   */
+  readonly subscribe: {
+    (pattern: string, options?: SubscribeOptions): Stream.Stream<Delivery, KsiError>
+    <Ev extends Event.AnyFact>(event: Ev, options?: SubscribeOptions): Stream.Stream<Delivery<Event.Payload<Ev>>, KsiError>
+  }
+  /** The untyped door: JSON in, JSON out, by name. The definition decides between call and emit. */
+  readonly dispatch: (
+    name: string,
+    data: unknown,
+    options?: DispatchOptions
+  ) => Effect.Effect<Answer, KsiError | DeclaredFailure>
+}
+
+/** The tag of the five words. */
+export class KsiService extends Context.Service<KsiService, KsiShape>()("ksi/Ksi") {}
