@@ -106,7 +106,7 @@ const attributesOf = (input: JsonObject): Result.Result<JsonObject, string> => {
 /** Reads a CloudEvent; the failure is one sentence that names the attribute. */
 export const decode = (input: unknown, maxLength = Limits.defaults.idLength): Result.Result<NewFact, string> => {
   if (!Predicate.isObject(input) || Array.isArray(input)) return Result.fail("an event must be a JSON object")
-  const event = input as JsonObject
+  const event = input as JsonObject // an object and no array, as just checked
   return Result.gen(function*() {
     if (event["specversion"] !== "1.0") return yield* Result.fail("\"specversion\" must be \"1.0\"")
     const id = yield* text(event, "id", maxLength)

@@ -179,6 +179,7 @@ export const fact = <const Name extends `${string}:${string}`, P extends Schema.
   const self: Fact<Name, Fields<P>> = {
     kind: "fact",
     name,
+    // `payloadSchema` does at run time what `Fields` says; `streamId` is only ever called with this fact's payload.
     payload: payloadSchema(options.payload) as Fields<P>,
     streamId: options.streamId as (payload: unknown) => string,
     annotations: options.annotations ?? {},

@@ -47,7 +47,7 @@ const at = (value: unknown, path: ReadonlyArray<unknown>): unknown => {
   let current = value
   for (const key of path) {
     if (current === null || typeof current !== "object") return undefined
-    current = Reflect.get(current, key as PropertyKey)
+    current = Reflect.get(current, key as PropertyKey) // the path of an issue holds keys only
   }
   return current
 }
@@ -96,7 +96,7 @@ const decoder = (codec: Plain, invalid: Invalid) => {
   const decode = Schema.decodeUnknownExit(codec)
   return (input: unknown): Exit.Exit<unknown, KsiError.KsiError> => {
     const exit = decode(input)
-    if (Exit.isSuccess(exit)) return exit as Exit.Exit<unknown>
+    if (Exit.isSuccess(exit)) return exit as Exit.Exit<unknown> // a success has no error to widen
     const issue = issueOf(decode(input, all)) ?? issueOf(exit)
     // Without an issue the schema itself threw: a defect of the definition, kept as it is.
     return issue === undefined ? exit as Exit.Exit<never, never> : KsiError.exit(invalid(problemsOf(issue, input)))
@@ -111,11 +111,12 @@ const maker = (schema: Schema.Top, codec: Plain, decode: EventCodec["decodePaylo
       if (exit._tag === "Success") return exit
     }
     const made = Effect.runSyncExit(schema.makeEffect(input))
+    // A success has no error to widen; below, a failure without a reason of its own is a defect.
     if (Exit.isSuccess(made)) return made as Exit.Exit<unknown>
     for (const reason of made.cause.reasons) {
       if (reason._tag === "Fail") return KsiError.exit(invalid(problemsOf(reason.error, input)))
     }
-    return made as Exit.Exit<never, never>
+    return made as Exit.Exit<never, never> // no Fail is left: the schema itself threw
   }
 }
 

@@ -91,7 +91,7 @@ export interface EventGroup<in out Evs extends Event.Any> {
   /** The layer that handles the group's events. */
   readonly toLayer: <Hs extends HandlersOf<Evs>, EX = never, RX = never>(
     build: (Hs & NoStrangers<Hs, Evs>) | Effect.Effect<Hs & NoStrangers<Hs, Evs>, EX, RX>
-  ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX | ServicesOf<Hs>, Scope.Scope>>
+  ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX, Scope.Scope> | ServicesOf<Hs>>
   /** A group of these events and more. */
   readonly add: <const More extends ReadonlyArray<Event.Any>>(...events: More) => EventGroup<Evs | More[number]>
 }
@@ -127,6 +127,7 @@ export const make = <const Evs extends ReadonlyArray<Event.Any>>(...events: Evs)
   const toLayer = (build: object): Layer.Layer<never, unknown, unknown> =>
     Layer.effectContext(Effect.gen(function*() {
       const context = yield* Effect.context<never>()
+      // What it fails with and needs is in the type of the layer, given below.
       const handlers = Effect.isEffect(build) ? yield* (build as Effect.Effect<object>) : build
       return contextOf(events, handlers, context)
     }))

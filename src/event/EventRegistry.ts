@@ -66,7 +66,7 @@ const sameDefinition = (a: Event.Any, b: Event.Any): boolean =>
 /** An empty registry. */
 export const make = (): EventRegistry => {
   const entries = new Map<string, Entry>()
-  const namespaces = () => [...new Set([...entries.keys()].map(EventName.namespace))].sort()
+  const namespaces = () => [...new Set([...entries.keys()].map(EventName.namespace))].toSorted()
   const similar = (name: string) =>
     EventName.nearest(name, [...entries.keys()].filter((candidate) => candidate !== name))
   return {
@@ -86,7 +86,7 @@ export const make = (): EventRegistry => {
     get: (name) => entries.get(name),
     list: (pattern) =>
       [...entries.values()].filter(({ event }) => pattern.matches(event.name))
-        .sort((a, b) => (a.event.name < b.event.name ? -1 : 1)),
+        .toSorted((a, b) => (a.event.name < b.event.name ? -1 : 1)),
     unknown: (name) => new KsiError.UnknownEvent({ event: name, similar: similar(name), namespaces: namespaces() }),
     similar
   }
