@@ -8,7 +8,8 @@
  *
  * ```ts
  * const ids = Envelope.makeIds(0x1234, 0x5678)
- * ids(1_795_333_214_410)          // a UUIDv7 of that millisecond, greater than the one before
+ * ids(1_795_333_214_410)          // "01a20232-d0ca-7000-8000-123400005678"
+ * ids(1_795_333_214_410)          // "01a20232-d0ca-7000-8001-123400005678"
  * ```
  *
  * Source: seed section 1; RFC 9562 section 5.7 (UUIDv7) and 6.2 method 1 (counter).

@@ -16,6 +16,8 @@
  *   payload: { sku: Schema.String, quantity: Schema.Int },
  *   streamId: ({ sku }) => `stock-${sku}`
  * })
+ * Reserve.mode                                          // "call"
+ * Reserved.streamId({ sku: "tea", quantity: 1 })        // "stock-tea"
  * ```
  *
  * **Gotchas** A name that is not an event name throws where it is defined. Schemas must be synchronous and need no

@@ -4,6 +4,15 @@
  * The rule: decode once, at the edge. Outside is JSON, inside are typed values. Where a schema has no transformation
  * (nearly all), its encoded form *is* its value and nothing is copied.
  *
+ * **Example**
+ *
+ * ```ts
+ * const codec = EventCodec.compile(Reserve)
+ * codec.decodePayload({ sku: "tea", quantity: 1 })        // Exit.succeed({ sku: "tea", quantity: 1 })
+ * codec.isSuccess({ hold: "h1" })                         // false
+ * codec.successProblems({ hold: "h1" })                   // [{ path: "holdId", problem: "is missing" }]
+ * ```
+ *
  * **Gotchas** The JIT compiler is switched on for these schemas only, never globally, and falls back to interpretation
  * where `Function` is refused.
  */

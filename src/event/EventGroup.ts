@@ -16,6 +16,8 @@
  *     return { holdId: id }
  *   }
  * })
+ * Object.keys(Stock.events)                       // ["stock:reserve", "stock:reserved"]
+ * Layer.isLayer(StockHandlers)                    // true
  * ```
  *
  * **Gotchas** `(payload) => Effect.gen(function*() { … })` works but makes a new generator function for every call;
@@ -88,7 +90,10 @@ export const handlerKey = (name: string): Context.Service<Handler<string>, Handl
 export interface EventGroup<in out Evs extends Event.Any> {
   /** The events by name. */
   readonly events: { readonly [Ev in Evs as Ev["name"]]: Ev }
-  /** The layer that handles the group's events. */
+  /**
+   * The layer that handles the group's events. What `build` acquires lives as long as the layer; a handler has no
+   * scope of its own: one that needs a `Scope` closes it with `Effect.scoped`, or it stays in the layer's type.
+   */
   readonly toLayer: <Hs extends HandlersOf<Evs>, EX = never, RX = never>(
     build: (Hs & NoStrangers<Hs, Evs>) | Effect.Effect<Hs & NoStrangers<Hs, Evs>, EX, RX>
   ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX, Scope.Scope> | ServicesOf<Hs>>

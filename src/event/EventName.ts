@@ -8,7 +8,7 @@
  *
  * ```ts
  * EventName.parse("stock:reserve")                          // Result.succeed("stock:reserve")
- * EventName.parse("Stock")                                  // Result.fail(NameInvalid { name, problem })
+ * Result.isFailure(EventName.parse("Stock"))                // true
  * EventName.nearest("stock:resrve", ["stock:reserve"])      // ["stock:reserve"]
  * ```
  */

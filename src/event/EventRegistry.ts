@@ -6,7 +6,7 @@
  *
  * ```ts
  * const registry = EventRegistry.make()
- * registry.register(Reserve)                    // Result.succeed(entry)
+ * Result.isSuccess(registry.register(Reserve))  // true
  * registry.unknown("stock:resrve").similar      // ["stock:reserve"]
  * ```
  *

@@ -8,7 +8,7 @@
  * **Example**
  *
  * ```ts
- * JSON.stringify(Json.parse("{\"n\":12345678901234567890}"))     // {"n":12345678901234567890}
+ * JSON.stringify(Json.parse("{\"n\":12345678901234567890}"))     // "{\"n\":12345678901234567890}"
  * ```
  */
 import * as Result from "effect/Result"

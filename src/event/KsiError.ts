@@ -8,8 +8,10 @@
  * **Example**
  *
  * ```ts
- * ksi.call(Reserve, { sku: "tea", quantity: 1 }).pipe(
- *   Effect.catchReason("KsiError", "NoHandler", () => Effect.succeed({ holdId: "none" })))
+ * const Release = Event.make("stock:release", { success: Schema.String })
+ * const answer = yield* ksi.call(Release, {}).pipe(
+ *   Effect.catchReason("KsiError", "UnknownEvent", ({ similar }) => Effect.succeed(`did you mean ${similar[0]}?`)))
+ * answer                                  // "did you mean stock:reserve?"
  * ```
  */
 import type * as Cause from "effect/Cause"

@@ -5,7 +5,8 @@
  * **Example**
  *
  * ```ts
- * program.pipe(Effect.provideService(Limits.Limits, { ...Limits.defaults, depth: 16 }))
+ * const limits = yield* Limits.Limits.pipe(Effect.provideService(Limits.Limits, { ...Limits.defaults, depth: 16 }))
+ * limits.depth                            // 16
  * ```
  */
 import * as Context from "effect/Context"

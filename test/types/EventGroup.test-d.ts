@@ -1,6 +1,6 @@
 // Programs about groups and handlers that must infer, and programs that must not compile (each with its reason).
 // `npm run types` runs this file: it holds when it compiles.
-import { Context, Effect, Layer, Schema, Stream } from "effect"
+import { Context, Effect, Layer, Schema, type Scope, Stream } from "effect"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import type { KsiError } from "../../src/event/KsiError.ts"
@@ -140,17 +140,21 @@ export const failing = Stock.toLayer(Effect.gen(function*() {
 holds<Same<Layer.Services<typeof failing>, never>>()
 holds<Same<Layer.Error<typeof failing>, Other>>()
 
-// a handler may fail with KSI's own error, and need a scope
+// a handler may fail with KSI's own error, and closes the scopes it opens
 export const own = Stock.toLayer({
   "stock:reserve": ({ sku }): Effect.Effect<{ readonly holdId: string }, KsiError> => Effect.succeed({ holdId: sku }),
   *"stock:reserved"({ sku }) {
-    yield* Effect.addFinalizer(() => Effect.void)
+    yield* Effect.scoped(Effect.addFinalizer(() => Effect.void))
     const clerk = yield* Clerk
     return clerk.name + sku
   },
   "stock:watch": () => Stream.empty
 })
 holds<Same<Layer.Services<typeof own>, Clerk>>()
+
+// a scope that a handler left open is not forgotten: nobody can provide it
+export const open = EventGroup.make(Bare).toLayer({ "stock:bare": () => Effect.addFinalizer(() => Effect.void) })
+holds<Same<Layer.Services<typeof open>, Scope.Scope>>()
 
 // a bare request is answered with nothing; a group grows
 export const grown = EventGroup.make(Bare).add(Both).toLayer({

@@ -1,0 +1,68 @@
+/** What the examples of module comments take for granted: the stock domain, handled by a runtime in memory. */
+import { Context, Effect, Layer, Schema, Stream } from "effect"
+import { Activity } from "../../src/bus/Activity.ts"
+import { KsiService } from "../../src/bus/KsiService.ts"
+import { Router, serve } from "../../src/bus/Router.ts"
+import { Subscriptions } from "../../src/bus/Subscription.ts"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
+import * as EventStore from "../../src/store/EventStore.ts"
+
+export { KsiService as Ksi }
+
+export class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", { sku: Schema.String, left: Schema.Int }) {}
+
+export const Reserve = Event.make("stock:reserve", {
+  payload: { sku: Schema.String, quantity: Schema.Int },
+  success: Schema.Struct({ holdId: Schema.String }),
+  error: OutOfStock
+})
+export const Reserved = Event.fact("stock:reserved", {
+  payload: { sku: Schema.String, quantity: Schema.Int },
+  streamId: ({ sku }) => `stock-${sku}`
+})
+export const Watch = Event.make("stock:watch", { payload: { sku: Schema.String }, success: Schema.Int, stream: true })
+/** Handled by nobody: examples bring their own handler. */
+export const Ping = Event.make("demo:ping", { success: Schema.String })
+export const Stock = EventGroup.make(Reserve, Reserved, Watch)
+
+/** Three of everything. */
+export class Warehouse extends Context.Service<Warehouse, {
+  left(sku: string): Effect.Effect<number>
+  changes(sku: string): Stream.Stream<number>
+}>()("doctest/Warehouse") {
+  static readonly layer = Layer.succeed(Warehouse, {
+    left: () => Effect.succeed(3),
+    changes: () => Stream.make(3, 2, 1)
+  })
+}
+
+export const StockHandlers = Stock.toLayer(Effect.gen(function*() {
+  const ksi = yield* KsiService
+  const warehouse = yield* Warehouse
+  return {
+    *"stock:reserve"({ quantity, sku }) {
+      const left = yield* warehouse.left(sku)
+      if (left < quantity) return yield* new OutOfStock({ sku, left })
+      const { id } = yield* ksi.emit(Reserved, { sku, quantity })
+      return { holdId: id }
+    },
+    "stock:watch": ({ sku }) => warehouse.changes(sku)
+  }
+}))
+
+/** A program to run: the id of a hold on one tea. */
+export const program = Effect.gen(function*() {
+  const ksi = yield* KsiService
+  return yield* ksi.call(Reserve, { sku: "tea", quantity: 1 })
+})
+
+/** Where examples run: fresh for each. */
+export const layer = serve(Stock).pipe(
+  Layer.provide(StockHandlers),
+  Layer.provide(Warehouse.layer),
+  Layer.provideMerge(Router.layer),
+  Layer.provideMerge(Subscriptions.layer),
+  Layer.provideMerge(Activity.layerOff),
+  Layer.provideMerge(EventStore.layerMemory)
+)
