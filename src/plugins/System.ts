@@ -1,0 +1,174 @@
+/**
+ * What a running KSI says about itself: is it well, what events does it know, how is one used; and how to stop it.
+ *
+ * The rule: `system:health` answers from memory. It touches no disk, so that it still answers when the disk does not.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const ksi = yield* KsiService
+ * const { namespaces } = yield* ksi.call(System.Discover, { namespace: "system" })
+ * namespaces["system"]?.count                 // 4
+ * ```
+ *
+ * **Gotchas** What the process alone knows (version, pid, home, memory) comes from `System.Info`, whose defaults are
+ * harmless; the process entry point provides the real ones. `system:shutdown` answers before anything stops: whoever
+ * runs the process waits for `Shutdown.requested`.
+ */
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import * as Event from "../event/Event.ts"
+import * as EventGroup from "../event/EventGroup.ts"
+import { Count, Opaque, optional } from "./internal/fields.ts"
+
+// ------------------------------------------------------------------------------------------------------------ events
+
+/** Whether the runtime is well, and its figures. */
+export const Health = Event.make("system:health", {
+  success: Schema.Struct({
+    status: Schema.Literal("healthy"),
+    version: Schema.String.annotate({ description: "KSI's version" }),
+    uptime: Schema.Finite.annotate({ description: "seconds since the start" }),
+    position: Count.annotate({ description: "the last position of the store" }),
+    store: Schema.Struct({ kind: Schema.String, file: optional(Schema.String, "the database file") }),
+    events: Count.annotate({ description: "registered events" }),
+    subscriptions: Count.annotate({ description: "open subscriptions" }),
+    connections: optional(Count, "open connections"),
+    memory_bytes: optional(Schema.Finite, "resident memory of the process"),
+    pid: optional(Schema.Int, "process id"),
+    home: optional(Schema.String, "KSI_HOME"),
+    socket: optional(Schema.String, "path of the Unix socket")
+  }),
+  idempotent: true,
+  annotations: { description: "Says whether the runtime is well, from memory: no disk is touched.", examples: [{}] }
+})
+
+const Listed = Schema.Struct({
+  name: Schema.String,
+  kind: Schema.Literals(["request", "fact"]),
+  mode: optional(Schema.Literals(["call", "stream"]), "how a request is answered"),
+  description: optional(Schema.String, "what it does"),
+  handlers: Count
+})
+
+/** The events this runtime knows, by namespace. */
+export const Discover = Event.make("system:discover", {
+  payload: {
+    namespace: optional(Schema.String, "only this namespace"),
+    event: optional(Schema.String, "only the event of this name"),
+    module: optional(Schema.String, "only the module of this name; a module is a namespace"),
+    pattern: optional(Schema.String, "only events that this pattern matches, listed one by one"),
+    level: optional(Schema.Literals(["summary", "events"]), "counts only, or each event; `events` when a pattern is given"),
+    detail: optional(Schema.Boolean, "accepted for older clients; see `level`")
+  },
+  success: Schema.Struct({
+    namespaces: Schema.Record(
+      Schema.String,
+      Schema.Struct({
+        count: Count,
+        description: Schema.String,
+        events: optional(Schema.Array(Listed), "the events, at level `events`")
+      })
+    ),
+    total_namespaces: Count,
+    total_events: Count,
+    _level: Schema.String,
+    _filters: Schema.Struct({
+      namespace: Schema.NullOr(Schema.String),
+      event: Schema.NullOr(Schema.String),
+      module: Schema.NullOr(Schema.String)
+    })
+  }),
+  idempotent: true,
+  annotations: {
+    description: "Lists the events that this runtime knows, by namespace.",
+    examples: [{}, { namespace: "store" }, { pattern: "store:*" }]
+  }
+})
+
+const Command = Schema.Struct({ command: Schema.String })
+
+/** How one event is used. */
+export const HelpOf = Event.make("system:help", {
+  payload: { event: Schema.String.annotate({ description: "the event's name" }) },
+  success: Schema.Struct({
+    event: Schema.String,
+    kind: Schema.Literals(["request", "fact"]),
+    mode: optional(Schema.Literals(["call", "stream"]), "how a request is answered"),
+    module: Schema.String.annotate({ description: "the event's namespace" }),
+    handler: Schema.NullOr(Schema.String).annotate({ description: "who answers; null when nobody does" }),
+    handlers: Count,
+    async: Schema.Boolean,
+    idempotent: optional(Schema.Boolean, "whether asking twice does no more than asking once"),
+    summary: Schema.String,
+    parameters: Schema.Record(
+      Schema.String,
+      Schema.Struct({ type: Schema.String, required: Schema.Boolean, description: Schema.String })
+    ),
+    triggers: Schema.Array(Schema.String),
+    examples: Schema.Array(Command),
+    usage: Command,
+    schemas: Opaque.annotate({ description: "JSON Schema of payload, success and error" })
+  }),
+  idempotent: true,
+  annotations: {
+    description: "Describes one event: what it does, its parameters, its schemas, and commands to try.",
+    examples: [{ event: "system:discover" }]
+  }
+})
+
+/** Asks the process to stop. */
+export const ShutDown = Event.make("system:shutdown", {
+  success: Schema.Struct({ status: Schema.Literal("shutting_down") }),
+  idempotent: true,
+  annotations: {
+    description: "Asks the process to stop: running requests are finished, then it ends.",
+    examples: [{}]
+  }
+})
+
+/** The events of `system:*`. */
+export const Group = EventGroup.make(Health, Discover, HelpOf, ShutDown)
+
+// ---------------------------------------------------------------------------------------------------------- services
+
+/** What only the process knows; the defaults are those of a process that says nothing. */
+export interface InfoShape {
+  readonly version: string
+  /** Milliseconds since 1970; absent: when the plugin was built. */
+  readonly startedAt?: number | undefined
+  readonly pid?: number | undefined
+  /** KSI_HOME. */
+  readonly home?: string | undefined
+  /** Path of the Unix socket. */
+  readonly socket?: string | undefined
+  /** Resident memory, in bytes. */
+  readonly memoryBytes?: (() => number) | undefined
+  /** How many connections are open. */
+  readonly connections?: (() => number) | undefined
+}
+
+/** What only the process knows; `main.ts` provides it. */
+export const Info: Context.Reference<InfoShape> = Context.Reference<InfoShape>("ksi/plugins/System/Info", {
+  defaultValue: () => ({ version: "0.0.0" })
+})
+
+/** The wish to stop: `system:shutdown` states it, whoever runs the process waits for it. */
+export class Shutdown extends Context.Service<Shutdown, {
+  /** States the wish; again is the same as once. */
+  readonly request: Effect.Effect<void>
+  /** Waits for the wish. */
+  readonly requested: Effect.Effect<void>
+}>()("ksi/plugins/System/Shutdown") {
+  /** One wish for as long as the layer lives. */
+  static readonly layer: Layer.Layer<Shutdown> = Layer.effect(
+    Shutdown,
+    Effect.map(Deferred.make<void>(), (wish) => ({
+      request: Effect.asVoid(Deferred.succeed(wish, undefined)),
+      requested: Deferred.await(wish)
+    }))
+  )
+}

@@ -1,0 +1,38 @@
+// The fields that several built-in events share, so that one word means one thing everywhere.
+import * as Schema from "effect/Schema"
+
+/**
+ * A JSON value that passes through as it is: not copied, not looked at. `Schema.Unknown` would walk through every
+ * value of a page twice to prove that it is JSON, which it is: it came out of the store.
+ */
+export const Opaque: Schema.Codec<unknown> = Schema.Any
+
+const words = <S extends Schema.Top>(schema: S, description: string) => Schema.optionalKey(schema).annotate({ description })
+
+/** A field that may be left out. */
+export const optional = words
+
+/** A field that may be left out or null, as the original's clients write "not given". */
+export const nullable = <S extends Schema.Top>(schema: S, description: string) =>
+  words(Schema.NullOr(schema), description)
+
+/** A position or version: from 1. */
+export const Ordinal = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+
+/** A count or a size: from 0. */
+export const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** An integer from 1 to `max`. */
+export const upTo = (max: number) => Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: max }))
+
+/** What every paged request takes. */
+export const paging = {
+  limit: words(upTo(10_000), "items of this page; the page may be shorter, its bytes are bounded"),
+  cursor: words(Schema.String, "where to go on: the `cursor` of the page before")
+}
+
+/** What every paged request answers with. */
+export const Page = Schema.Struct({
+  items: Schema.Array(Opaque).annotate({ description: "the items of this page" }),
+  cursor: words(Schema.String, "present while there is more: send it to get the next page")
+})
