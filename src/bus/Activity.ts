@@ -3,6 +3,15 @@
  * duration, causation, principal), but no position and no place in any stream. Written behind, in batches, bounded.
  *
  * The rule: complete by default. When the buffer is full, `record` answers with an effect and the caller waits for it.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const activity = yield* Activity
+ * yield* (yield* Ksi).call(Reserve, { sku: "tea", quantity: 1 })
+ * const { records } = yield* activity.query({ patterns: ["stock:reserve"], limit: 1 })
+ * records.map(({ name, outcome }) => [name, outcome])         // [["stock:reserve", "success"]]
+ * ```
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"

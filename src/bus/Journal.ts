@@ -3,6 +3,15 @@
  *
  * The rule: `append` answers when the facts are durable, and listeners hear of them in position order, after that and
  * before the append answers. Positions and versions count from 1 without gaps.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const journal = yield* Journal
+ * const fact = Result.getOrThrow(CloudEvent.decode({ specversion: "1.0", id: "1", source: "/a", type: "order:placed" }))
+ * yield* journal.append({ facts: [fact] })                    // [{ kind: "appended", position: 1, version: 1 }]
+ * yield* journal.append({ facts: [fact] })                    // [{ kind: "duplicate", position: 1, version: 1 }]
+ * ```
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"

@@ -49,6 +49,8 @@ interface TableEntry extends EventRegistry.Entry {
 }
 
 type Run = Effect.Effect<unknown, unknown>
+type AnyExit = Exit.Exit<unknown, unknown>
+type AnyFiber = Fiber.Fiber<unknown, unknown>
 
 /** The table of events and handlers, and the doors through it. */
 export class Router extends Context.Service<Router, {
@@ -94,10 +96,10 @@ const start = (handler: HandlerEntry, envelope: Envelope.Envelope): Run => {
 
 /** Runs a handler in its own context plus the envelope, and gives the fiber its context back before `finish`. */
 const runIn = (
-  fiber: Fiber.Fiber<unknown, unknown>,
+  fiber: AnyFiber,
   handler: HandlerEntry,
   envelope: Envelope.Envelope,
-  finish: (exit: Exit.Exit<unknown, unknown>) => Run
+  finish: (exit: AnyExit) => Run
 ): Run => {
   const previous = fiber.context
   fiber.setContext(Context.add(handler.context, Causation.Current, envelope))
@@ -106,58 +108,63 @@ const runIn = (
     fiber.setContext(previous)
     return finish(run)
   }
-  // onExitPrimitive takes the replacement exit as the effect that it runs instead.
   return Effect.onExitPrimitive(run, (exit) => {
     fiber.setContext(previous)
     const finished = finish(exit)
+    // The type speaks of a finalizer; an exit it returns takes the place of the first one.
     return finished === exit ? undefined : finished as Effect.Effect<void, unknown>
   })
 }
 
+/** What every door needs: the table, ids, time, and the envelope of a child. */
 const makeRouting = Effect.gen(function*() {
-  const activity = yield* Activity
-  const subscriptions = yield* Subscriptions
   const limits = yield* Limits
   const clock = yield* Clock.Clock
   const ids = Envelope.makeIds(yield* Random.nextIntBetween(0, 0xffff), yield* Random.nextIntBetween(0, 0xffffffff))
   const registry = EventRegistry.make()
   const table = new Map<string, TableEntry>()
-
-  const child = (fiber: Fiber.Fiber<unknown, unknown>, name: string, data: unknown): Causation.LiveEnvelope => {
+  const child = (fiber: AnyFiber, name: string, data: unknown): Causation.LiveEnvelope => {
     const parent = fiber.getRef(Causation.Current)
     return new Causation.LiveEnvelope(
       name, data, parent, Causation.originOf(parent), clock.currentTimeMillisUnsafe(), ids
     )
   }
-
   const tooDeep = (envelope: Causation.LiveEnvelope): Exit.Exit<never, KsiError.KsiError> | undefined =>
     envelope.depth > limits.depth
       ? KsiError.exit(
         new KsiError.LimitExceeded({ limit: "depth", max: limits.depth, actual: envelope.depth, retryable: false })
       )
       : undefined
+  const noHandler = (event: string) => new KsiError.NoHandler({ event, passed: 0, similar: registry.similar(event) })
+  return {
+    registry, table, clock, ids, child, tooDeep, noHandler,
+    unknown: (name: string) => KsiError.exit(registry.unknown(name))
+  }
+})
 
-  const checked = (entry: TableEntry, exit: Exit.Exit<unknown, unknown>): Exit.Exit<unknown, unknown> => {
+type Routing = Effect.Success<typeof makeRouting>
+
+/** Runs requests: depth, deadline, handler, check of the reply, activity. */
+const makeRequests = Effect.fnUntraced(function*({ clock, noHandler, tooDeep }: Routing) {
+  const activity = yield* Activity
+  const subscriptions = yield* Subscriptions
+
+  const checked = (entry: TableEntry, exit: AnyExit): AnyExit => {
     if (Exit.isFailure(exit) || entry.codec.isSuccess(exit.value)) return exit
     const problems = entry.codec.successProblems(exit.value)
     return KsiError.exit(new KsiError.ReplyInvalid({ event: entry.event.name, problems }))
   }
 
-  const record = (
-    entry: TableEntry,
-    envelope: Causation.LiveEnvelope,
-    exit: Exit.Exit<unknown, unknown>,
-    startedAt: bigint
-  ): Run => {
+  const record = (entry: TableEntry, envelope: Causation.LiveEnvelope, exit: AnyExit, startedAt: bigint): Run => {
     const duration = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e6
     const wait = activity.record({ envelope, encode: entry.codec.encodePayload, exit, duration })
     return wait === undefined ? exit : Effect.flatMap(wait, () => exit)
   }
 
   const withDeadline = (
-    fiber: Fiber.Fiber<unknown, unknown>,
+    fiber: AnyFiber,
     envelope: Causation.LiveEnvelope,
-    run: (fiber: Fiber.Fiber<unknown, unknown>) => Run
+    run: (fiber: AnyFiber) => Run
   ): Run => {
     const { deadline } = envelope
     // Nested calls are interrupted together with the root, which carries the deadline of the whole tree.
@@ -167,31 +174,19 @@ const makeRouting = Effect.gen(function*() {
     return millis <= 0 ? late : Effect.timeoutOrElse(Effect.withFiber(run), { duration: millis, orElse: () => late })
   }
 
-  const request = (
-    fiber: Fiber.Fiber<unknown, unknown>,
-    entry: TableEntry,
-    envelope: Causation.LiveEnvelope
-  ): Run => {
+  return (fiber: AnyFiber, entry: TableEntry, envelope: Causation.LiveEnvelope): Run => {
     const startedAt = clock.currentTimeNanosUnsafe()
     subscriptions.publishRequest(envelope)
     const deep = tooDeep(envelope)
     if (deep !== undefined) return record(entry, envelope, deep, startedAt)
     const handler = entry.handlers[0]
-    if (handler === undefined) {
-      const { name } = entry.event
-      const nobody = KsiError.exit(new KsiError.NoHandler({ event: name, passed: 0, similar: registry.similar(name) }))
-      return record(entry, envelope, nobody, startedAt)
-    }
+    if (handler === undefined) return record(entry, envelope, KsiError.exit(noHandler(envelope.name)), startedAt)
     return withDeadline(fiber, envelope, (running) =>
       runIn(running, handler, envelope, (exit) => record(entry, envelope, checked(entry, exit), startedAt)))
   }
-
-  const lookup = (name: string): TableEntry | undefined => table.get(name)
-  const unknown = (name: string) => KsiError.exit(registry.unknown(name))
-  return { registry, table, clock, ids, child, tooDeep, request, lookup, unknown }
 })
 
-type Routing = Effect.Success<typeof makeRouting>
+type Request = Effect.Success<ReturnType<typeof makeRequests>>
 
 /** Appends facts, and runs their handlers. */
 const makeFacts = Effect.fnUntraced(function*(routing: Routing) {
@@ -246,6 +241,8 @@ const makeFacts = Effect.fnUntraced(function*(routing: Routing) {
   return { emit, settled }
 })
 
+type Facts = Effect.Success<ReturnType<typeof makeFacts>>
+
 const isFactEntry = (entry: TableEntry): entry is TableEntry & { readonly event: Event.AnyFact } =>
   entry.event.kind === "fact"
 
@@ -255,15 +252,15 @@ const wrongShape = (event: Event.Any, used: string) => {
 }
 
 /** `call`, `emit` and `stream`: typed values in, typed values out. */
-const makeTyped = (routing: Routing, facts: Effect.Success<ReturnType<typeof makeFacts>>) => {
+const makeTyped = (routing: Routing, request: Request, facts: Facts) => {
   const open = (
-    fiber: Fiber.Fiber<unknown, unknown>,
+    fiber: AnyFiber,
     event: Event.Any,
     payload: unknown,
     used: string,
     run: (entry: TableEntry, envelope: Causation.LiveEnvelope) => Run
   ): Run => {
-    const entry = routing.lookup(event.name)
+    const entry = routing.table.get(event.name)
     if (entry === undefined) return routing.unknown(event.name)
     const fits = entry.event.kind === "fact" ? used === "emit" : used === entry.event.mode
     if (!fits) return wrongShape(entry.event, used)
@@ -272,7 +269,7 @@ const makeTyped = (routing: Routing, facts: Effect.Success<ReturnType<typeof mak
   }
   const call = (event: Event.AnyRequest, payload: unknown): Run =>
     Effect.withFiber((fiber) =>
-      open(fiber, event, payload, "call", (entry, envelope) => routing.request(fiber, entry, envelope))
+      open(fiber, event, payload, "call", (entry, envelope) => request(fiber, entry, envelope))
     )
   const emit = (event: Event.AnyFact, payload: unknown): Run =>
     Effect.withFiber((fiber) =>
@@ -281,11 +278,7 @@ const makeTyped = (routing: Routing, facts: Effect.Success<ReturnType<typeof mak
     )
   const items = (entry: TableEntry, envelope: Causation.LiveEnvelope): Effect.Effect<Stream.Stream<unknown, unknown>, KsiError.KsiError> => {
     const handler = entry.handlers[0]
-    if (handler === undefined) {
-      return KsiError.fail(
-        new KsiError.NoHandler({ event: envelope.name, passed: 0, similar: routing.registry.similar(envelope.name) })
-      )
-    }
+    if (handler === undefined) return KsiError.fail(routing.noHandler(envelope.name))
     // The handler's type, checked where it was written, says that it returns a Stream.
     const stream = handler.run(envelope.data, envelope) as Stream.Stream<unknown, unknown>
     return Effect.succeed(stream.pipe(
@@ -299,12 +292,13 @@ const makeTyped = (routing: Routing, facts: Effect.Success<ReturnType<typeof mak
   }
   const stream = (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
     Stream.unwrap(Effect.withFiber((fiber) =>
+      // `items` succeeds with a stream, and nothing else does.
       open(fiber, event, payload, "stream", items) as Effect.Effect<Stream.Stream<unknown, unknown>, unknown>
     ))
   return { call, emit, stream }
 }
 
-const encodeExit = (entry: TableEntry, envelope: Envelope.Envelope, exit: Exit.Exit<unknown, unknown>): Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure> => {
+const encodeExit = (entry: TableEntry, envelope: Envelope.Envelope, exit: AnyExit): Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure> => {
   if (Exit.isSuccess(exit)) return Exit.succeed({ kind: "value", value: entry.codec.encodeSuccess(exit.value) })
   const error = Cause.findErrorOption(exit.cause)
   if (error._tag === "Some") {
@@ -332,9 +326,9 @@ const encodeExit = (entry: TableEntry, envelope: Envelope.Envelope, exit: Exit.E
 }
 
 /** `dispatch`: JSON in, JSON out. */
-const makeDispatch = (routing: Routing, facts: Effect.Success<ReturnType<typeof makeFacts>>) =>
+const makeDispatch = (routing: Routing, request: Request, facts: Facts) =>
   (envelope: Causation.LiveEnvelope, as?: DispatchOptions["as"]): Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure> => {
-    const entry = routing.lookup(envelope.name)
+    const entry = routing.table.get(envelope.name)
     if (entry === undefined) return routing.unknown(envelope.name)
     const { event } = entry
     if (as !== undefined && as !== (event.kind === "fact" ? "emit" : "call")) return wrongShape(event, as)
@@ -348,7 +342,7 @@ const makeDispatch = (routing: Routing, facts: Effect.Success<ReturnType<typeof 
       }))
     }
     return Effect.withFiber((fiber) => {
-      const run = routing.request(fiber, entry, envelope)
+      const run = request(fiber, entry, envelope)
       return Exit.isExit(run)
         ? encodeExit(entry, envelope, run)
         : Effect.flatMap(Effect.exit(run), (exit) => encodeExit(entry, envelope, exit))
@@ -382,14 +376,15 @@ const make = Effect.gen(function*() {
   const routing = yield* makeRouting
   const facts = yield* makeFacts(routing)
   const { define, handle } = makeTable(routing)
-  const { call, emit, stream } = makeTyped(routing, facts)
-  const dispatch = makeDispatch(routing, facts)
+  const request = yield* makeRequests(routing)
+  const { call, emit, stream } = makeTyped(routing, request, facts)
+  const dispatch = makeDispatch(routing, request, facts)
 
   const subscribe = (target: string | Event.AnyFact, options?: Parameters<KsiShape["subscribe"]>[1]) =>
     Stream.fromPull(Effect.gen(function*() {
       const pattern = typeof target === "string" ? target : target.name
       const subscription = yield* subscriptions.open(pattern, options)
-      const codec = typeof target === "string" ? undefined : routing.lookup(target.name)?.codec
+      const codec = typeof target === "string" ? undefined : routing.table.get(target.name)?.codec
       if (codec === undefined) return subscription.next
       return Effect.flatMap(subscription.next, (deliveries) =>
         Effect.forEach(deliveries, (delivery) =>
@@ -409,7 +404,7 @@ const make = Effect.gen(function*() {
     stream,
     subscribe,
     dispatch: (name: string, data: unknown, options?: DispatchOptions) =>
-      Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
+      Effect.withFiber((fiber: AnyFiber) => {
         const parent = fiber.getRef(Causation.Current)
         const made = parent === undefined ? envelope(name, data, options) : routing.child(fiber, name, data)
         return dispatch(made, options?.as)

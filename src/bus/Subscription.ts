@@ -121,21 +121,23 @@ const offerRequest = (listener: Listener, envelope: Envelope.Envelope, capacity:
   listener.missed = 0
 }
 
-// Facts and requests keep the order in which they happened as far as both are known.
+// Facts keep the order of their positions; requests fall in between by time.
 const takeLive = (listener: Listener): ReadonlyArray<Envelope.Delivery> => {
-  const deliveries = listener.facts.map(toDelivery)
-  if (listener.requests.length > 0) {
-    deliveries.push(...listener.requests)
-    deliveries.sort((a, b) => a.metadata.timestamp - b.metadata.timestamp)
-    // Facts must stay in position order whatever their times say.
-    const facts = deliveries.filter((d) => d.position !== undefined).sort((a, b) => (Number(a.position) - Number(b.position)))
-    let at = 0
-    for (let i = 0; i < deliveries.length; i++) {
-      if (deliveries[i]?.position !== undefined) deliveries[i] = facts[at++] ?? deliveries[i] as Envelope.Delivery
-    }
-    listener.requests = []
-  }
+  const { facts, requests } = listener
+  if (facts.length === 0 && requests.length === 0) return []
   listener.facts = []
+  listener.requests = []
+  const deliveries: Array<Envelope.Delivery> = []
+  let next = 0
+  for (const fact of facts) {
+    for (let request = requests[next]; request !== undefined; request = requests[next]) {
+      if (request.metadata.timestamp > fact.recordedAt) break
+      deliveries.push(request)
+      next++
+    }
+    deliveries.push(toDelivery(fact))
+  }
+  deliveries.push(...requests.slice(next))
   return deliveries
 }
 
@@ -150,6 +152,75 @@ const awaitWake = (listener: Listener): Effect.Effect<void> =>
       listener.wake = undefined
     })
   })
+
+/** One subscriber: reads the journal until it has caught up, then listens until it falls behind. */
+class Follower {
+  readonly listener: Listener = { facts: [], requests: [], overflow: undefined, missed: 0, wake: undefined }
+  private detach: (() => void) | undefined = undefined
+  private readonly journal: Journal["Service"]
+  private readonly facts: EventPattern.Trie<Listener>
+  private readonly pattern: EventPattern.EventPattern
+  private readonly capacity: number
+  private next: number
+
+  constructor(
+    journal: Journal["Service"],
+    facts: EventPattern.Trie<Listener>,
+    pattern: EventPattern.EventPattern,
+    capacity: number,
+    next: number
+  ) {
+    this.journal = journal
+    this.facts = facts
+    this.pattern = pattern
+    this.capacity = capacity
+    this.next = next
+    this.attachIfCaughtUp()
+  }
+
+  // In one turn: nothing can be committed between the look at the head and the listener's registration.
+  private attachIfCaughtUp(): boolean {
+    if (this.detach === undefined && this.next > this.journal.head()) {
+      this.detach = this.facts.add(this.pattern, this.listener)
+    }
+    return this.detach !== undefined
+  }
+
+  close(): void {
+    this.detach?.()
+    this.detach = undefined
+  }
+
+  private fallBack(): void {
+    if (this.detach === undefined || this.listener.overflow === undefined) return
+    this.next = this.listener.overflow
+    this.listener.overflow = undefined
+    this.close()
+  }
+
+  private readonly readOn = Effect.suspend(() => this.journal.read({ from: this.next, limit: this.capacity })).pipe(
+    Effect.map((page) => {
+      const last = page[page.length - 1]
+      if (last !== undefined) this.next = last.position + 1
+      return page.filter((fact) => this.pattern.matches(fact.name)).map(toDelivery)
+    })
+  )
+
+  /** One step; an empty answer means: once more. */
+  private readonly step: Effect.Effect<ReadonlyArray<Envelope.Delivery>, KsiError.KsiError> = Effect.suspend(() => {
+    // A start beyond the head listens at once, and lets pass what comes before it.
+    const live = takeLive(this.listener).filter((d) => d.position === undefined || Number(d.position) >= this.next)
+    if (live.length > 0) return Effect.succeed(live)
+    this.fallBack()
+    return this.attachIfCaughtUp() ? Effect.as(awaitWake(this.listener), []) : this.readOn
+  })
+
+  readonly take: Subscription["next"] = Effect.suspend(() => this.step).pipe(
+    Effect.repeat({ until: (deliveries) => deliveries.length > 0 }),
+    // Repeated until it is not empty.
+    Effect.map((deliveries) => deliveries as unknown as NonEmpty<Envelope.Delivery>)
+  )
+}
 
 const make = Effect.gen(function*() {
   const journal = yield* Journal
@@ -173,53 +244,21 @@ const make = Effect.gen(function*() {
   const open = Effect.fnUntraced(function*(text: string, options: SubscribeOptions = {}) {
     const pattern = yield* parsePattern(text)
     const position = journal.head()
-    let next = yield* startOf(options.from, position)
-    let detach: (() => void) | undefined
-    const listener: Listener = { facts: [], requests: [], overflow: undefined, missed: 0, wake: undefined }
-    yield* Effect.acquireRelease(
+    const start = yield* startOf(options.from, position)
+    const follower = yield* Effect.acquireRelease(
       Effect.sync(() => {
         count++
-        return options.requests === true ? requests.add(pattern, listener) : () => {}
+        const follower = new Follower(journal, facts, pattern, capacity, start)
+        const forget = options.requests === true ? requests.add(pattern, follower.listener) : undefined
+        return { take: follower.take, close: () => (forget?.(), follower.close()) }
       }),
-      (forget) =>
+      ({ close }) =>
         Effect.sync(() => {
           count--
-          forget()
-          detach?.()
+          close()
         })
     )
-    // In one turn: nothing can be committed between the look at the head and the listener's registration.
-    const attachIfCaughtUp = () => {
-      if (detach === undefined && next > journal.head()) detach = facts.add(pattern, listener)
-    }
-    attachIfCaughtUp()
-    const readOn = Effect.fnUntraced(function*() {
-      const page = yield* journal.read({ from: next, limit: capacity })
-      const last = page[page.length - 1]
-      if (last !== undefined) next = last.position + 1
-      return page.filter((fact) => pattern.matches(fact.name)).map(toDelivery)
-    })
-    const step = Effect.fnUntraced(function*() {
-      for (;;) {
-        const live = takeLive(listener).filter((d) => d.position === undefined || Number(d.position) >= next)
-        if (live.length > 0) return live
-        if (detach !== undefined && listener.overflow !== undefined) {
-          next = listener.overflow
-          listener.overflow = undefined
-          detach()
-          detach = undefined
-        }
-        attachIfCaughtUp()
-        if (detach !== undefined) {
-          yield* awaitWake(listener)
-          continue
-        }
-        const page = yield* readOn()
-        if (page.length > 0) return page
-      }
-    })
-    // Both ways out of `step` are guarded by a length above 0.
-    return { position, next: Effect.suspend(step) as unknown as Subscription["next"] }
+    return { position, next: follower.take }
   })
 
   return Subscriptions.of({

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Option, Schema, Stream } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Option, References, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Activity } from "../../src/bus/Activity.ts"
 import * as Causation from "../../src/bus/Causation.ts"
@@ -132,7 +132,7 @@ describe("requests", () => {
   it.effect("a defect stays a defect, is logged with its correlation id, and its text does not reach a dispatcher", () => {
     const logged: Array<{ message: unknown; annotations: unknown }> = []
     const logger = Logger.make(({ fiber, message }) => {
-      logged.push({ message, annotations: fiber.getRef(Context.Reference<Record<string, unknown>>("effect/References/CurrentLogAnnotations", { defaultValue: () => ({}) })) })
+      logged.push({ message, annotations: fiber.getRef(References.CurrentLogAnnotations) })
     })
     return Effect.gen(function*() {
       const ksi = yield* KsiService
@@ -236,7 +236,7 @@ describe("causation", () => {
         const parent = byId.get(causationId ?? "")
         expect(parent?.name).toBe("chain:outer")
         expect(correlationId).toBe(parent?.id)
-        expect((envelope.data as { n: number }).n).toBe((parent?.data as { n: number }).n)
+        expect(envelope.data).toEqual(parent?.data)
       }
     }).pipe(Effect.provide(collect(seen)))
   })

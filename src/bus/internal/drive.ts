@@ -14,7 +14,7 @@ const step = (steps: Steps, first: IteratorResult<Effect.Effect<unknown, unknown
       // The handler runs in the context of its layer, which has what the yielded effect needs.
       return Effect.flatMap(yielded as Effect.Effect<unknown, unknown>, (value) => step(steps, steps.next(value)))
     }
-    if (Exit.isFailure(yielded)) return yielded as Exit.Exit<never, unknown>
+    if (Exit.isFailure(yielded)) return Exit.failCause(yielded.cause)
     state = steps.next(yielded.value)
   }
 }
@@ -23,6 +23,7 @@ const isSteps = (u: unknown): u is Steps => typeof u === "object" && u !== null 
 
 /** The effect of a handler's result. Anything that is neither an Effect nor a generator is a defect. */
 export const drive = (returned: unknown): Effect.Effect<unknown, unknown> => {
+  // As above: its context is the handler's.
   if (Effect.isEffect(returned)) return returned as Effect.Effect<unknown, unknown>
   if (isSteps(returned)) return step(returned, returned.next())
   return Exit.die(new TypeError("a handler must return an Effect or be a generator method"))
