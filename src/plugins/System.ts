@@ -15,14 +15,24 @@
  * harmless; the process entry point provides the real ones. `system:shutdown` answers before anything stops: whoever
  * runs the process waits for `Shutdown.requested`.
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as Router from "../bus/Router.ts"
+import { Subscriptions } from "../bus/Subscription.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
+import * as EventName from "../event/EventName.ts"
+import * as EventPattern from "../event/EventPattern.ts"
+import type * as EventRegistry from "../event/EventRegistry.ts"
+import * as KsiError from "../event/KsiError.ts"
+import { EventStore } from "../store/EventStore.ts"
 import { Count, Opaque, optional } from "./internal/fields.ts"
+import * as Help from "./internal/help.ts"
 
 // ------------------------------------------------------------------------------------------------------------ events
 
@@ -172,3 +182,151 @@ export class Shutdown extends Context.Service<Shutdown, {
     }))
   )
 }
+
+// ---------------------------------------------------------------------------------------------------------- handlers
+
+type Entries = ReadonlyArray<EventRegistry.Entry>
+
+const described: { readonly [namespace: string]: string } = {
+  system: "The runtime itself: health, what there is to call, help, shutdown",
+  store: "Facts: import, export, streams and their logs",
+  time: "State as it was at any moment",
+  monitor: "What happened: requests and facts, and who caused what",
+  event_log: "What happened, filtered and paged",
+  module: "Modules: list, load, unload, reload",
+  pubsub: "Following events over a connection",
+  stream: "Streaming answers over a connection",
+  wire: "The connection itself"
+}
+
+/** What a namespace is about; of a user's own, its events. */
+const describe = (namespace: string, entries: Entries): string => {
+  const known = described[namespace]
+  if (known !== undefined) return known
+  const verbs = entries.slice(0, 5).map(({ event }) => event.name.slice(namespace.length + 1))
+  return verbs.join(", ") + (entries.length > verbs.length ? `, and ${entries.length - verbs.length} more` : "")
+}
+
+const modeOf = (event: Event.Any) => event.kind === "request" ? { mode: event.mode } : {}
+
+const listed = (handlers: (name: string) => number) => ({ event }: EventRegistry.Entry): typeof Listed.Type => ({
+  name: event.name,
+  kind: event.kind,
+  ...modeOf(event),
+  ...(event.annotations.description === undefined ? {} : { description: event.annotations.description }),
+  handlers: handlers(event.name)
+})
+
+const byNamespace = (entries: Entries): ReadonlyMap<string, Entries> =>
+  Map.groupBy(entries, ({ event }) => EventName.namespace(event.name))
+
+const patternOf = (text: string): Effect.Effect<EventPattern.EventPattern, KsiError.KsiError> =>
+  Result.match(EventPattern.parse(text), {
+    onSuccess: Effect.succeed,
+    onFailure: ({ problem }) =>
+      KsiError.fail(new KsiError.PayloadInvalid({ event: Discover.name, problems: [{ path: "pattern", problem }] }))
+  })
+
+/** The figures of `system:health`, from what is in memory. */
+const makeHealth = Effect.gen(function*() {
+  const info = yield* Info
+  const store = yield* EventStore
+  const subscriptions = yield* Subscriptions
+  const { registry } = yield* Router.Router
+  const everything = yield* patternOf("*")
+  const startedAt = info.startedAt ?? (yield* Clock.currentTimeMillis)
+  const { file, kind } = store.describe
+  const still = {
+    ...(info.pid === undefined ? {} : { pid: info.pid }),
+    ...(info.home === undefined ? {} : { home: info.home }),
+    ...(info.socket === undefined ? {} : { socket: info.socket })
+  }
+  return (now: number): Event.Success<typeof Health> => ({
+    status: "healthy",
+    version: info.version,
+    uptime: Math.max(0, now - startedAt) / 1000,
+    position: store.head(),
+    store: { kind, ...(file === undefined ? {} : { file }) },
+    events: registry.list(everything).length,
+    subscriptions: subscriptions.count(),
+    ...(info.connections === undefined ? {} : { connections: info.connections() }),
+    ...(info.memoryBytes === undefined ? {} : { memory_bytes: info.memoryBytes() }),
+    ...still
+  })
+})
+
+const discovered = (
+  entries: Entries,
+  payload: Event.Payload<typeof Discover>,
+  handlers: (name: string) => number
+): Event.Success<typeof Discover> => {
+  const { event, module, namespace } = payload
+  const level = payload.level ?? (payload.pattern === undefined ? "summary" : "events")
+  const chosen = entries.filter(({ event: { name } }) =>
+    (event === undefined || event === name) &&
+    (namespace === undefined || namespace === EventName.namespace(name)) &&
+    (module === undefined || module === EventName.namespace(name)))
+  const groups = byNamespace(chosen)
+  return {
+    namespaces: Object.fromEntries([...groups].map(([name, members]) => [name, {
+      count: members.length,
+      description: describe(name, members),
+      ...(level === "events" ? { events: members.map(listed(handlers)) } : {})
+    }])),
+    total_namespaces: groups.size,
+    total_events: chosen.length,
+    _level: level,
+    _filters: { namespace: namespace ?? null, event: event ?? null, module: module ?? null }
+  }
+}
+
+const helpOf = (event: Event.Any, handlers: number, socket: string): Event.Success<typeof HelpOf> => {
+  const schemas = Help.schemas(event)
+  return {
+    event: event.name,
+    kind: event.kind,
+    ...modeOf(event),
+    module: EventName.namespace(event.name),
+    handler: handlers === 0 ? null : event.name,
+    handlers,
+    async: true,
+    ...(event.kind === "request" ? { idempotent: event.idempotent } : {}),
+    summary: event.annotations.description ?? `${event.name} is a ${event.kind} without a description`,
+    parameters: Help.parameters(schemas.payload),
+    triggers: [],
+    ...Help.commands(event, schemas.payload, socket),
+    schemas
+  }
+}
+
+const handlers = Group.toLayer(Effect.gen(function*() {
+  const router = yield* Router.Router
+  const shutdown = yield* Shutdown
+  const { socket = "var/run/daemon.sock" } = yield* Info
+  const health = yield* makeHealth
+  return {
+    *"system:health"() {
+      return health(yield* Clock.currentTimeMillis)
+    },
+    *"system:discover"(payload: Event.Payload<typeof Discover>) {
+      const pattern = yield* patternOf(payload.pattern ?? "*")
+      return discovered(router.registry.list(pattern), payload, router.handlers)
+    },
+    *"system:help"({ event: name }: Event.Payload<typeof HelpOf>) {
+      const entry = router.registry.get(name)
+      if (entry === undefined) return yield* KsiError.fail(router.registry.unknown(name))
+      return helpOf(entry.event, router.handlers(name), socket)
+    },
+    *"system:shutdown"() {
+      yield* shutdown.request
+      return { status: "shutting_down" as const }
+    }
+  }
+}))
+
+/** Serves `system:*`. */
+export const layer: Layer.Layer<
+  never,
+  KsiError.KsiError,
+  Router.Router | Subscriptions | EventStore | Shutdown
+> = Router.serveBuiltin(Group).pipe(Layer.provide(handlers))
