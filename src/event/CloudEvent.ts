@@ -13,7 +13,8 @@
  * ```
  *
  * **Gotchas** The extensions `position` and `version` are KSI's own: `encode` adds them to a stored fact, `decode`
- * drops the pair when both are positive integers, so that an export can be imported again.
+ * drops the pair when both are positive integers, so that an export can be imported again. A foreign event that has
+ * one of these attributes itself keeps it, and is exported without KSI's.
  *
  * Source: CloudEvents 1.0.2, and its JSON format.
  */
@@ -134,9 +135,10 @@ export const encode = (fact: NewFact | StoredFact): JsonObject => {
   if (fact.time !== undefined) event["time"] = fact.time
   for (const key of Object.keys(fact.attributes)) if (key !== "subject") event[key] = fact.attributes[key]
   if (fact.data !== undefined) event["data"] = fact.data
-  if ("position" in fact) {
-    if (event["position"] === undefined) event["position"] = fact.position
-    if (event["version"] === undefined) event["version"] = fact.version
+  // All or nothing: half of the pair would come back as an attribute of the event's own, or take one away.
+  if ("position" in fact && event["position"] === undefined && event["version"] === undefined) {
+    event["position"] = fact.position
+    event["version"] = fact.version
   }
   return event
 }

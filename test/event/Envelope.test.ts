@@ -1,0 +1,104 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Schema } from "effect"
+import * as CloudEvent from "../../src/event/CloudEvent.ts"
+import * as Envelope from "../../src/event/Envelope.ts"
+
+const v7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
+const millisOf = (id: string) => Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16)
+
+describe("makeIds", () => {
+  it("makes UUIDv7 of the given millisecond, with the source's own bits", () => {
+    const id = Envelope.makeIds(0x1234, 0x9abcdef0)(1_795_333_214_410)
+    expect(id).toMatch(v7)
+    expect(millisOf(id)).toBe(1_795_333_214_410)
+    expect(id.endsWith("12349abcdef0")).toBe(true)
+  })
+
+  it("a hundred thousand ids within one millisecond increase strictly and differ", () => {
+    const ids = Envelope.makeIds(1, 2)
+    const seen = new Set<string>()
+    let last = ""
+    for (let i = 0; i < 100_000; i++) {
+      const id = ids(1000)
+      if (!(id > last) || !v7.test(id)) expect.fail(`${id} after ${last}`)
+      last = id
+      seen.add(id)
+    }
+    expect(seen.size).toBe(100_000)
+  })
+
+  it("moves on to the next millisecond when the counter is used up", () => {
+    const ids = Envelope.makeIds(1, 2)
+    // Reached without 2^26 calls: fractions of a millisecond do not reset the counter, and it is read from the id.
+    const first = ids(1000)
+    const second = ids(1000)
+    const counter = (id: string) => Number.parseInt(id.slice(15, 18), 16) * 0x4000 + (Number.parseInt(id.slice(19, 23), 16) & 0x3fff)
+    expect(counter(second) - counter(first)).toBe(1)
+    for (let i = 0; i < 0x4000; i++) ids(1000)
+    expect(ids(1000) > second).toBe(true)
+    expect(counter(ids(1000))).toBe(0x4000 + 3)
+  })
+
+  it.prop("increases strictly whatever the clock does", [
+    Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: -1000, maximum: 1000 })))
+  ], ([steps]) => {
+    const ids = Envelope.makeIds(0xffff, 0xffffffff)
+    let now = 1_795_333_214_410
+    let last = ids(now)
+    for (const step of steps) {
+      now += step
+      const id = ids(now)
+      expect(id).toMatch(v7)
+      expect(id > last, `${id} after ${last}`).toBe(true)
+      expect(millisOf(id)).toBeGreaterThanOrEqual(now)
+      last = id
+    }
+  })
+
+  it("two sources do not meet", () => {
+    const one = Envelope.makeIds(1, 2)
+    const other = Envelope.makeIds(1, 3)
+    expect(one(1000)).not.toBe(other(1000))
+  })
+})
+
+const metadata: Envelope.Metadata = {
+  correlationId: "root", causationId: "parent", depth: 2, timestamp: 1_795_333_214_410, source: Envelope.ownSource, principal: "ann",
+  streamId: undefined, deadline: 5, idempotencyKey: "k", clientCorrelationId: "label", clientId: "c1"
+}
+const store = (fact: CloudEvent.NewFact): CloudEvent.StoredFact => ({
+  ...fact, position: 3, version: 1, timestamp: CloudEvent.parseTime(fact.time ?? "") ?? 0, recordedAt: 9
+})
+
+describe("toFact and fromFact", () => {
+  it("carry who caused what into the store and out again", () => {
+    const fact = Envelope.toFact({ id: "id", name: "a:b", data: "typed", metadata }, "s-1", { n: 1 })
+    expect(fact).toEqual({
+      id: "id", source: "/ksi", name: "a:b", streamId: "s-1", data: { n: 1 }, time: "2026-11-22T07:40:14.410Z",
+      attributes: { correlationid: "root", causationid: "parent", depth: 2, principal: "ann", clientcorrelationid: "label", clientid: "c1" }
+    })
+    const back = Envelope.fromFact(store(fact), "typed")
+    expect(back).toEqual({
+      id: "id", name: "a:b", data: "typed", position: 3n, version: 1, missed: 0,
+      // A deadline and a key belong to the request, not to what happened.
+      metadata: { ...metadata, streamId: "s-1", deadline: undefined, idempotencyKey: undefined }
+    })
+  })
+
+  it("write only what is not the rule, and read it back as the rule", () => {
+    const root = { ...metadata, causationId: undefined, depth: 0, principal: "owner", clientCorrelationId: undefined, clientId: undefined }
+    const fact = Envelope.toFact({ id: "id", name: "a:b", data: 1, metadata: root }, "s", 1)
+    expect(fact.attributes).toEqual({ correlationid: "root" })
+    expect(Envelope.fromFact(store(fact), 1).metadata).toMatchObject({ depth: 0, principal: "owner", causationId: undefined })
+  })
+
+  it("are valid CloudEvents", () => {
+    const fact = Envelope.toFact({ id: "id", name: "a:b", data: 1, metadata }, "s", 1)
+    expect(CloudEvent.decode(CloudEvent.encode(fact))).toMatchObject({ _tag: "Success", success: fact })
+  })
+
+  it("an imported event is its own root, whatever its attributes claim to be", () => {
+    const fact = store({ id: "i", source: "/x", name: "t", streamId: "s", data: 1, time: undefined, attributes: { subject: null, depth: "deep", correlationid: 7 } })
+    expect(Envelope.fromFact(fact, 1).metadata).toMatchObject({ correlationId: "i", depth: 0, source: "/x", principal: "owner" })
+  })
+})

@@ -1,0 +1,93 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Result, Schema } from "effect"
+import * as Json from "../../src/event/Json.ts"
+
+const round = (text: string) => JSON.stringify(Json.parse(text))
+
+describe("parse", () => {
+  it("keeps the digits of numbers that a double cannot hold", () => {
+    for (
+      const n of [
+        "12345678901234567890", "-9007199254740993", "0.1234567890123456789", "1e400", "-1E999", "1e-400", "9007199254740993",
+        "123456789012345.6789", "1000000000000000000001"
+      ]
+    ) {
+      expect(round(n), n).toBe(n)
+      expect(round(`{"a":[${n},{"b":${n}}],"c":"${n}"}`)).toBe(`{"a":[${n},{"b":${n}}],"c":"${n}"}`)
+      expect(Json.isRaw(Json.parse(n))).toBe(true)
+    }
+  })
+
+  it("reads numbers that a double holds as numbers, however they are written", () => {
+    for (const n of ["9007199254740992", "1e21", "1.50", "100000000000000000000", "0.1", "1e300", "0.0000000000000000001", "-0", "0e999"]) {
+      expect(Json.parse(n), n).toBe(JSON.parse(n))
+    }
+  })
+
+  it("throws what JSON.parse throws; parseResult says it", () => {
+    for (const text of ["", "{", "nope", "{\"a\":12345678901234567890", "01", "[1,]"]) {
+      expect(() => Json.parse(text), text).toThrow(SyntaxError)
+      expect(Result.isFailure(Json.parseResult(text))).toBe(true)
+    }
+    expect(Json.parseResult("{\"a\":1}")).toEqual(Result.succeed({ a: 1 }))
+  })
+
+  it("takes no harm from a key called __proto__", () => {
+    const value = Json.parse("{\"__proto__\":{\"polluted\":12345678901234567890}}")
+    expect(Reflect.get({}, "polluted")).toBe(undefined)
+    expect(JSON.stringify(value)).toBe("{\"__proto__\":{\"polluted\":12345678901234567890}}")
+  })
+
+  it.prop("equals JSON.parse for what JavaScript can write", [Schema.Json], ([value]) => {
+    const text = JSON.stringify(value)
+    expect(Json.parse(text)).toEqual(JSON.parse(text))
+    expect(round(text)).toBe(JSON.stringify(JSON.parse(text)))
+  }, { arbitrary: { runs: 300 } })
+
+  const digits = Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 9 }))).check(Schema.isBetweenLength(1, 40))
+  it.prop("keeps integers and fractions of any length", [digits, digits, Schema.Boolean], ([a, b, negative]) => {
+    const whole = a.join("").replace(/^0+(?=\d)/, "")
+    for (const text of [whole, `${whole}.${b.join("")}5`]) {
+      const signed = `${negative ? "-" : ""}${text}`
+      const again = round(`[${signed}]`)
+      // Either the very digits, or a shorter spelling of exactly the same number.
+      expect(Json.equal(Json.parse(again), Json.parse(`[${signed}]`)), signed).toBe(true)
+      if (Json.isRaw(Json.parse(signed))) expect(again).toBe(`[${signed}]`)
+      else expect(exact(String(Number(signed)))).toBe(exact(signed))
+    }
+  }, { arbitrary: { runs: 500 } })
+})
+
+/** A decimal without the freedom of spelling: sign, digits, power of ten. */
+const exact = (text: string): string => {
+  const [mantissa = "", power = "0"] = text.replace("-", "").split("e")
+  const [whole = "", fraction = ""] = mantissa.split(".")
+  const significant = (whole + fraction).replace(/^0+/, "").replace(/0+$/, "")
+  const trailing = (whole + fraction).length - (whole + fraction).replace(/0+$/, "").length
+  return significant === "" ? "0" : `${text.startsWith("-") ? "-" : ""}${significant}e${Number(power) - fraction.length + trailing}`
+}
+
+describe("equal", () => {
+  it("does not mind the order of keys, but that of items", () => {
+    expect(Json.equal({ a: 1, b: [1, 2] }, { b: [1, 2], a: 1 })).toBe(true)
+    expect(Json.equal([1, 2], [2, 1])).toBe(false)
+    expect(Json.equal({ a: undefined }, {})).toBe(false)
+    expect(Json.equal({ a: 1 }, { b: 1 })).toBe(false)
+    expect(Json.equal([], {})).toBe(false)
+    expect(Json.equal(null, {})).toBe(false)
+    expect(Json.equal("1", 1)).toBe(false)
+  })
+
+  it("compares large numbers by value", () => {
+    const big = (text: string) => Json.parse(text)
+    expect(Json.equal(big("12345678901234567890"), big("1234567890123456789.0e1"))).toBe(true)
+    expect(Json.equal(big("12345678901234567890"), big("12345678901234567891"))).toBe(false)
+    expect(Json.equal(big("-12345678901234567890"), big("12345678901234567890"))).toBe(false)
+    expect(Json.equal(big("12345678901234567890"), 12345678901234567890)).toBe(false)
+  })
+
+  it.prop("holds of a value and its copy, and not of a changed one", [Schema.Json], ([value]) => {
+    expect(Json.equal(value, structuredClone(value))).toBe(true)
+    expect(Json.equal({ value }, { value: [value] })).toBe(false)
+  })
+})
