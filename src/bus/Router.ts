@@ -41,7 +41,7 @@ import { Activity } from "./Activity.ts"
 import * as Causation from "./Causation.ts"
 import { drive } from "./internal/drive.ts"
 import { Journal } from "./Journal.ts"
-import { type Answer, DeclaredFailure, type DispatchOptions, type Emitted, KsiService, type KsiShape } from "./KsiService.ts"
+import { type Answer, DeclaredFailure, type DispatchOptions, type Emitted, KsiService, type KsiShape, type SubscribeOptions } from "./KsiService.ts"
 import { Subscriptions } from "./Subscription.ts"
 
 interface TableEntry extends EventRegistry.Entry {
@@ -380,15 +380,14 @@ const make = Effect.gen(function*() {
   const { call, emit, stream } = makeTyped(routing, request, facts)
   const dispatch = makeDispatch(routing, request, facts)
 
-  const subscribe = (target: string | Event.AnyFact, options?: Parameters<KsiShape["subscribe"]>[1]) =>
-    Stream.fromPull(Effect.gen(function*() {
-      const pattern = typeof target === "string" ? target : target.name
-      const subscription = yield* subscriptions.open(pattern, options)
+  // `unwrap` gives the subscription the scope of the stream: it closes when the stream ends, however it ends.
+  const subscribe = (target: string | Event.AnyFact, options?: SubscribeOptions) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const { next } = yield* subscriptions.open(typeof target === "string" ? target : target.name, options)
+      const deliveries = Stream.fromPull(Effect.succeed(next))
       const codec = typeof target === "string" ? undefined : routing.table.get(target.name)?.codec
-      if (codec === undefined) return subscription.next
-      return Effect.flatMap(subscription.next, (deliveries) =>
-        Effect.forEach(deliveries, (delivery) =>
-          Effect.map(codec.decodePayload(delivery.data), (data): Envelope.Delivery => ({ ...delivery, data }))))
+      return codec === undefined ? deliveries : Stream.mapEffect(deliveries, (delivery) =>
+        Effect.map(codec.decodePayload(delivery.data), (data): Envelope.Delivery => ({ ...delivery, data })))
     }))
 
   const envelope: Router["Service"]["envelope"] = (name, data, options) =>

@@ -130,6 +130,10 @@ describe("scope", () => {
         expect(subscriptions.count()).toBe(2)
       }))
       expect(subscriptions.count()).toBe(0)
+      const ksi = yield* KsiService
+      yield* ksi.emit(Ticked, { n: 1 })
+      yield* ksi.subscribe("*", { from: "start" }).pipe(Stream.take(1), Stream.runDrain)
+      expect(subscriptions.count()).toBe(0)
     }).pipe(Effect.provide(bus)))
 
   it.effect("a pattern or a start that makes no sense is refused", () =>
