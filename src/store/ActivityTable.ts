@@ -1,0 +1,321 @@
+/**
+ * The activity journal, in a table: what was asked, by whom, how it ended and how long it took. No positions, no
+ * streams; written behind in batches, and the oldest go when there are too many.
+ *
+ * The rule: complete, and never in the way. `record` puts a request into a buffer; a full buffer slows the caller down
+ * instead of forgetting. A journal that cannot be written (disk full) loses its batch, says so once, counts the
+ * records lost in the metric `ksi_activity_lost`, and no request fails for it.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const activity = yield* Activity
+ * activity.record({ envelope, encode, exit, duration: 1.5 })
+ * const { records, total } = yield* activity.query({ patterns: ["stock:*"], limit: 20 })
+ * ```
+ *
+ * **Gotchas** Payloads are encoded when the batch is written, not when the request ended. A request is listed where it
+ * ended, not where it began: a long one comes after short ones that began later. `outline` keeps no payloads.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import type { SQLInputValue, SQLOutputValue } from "node:sqlite"
+import { Activity, type ActivityQuery, type ActivityRecord, type Ended, type OutcomeKind } from "../bus/Activity.ts"
+import * as EventPattern from "../event/EventPattern.ts"
+import * as Json from "../event/Json.ts"
+import * as KsiError from "../event/KsiError.ts"
+import * as Limits from "../event/Limits.ts"
+import * as StoreFile from "./internal/StoreFile.ts"
+
+/** What is kept of a request. */
+export interface Options {
+  /** `all` (the default), or `outline`: everything but the payload. */
+  readonly audit?: "all" | "outline" | undefined
+}
+
+const batchMillis = 25
+const batchRecords = 512
+
+const lost = Metric.counter("ksi_activity_lost", {
+  description: "requests that the activity journal could not write",
+  incremental: true
+})
+
+// ------------------------------------------------------------------------------------------------ what became of it
+
+const sentence = (error: unknown): string => {
+  if (error instanceof Error) return error.message
+  if (typeof error === "string") return error
+  if (typeof error === "object" && error !== null) {
+    if ("message" in error && typeof error.message === "string") return error.message
+    if ("_tag" in error && typeof error._tag === "string") return error._tag
+  }
+  return Result.getOrElse(Result.try(() => String(JSON.stringify(error))), () => String(error))
+}
+
+const outcomeOf = (exit: Exit.Exit<unknown, unknown>): readonly [OutcomeKind, string | undefined] => {
+  if (Exit.isSuccess(exit)) return ["success", undefined]
+  const { reasons } = exit.cause
+  const failure = reasons.find(Cause.isFailReason)
+  if (failure !== undefined) return ["failure", sentence(failure.error)]
+  const defect = reasons.find(Cause.isDieReason)
+  return defect === undefined ? ["interrupted", "it was interrupted"] : ["defect", sentence(defect.defect)]
+}
+
+/** The payload as JSON text; where it has none, the note that says why. */
+const payloadOf = ({ encode, envelope }: Ended): readonly [data: string | null, note: string | undefined] => {
+  try {
+    // Data that is absent has no text.
+    const text: string | undefined = JSON.stringify(encode(envelope.data))
+    return [text ?? null, undefined]
+  } catch (cause) {
+    return [null, `the payload could not be recorded: ${sentence(cause)}`]
+  }
+}
+
+interface Entry {
+  readonly data: string | null
+  readonly record: Omit<ActivityRecord, "data">
+}
+
+const entryOf = (ended: Ended, audit: "all" | "outline"): Entry => {
+  const { envelope: { id, metadata, name } } = ended
+  const [outcome, error] = outcomeOf(ended.exit)
+  const [data, note] = audit === "all" ? payloadOf(ended) : [null, undefined]
+  return {
+    data,
+    record: {
+      id,
+      name,
+      outcome,
+      error: note === undefined ? error : error === undefined ? note : `${error}; ${note}`,
+      duration: ended.duration,
+      timestamp: metadata.timestamp,
+      correlationId: metadata.correlationId,
+      causationId: metadata.causationId,
+      depth: metadata.depth,
+      principal: metadata.principal,
+      clientId: metadata.clientId,
+      clientCorrelationId: metadata.clientCorrelationId
+    }
+  }
+}
+
+const withData = ({ data, record }: Entry): ActivityRecord => ({ ...record, data: data === null ? null : Json.parse(data) })
+
+// --------------------------------------------------------------------------------------------------------- queries
+
+/** Whether a name matches one of the patterns; fails with `PayloadInvalid` where one of them is none. */
+const matcher = (query: ActivityQuery): Effect.Effect<(name: string) => boolean, KsiError.KsiError> => {
+  const { patterns } = query
+  if (patterns === undefined) return Effect.succeed(() => true)
+  const parsed: Array<EventPattern.EventPattern> = []
+  for (const [i, text] of patterns.entries()) {
+    const pattern = EventPattern.parse(text)
+    if (Result.isFailure(pattern)) {
+      const problems = [{ path: `patterns.${i}`, problem: pattern.failure.message }]
+      return KsiError.fail(new KsiError.PayloadInvalid({ event: "event_log:query", problems }))
+    }
+    parsed.push(pattern.success)
+  }
+  return Effect.succeed((name) => parsed.some((pattern) => pattern.matches(name)))
+}
+
+const condition = (
+  query: ActivityQuery,
+  names: ReadonlyArray<string> | undefined
+): readonly [where: string, values: ReadonlyArray<SQLInputValue>] => {
+  const parts: Array<string> = ["1"]
+  const values: Array<SQLInputValue> = []
+  const add = (sql: string, value: SQLInputValue | undefined) => {
+    if (value === undefined) return
+    parts.push(sql)
+    for (let marks = sql.split("?").length - 1; marks > 0; marks--) values.push(value)
+  }
+  add("timestamp >= ?", query.since)
+  add("timestamp <= ?", query.until)
+  add("(correlation = ? OR label = ?)", query.correlationId)
+  add("id = ?", query.id)
+  add("client = ?", query.clientId)
+  add("outcome = ?", query.outcome)
+  add("name IN (SELECT value FROM json_each(?))", names === undefined ? undefined : JSON.stringify(names))
+  return [parts.join(" AND "), values]
+}
+
+const text = (value: SQLOutputValue | undefined): string | undefined => typeof value === "string" ? value : undefined
+
+const recordOf = (row: Record<string, SQLOutputValue>): ActivityRecord =>
+  withData({
+    data: text(row["data"]) ?? null,
+    record: {
+      id: String(row["id"]),
+      name: String(row["name"]),
+      // Only this module writes the column.
+      outcome: row["outcome"] as OutcomeKind,
+      error: text(row["error"]),
+      duration: Number(row["duration"]),
+      timestamp: Number(row["timestamp"]),
+      correlationId: String(row["correlation"]),
+      causationId: text(row["causation"]),
+      depth: Number(row["depth"]),
+      principal: String(row["principal"]),
+      clientId: text(row["client"]),
+      clientCorrelationId: text(row["label"])
+    }
+  })
+
+// ------------------------------------------------------------------------------------------------------- the table
+
+type Answer = Effect.Success<ReturnType<Activity["Service"]["query"]>>
+
+/** The table's three statements, each run within one turn of the event loop. */
+const makeTable = ({ db, transaction }: StoreFile.StoreFile["Service"], keep: number, audit: "all" | "outline") => {
+  const insert = db.prepare("INSERT INTO activity VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+  const last = db.prepare("SELECT max(row) AS row FROM activity")
+  // Row numbers have no gaps but those at the old end, so the oldest to keep can be told by its number.
+  const forget = db.prepare(
+    "DELETE FROM activity WHERE row IN (SELECT row FROM activity WHERE row <= ? ORDER BY row LIMIT ?)"
+  )
+  const write = (batch: ReadonlyArray<Ended>): void =>
+    transaction(() => {
+      for (const ended of batch) {
+        const { data, record } = entryOf(ended, audit)
+        insert.run(
+          record.id, record.name, data, record.outcome, record.error ?? null, record.duration, record.timestamp,
+          record.correlationId, record.causationId ?? null, record.depth, record.principal, record.clientId ?? null,
+          record.clientCorrelationId ?? null
+        )
+      }
+      forget.run(Number(last.get()?.["row"]) - keep, 2 * batch.length)
+    })
+  const query = (query: ActivityQuery, matches: (name: string) => boolean): Answer => {
+    const all = query.patterns === undefined
+      ? undefined
+      : db.prepare("SELECT DISTINCT name FROM activity").all().map((row) => String(row["name"])).filter(matches)
+    const [where, values] = condition(query, all)
+    const total = Number(db.prepare(`SELECT count(*) AS n FROM activity WHERE ${where}`).get(...values)?.["n"])
+    const order = query.forward === true ? "" : "DESC"
+    const rows = db.prepare(`SELECT * FROM activity WHERE ${where} ORDER BY row ${order} LIMIT ? OFFSET ?`)
+      .all(...values, Math.max(0, Math.min(query.limit, keep)), Math.max(0, query.offset ?? 0))
+    return { records: rows.map(recordOf), total }
+  }
+  return { write, query }
+}
+
+/** Requests that wait for their write, the fiber that writes them, and the callers that wait for room. */
+const makeBuffer = (
+  write: (batch: ReadonlyArray<Ended>) => void,
+  max: number
+): Effect.Effect<Pick<Activity["Service"], "record" | "flush">, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const buffer: Array<Ended> = []
+    const some = Latch.makeUnsafe()
+    const full = Latch.makeUnsafe()
+    const room = Latch.makeUnsafe(true)
+    let failing = false
+
+    const writeBatch = Effect.suspend(() => {
+      const batch = buffer.splice(0, batchRecords)
+      if (buffer.length < max) room.openUnsafe()
+      if (batch.length === 0) return Effect.void
+      return Effect.matchEffect(StoreFile.attempt("record activity", () => write(batch)), {
+        onSuccess: () => {
+          failing = false
+          return Effect.void
+        },
+        onFailure: (error) => {
+          const first = !failing
+          failing = true
+          const counted = Metric.update(lost, batch.length)
+          return first ? Effect.andThen(counted, Effect.logError("requests are not recorded", error.message)) : counted
+        }
+      })
+    })
+    // A turn of the event loop between batches, so that requests go on meanwhile.
+    const flush: Effect.Effect<void> = Effect.suspend(() =>
+      buffer.length === 0 ? Effect.void : Effect.flatMap(writeBatch, () => Effect.andThen(Effect.yieldNow, flush)))
+
+    yield* Effect.addFinalizer(() => flush)
+    yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
+      yield* some.await
+      yield* Effect.raceFirst(Effect.sleep(batchMillis), full.await)
+      some.closeUnsafe()
+      full.closeUnsafe()
+      yield* flush
+    })))
+
+    return {
+      flush,
+      record: (ended) => {
+        buffer.push(ended)
+        some.openUnsafe()
+        if (buffer.length < max) return undefined
+        // It is taken all the same: so the buffer holds at most one more for every request that is running.
+        full.openUnsafe()
+        room.closeUnsafe()
+        return room.await
+      }
+    }
+  })
+
+/** The activity journal in the store's file. */
+export const layer = (options?: Options): Layer.Layer<Activity, KsiError.KsiError, StoreFile.StoreFile> =>
+  Layer.effect(
+    Activity,
+    Effect.gen(function*() {
+      const file = yield* StoreFile.StoreFile
+      const limits = yield* Limits.Limits
+      const audit = options?.audit ?? "all"
+      const table = yield* StoreFile.attempt("open", () => makeTable(file, limits.activityRows, audit))
+      const { flush, record } = yield* makeBuffer(table.write, limits.activityBuffer)
+      return {
+        record,
+        flush,
+        query: (query) =>
+          Effect.flatMap(matcher(query), (matches) =>
+            Effect.andThen(flush, StoreFile.attempt("query activity", () => table.query(query, matches))))
+      }
+    })
+  )
+
+// -------------------------------------------------------------------------------------------------------- in memory
+
+const matchesRecord = (record: Entry["record"], query: ActivityQuery): boolean =>
+  record.timestamp >= (query.since ?? -Infinity) && record.timestamp <= (query.until ?? Infinity) &&
+  (query.correlationId === undefined || query.correlationId === record.correlationId ||
+    query.correlationId === record.clientCorrelationId) &&
+  (query.id === undefined || query.id === record.id) &&
+  (query.clientId === undefined || query.clientId === record.clientId) &&
+  (query.outcome === undefined || query.outcome === record.outcome)
+
+/** The activity journal in memory: the last `activityRows` requests, gone with the layer. */
+export const layerMemory: Layer.Layer<Activity> = Layer.effect(
+  Activity,
+  Effect.gen(function*() {
+    const { activityRows } = yield* Limits.Limits
+    let kept: Array<Entry> = []
+    return {
+      record: (ended) => {
+        kept.push(entryOf(ended, "all"))
+        // Cut at twice the bound, so that a cut costs little for each request.
+        if (kept.length >= 2 * activityRows) kept = kept.slice(-activityRows)
+        return undefined
+      },
+      flush: Effect.void,
+      query: (query) =>
+        Effect.map(matcher(query), (matches) => {
+          const found = kept.slice(-activityRows)
+            .filter(({ record }) => matchesRecord(record, query) && matches(record.name))
+          const ordered = query.forward === true ? found : found.toReversed()
+          const offset = Math.max(0, query.offset ?? 0)
+          return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map(withData), total: found.length }
+        })
+    }
+  })
+)

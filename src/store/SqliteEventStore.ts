@@ -1,0 +1,234 @@
+/**
+ * The event store in one SQLite file: durable, one writer, any number of readers.
+ *
+ * The rule: an append is answered after its commit. Appends that arrive in one turn of the event loop share a
+ * transaction, so that a disk that syncs a few thousand times a second takes many times as many appends. Each is still
+ * checked for itself: one that fails leaves no gap and does not disturb its neighbours.
+ *
+ * Facts are rows by position; who is in which stream is an index that is written behind, sorted (`StreamIndex`), and
+ * streams, names and sources are numbers (`Dictionary`). The first opener holds `<file>.lock`; a second one gets
+ * `StoreLocked`. When a commit fails (disk full, for one), its appends fail with `StoreFailure`, reading goes on, and so
+ * does writing as soon as the disk allows.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const program = Effect.gen(function*() {
+ *   const store = yield* EventStore.EventStore
+ *   yield* store.appendTo("cart-1", [{ name: "cart:opened" }], { expectedVersion: 0 })
+ * }).pipe(Effect.provide(SqliteEventStore.layer({ filename: "ksi.db" })))
+ * ```
+ *
+ * **Gotchas** The connection is the store's own: a transaction of `SqliteClient` held open across a suspension could
+ * otherwise make an append inside it wait for itself. What listeners get is read back from the text that was written,
+ * so that nobody shares it with the caller.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { Activity } from "../bus/Activity.ts"
+import type { Append, Journal, Outcome } from "../bus/Journal.ts"
+import type { StoredFact } from "../event/CloudEvent.ts"
+import * as KsiError from "../event/KsiError.ts"
+import * as Limits from "../event/Limits.ts"
+import * as ActivityTable from "./ActivityTable.ts"
+import * as EventStore from "./EventStore.ts"
+import { FactReader } from "./internal/FactReader.ts"
+import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
+import { fromSortable, toSortable } from "./internal/sortable.ts"
+import * as StoreFile from "./internal/StoreFile.ts"
+
+/** How the store is opened. */
+export interface Options extends StoreFile.Options {
+  /** What the activity journal keeps of requests: everything (the default), no payloads, or nothing. */
+  readonly audit?: "all" | "outline" | "off" | undefined
+  /** Events held in memory before they are sorted into the stream index. Default: 16,384. */
+  readonly indexThreshold?: number | undefined
+}
+
+const defaultThreshold = 16_384
+// One transaction: so many appends, and no more once it has so many facts. Bounds how long it blocks the event loop.
+const batchAppends = 512
+const batchFacts = 4096
+
+type Listener = (facts: ReadonlyArray<StoredFact>) => void
+
+/** An append on its way. */
+interface Entry {
+  readonly request: Append
+  readonly resume: (answer: Exit.Exit<ReadonlyArray<Outcome>, KsiError.KsiError>) => void
+  encoded: Encoded | KsiError.KsiError | undefined
+}
+
+/** Collects appends, commits them by the batch, tells listeners and callers. */
+class GroupCommit {
+  readonly listeners = new Set<{ readonly call: Listener }>()
+  readonly append: Journal["Service"]["append"]
+  private readonly writer: FactWriter
+  private readonly clock: Clock.Clock
+  private readonly report: (cause: unknown) => void
+  private readonly queue: Array<Entry> = []
+  private scheduled = false
+  private closed = false
+
+  constructor(writer: FactWriter, clock: Clock.Clock, encodeAhead: number, report: (cause: unknown) => void) {
+    this.writer = writer
+    this.clock = clock
+    this.report = report
+    this.append = (request) =>
+      Effect.callback<ReadonlyArray<Outcome>, KsiError.KsiError>((resume) => {
+        if (this.closed) return resume(Effect.fail(StoreFile.failure("append", new Error("it is closed"))))
+        // Beyond the bound a caller waits in line with its facts as they are; texts are made when its turn is near.
+        const encoded = this.queue.length < encodeAhead ? encode(request) : undefined
+        const entry: Entry = { request, resume, encoded }
+        this.queue.push(entry)
+        this.schedule()
+        return Effect.sync(() => {
+          const index = this.queue.indexOf(entry)
+          if (index >= 0) this.queue.splice(index, 1)
+        })
+      })
+  }
+
+  /** Commits what is waiting, and takes no more. */
+  close(): void {
+    this.closed = true
+    while (this.queue.length > 0) this.drain()
+  }
+
+  private schedule(): void {
+    if (this.scheduled) return
+    this.scheduled = true
+    setImmediate(() => {
+      this.scheduled = false
+      this.drain()
+      if (this.queue.length > 0) this.schedule()
+    })
+  }
+
+  /** The next batch: those that could not be written as JSON are answered at once. */
+  private take(): { readonly entries: ReadonlyArray<Entry>; readonly appends: ReadonlyArray<Encoded> } {
+    const entries: Array<Entry> = []
+    const appends: Array<Encoded> = []
+    let taken = 0
+    let facts = 0
+    while (taken < this.queue.length && appends.length < batchAppends && facts < batchFacts) {
+      const entry = this.queue[taken++]
+      if (entry === undefined) break
+      const encoded = entry.encoded ?? encode(entry.request)
+      if (KsiError.is(encoded)) entry.resume(Exit.fail(encoded))
+      else {
+        entries.push(entry)
+        appends.push(encoded)
+        facts += encoded.rows.length
+      }
+    }
+    this.queue.splice(0, taken)
+    return { entries, appends }
+  }
+
+  private drain(): void {
+    const { appends, entries } = this.take()
+    if (entries.length === 0) return
+    try {
+      const { answers, facts } = this.writer.commit(appends, this.clock.currentTimeMillisUnsafe())
+      if (facts.length > 0 && this.listeners.size > 0) this.announce(facts.map(storedFact))
+      answers.forEach((answer, i) =>
+        entries[i]?.resume(KsiError.is(answer) ? Exit.fail(answer) : Exit.succeed(answer)))
+    } catch (cause) {
+      const exit = Exit.fail(StoreFile.failure("append", cause))
+      for (const entry of entries) entry.resume(exit)
+    }
+  }
+
+  private announce(facts: ReadonlyArray<StoredFact>): void {
+    for (const listener of this.listeners) {
+      try {
+        listener.call(facts)
+      } catch (cause) {
+        this.report(cause)
+      }
+    }
+  }
+}
+
+const listStreams = (
+  file: StoreFile.StoreFile["Service"],
+  writer: FactWriter
+): (options: Parameters<EventStore.Driver["streams"]>[0]) => ReadonlyArray<EventStore.StreamInfo> => {
+  const page = file.db.prepare("SELECT id, text FROM streams WHERE text >= max(?1, ?2) AND text <> ?1 ORDER BY text LIMIT ?3")
+  return ({ after = "", limit, prefix = "" }) => {
+    const infos: Array<EventStore.StreamInfo> = []
+    for (const { id, text } of page.iterate(toSortable(after), toSortable(prefix), Math.max(0, Math.min(limit, Number.MAX_SAFE_INTEGER)))) {
+      const streamId = fromSortable(String(text))
+      if (!streamId.startsWith(prefix)) break
+      infos.push({ streamId, version: writer.index.version(Number(id)) })
+    }
+    return infos
+  }
+}
+
+/** The driver over an open file. */
+const makeDriver = (options: Options): Effect.Effect<
+  EventStore.Driver,
+  KsiError.KsiError,
+  StoreFile.StoreFile | Scope.Scope
+> =>
+  Effect.gen(function*() {
+    const file = yield* StoreFile.StoreFile
+    const limits = yield* Limits.Limits
+    const clock = yield* Clock.Clock
+    const context = yield* Effect.context()
+    const [reader, writer] = yield* StoreFile.attempt("open", () => {
+      const reader = new FactReader(file.db, limits.pageBytes)
+      return [reader, new FactWriter(file, reader, options.indexThreshold ?? defaultThreshold)] as const
+    })
+    const report = (cause: unknown) => {
+      Effect.runForkWith(context)(Effect.logError("a listener of the store threw", cause))
+    }
+    const commits = yield* Effect.acquireRelease(
+      Effect.sync(() => new GroupCommit(writer, clock, limits.appendQueue, report)),
+      (commits) => Effect.sync(() => commits.close())
+    )
+    const streams = yield* StoreFile.attempt("open", () => listStreams(file, writer))
+    return {
+      append: commits.append,
+      head: () => writer.head,
+      listen: (call) =>
+        Effect.asVoid(Effect.acquireRelease(
+          Effect.sync(() => {
+            const listener = { call }
+            commits.listeners.add(listener)
+            return listener
+          }),
+          (listener) => Effect.sync(() => commits.listeners.delete(listener))
+        )),
+      read: ({ from, limit, to }) =>
+        StoreFile.attempt("read", () => {
+          const first = Math.max(1, from)
+          const last = Math.min(to ?? writer.head, writer.head, first + reader.rows(limit) - 1)
+          return first > last || limit < 1 ? [] : reader.between(first, last)
+        }),
+      readStream: ({ backward = false, from, limit, streamId, to = Number.MAX_SAFE_INTEGER }) =>
+        StoreFile.attempt("read", () => {
+          const stream = reader.streams.find(streamId)
+          if (stream === undefined || limit < 1) return []
+          return reader.at(writer.index.positions({ stream, from, to, limit: reader.rows(limit), backward }))
+        }),
+      streams: (options) => StoreFile.attempt("read", () => streams(options)),
+      byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),
+      describe: { kind: "sqlite", file: file.filename }
+    }
+  })
+
+/** The event store, the bus's journal of facts and its activity journal, in one file. */
+export const layer = (
+  options: Options
+): Layer.Layer<EventStore.EventStore | Journal | Activity, KsiError.KsiError> => {
+  const activity = options.audit === "off" ? Activity.layerOff : ActivityTable.layer({ audit: options.audit })
+  return Layer.merge(EventStore.layerOf(makeDriver(options)), activity).pipe(
+    Layer.provide(Layer.effect(StoreFile.StoreFile, StoreFile.make(options)))
+  )
+}

@@ -1,0 +1,133 @@
+/**
+ * Reads facts by the page: SQLite joins a page into one JSON text, which is parsed once.
+ *
+ * The rule: a page has at most `limit` facts and at most `pageBytes`, but at least one; what would not fit is not
+ * loaded (its size stands in the record's header). The text of data comes out as it went in.
+ *
+ * **Gotchas** Numbers that a double cannot hold need a careful parser that is ten times slower. The store remembers the
+ * first position that holds one; pages before it take the fast path.
+ */
+import type { DatabaseSync, StatementSync } from "node:sqlite"
+import type { JsonObject, StoredFact } from "../../event/CloudEvent.ts"
+import * as Json from "../../event/Json.ts"
+import { Dictionary } from "./Dictionary.ts"
+import * as StoreFile from "./StoreFile.ts"
+
+// What a fact costs on a page besides its data and attributes.
+const overheadBytes = 160
+
+const size = `${overheadBytes} + ifnull(octet_length(e.data), 0) + ifnull(octet_length(e.attributes), 0)`
+
+// concat() makes nothing of NULL, so a fact without data has one field less than one whose data is null.
+const json = `concat('[', e.position, ',', e.version, ',', e.stream, ',', e.source, ',', json_quote(e.id), ',', e.name,
+  ',', ifnull(e.attributes, '0'), ',', json_quote(e.time), ',', e.timestamp, ',', e.recorded, ',' || e.data, ']')`
+
+const range = { from: "events e WHERE e.position BETWEEN ?1 AND ?2", order: "e.position" }
+// CROSS JOIN keeps the order of the list: positions as a JSON array, of which the first ?2 are taken.
+const list = {
+  from: "json_each(?1) p CROSS JOIN events e ON e.position = p.value WHERE p.key < ?2",
+  order: "p.key"
+}
+
+/** The three questions that make a page, about a range of positions or a list of them. */
+const statements = (db: DatabaseSync, { from, order }: { readonly from: string; readonly order: string }) => ({
+  bytes: db.prepare(`SELECT total(${size}) AS n FROM ${from}`),
+  fitting: db.prepare(`SELECT count(*) AS n FROM
+    (SELECT sum(${size}) OVER (ORDER BY ${order} ROWS UNBOUNDED PRECEDING) AS upto FROM ${from}) WHERE upto <= ?3`),
+  page: db.prepare(`SELECT concat('[', group_concat(${json}), ']') AS page FROM ${from}`)
+})
+
+type Statements = ReturnType<typeof statements>
+
+/** One fact as the page has it. */
+type Row = readonly [
+  position: number, version: number, stream: number, source: number, id: string, name: number,
+  attributes: JsonObject | 0, time: string | null, timestamp: number, recorded: number, data?: unknown
+]
+
+/** Reads the facts of an open store. */
+export class FactReader {
+  readonly streams: Dictionary
+  readonly names: Dictionary
+  readonly sources: Dictionary
+  /** The first position with a number that a double cannot hold. */
+  careful: number
+  private readonly pageBytes: number
+  private readonly byRange: Statements
+  private readonly byList: Statements
+  private readonly positionsById: StatementSync
+  private readonly positionById: StatementSync
+
+  constructor(db: DatabaseSync, pageBytes: number) {
+    this.streams = new Dictionary(db, "streams")
+    this.names = new Dictionary(db, "names")
+    this.sources = new Dictionary(db, "sources")
+    this.pageBytes = pageBytes
+    this.careful = StoreFile.number(db, "SELECT careful FROM meta") || Infinity
+    this.byRange = statements(db, range)
+    this.byList = statements(db, list)
+    this.positionsById = db.prepare("SELECT position FROM events WHERE id = ? ORDER BY position LIMIT ?")
+    this.positionById = db.prepare("SELECT position FROM events WHERE id = ? AND source = ?")
+  }
+
+  /** How many facts to look at for a page of `limit`. */
+  rows(limit: number): number {
+    return Math.max(1, Math.min(limit, Math.ceil(this.pageBytes / overheadBytes)))
+  }
+
+  /** Facts with `from <= position <= to`, both of them there. */
+  between(from: number, to: number): ReadonlyArray<StoredFact> {
+    return this.parse(this.page(this.byRange, from, to, (count) => from + count - 1), to)
+  }
+
+  /** The facts at these positions, in this order. */
+  at(positions: ReadonlyArray<number>): ReadonlyArray<StoredFact> {
+    if (positions.length === 0) return []
+    const page = this.page(this.byList, JSON.stringify(positions), positions.length, (count) => count)
+    return this.parse(page, positions.reduce((a, b) => Math.max(a, b)))
+  }
+
+  /** Facts with this id, of any source. */
+  byId(id: string): ReadonlyArray<StoredFact> {
+    return this.at(this.positionsById.all(id, this.rows(Infinity)).map((row) => Number(row["position"])))
+  }
+
+  /** The fact with this identity. */
+  identity(id: string, source: number): StoredFact | undefined {
+    const position = this.positionById.get(id, source)?.["position"]
+    return position === undefined ? undefined : this.at([Number(position)])[0]
+  }
+
+  /** Forgets what a transaction that is gone had written. */
+  reset(): void {
+    this.streams.reset()
+    this.names.reset()
+    this.sources.reset()
+  }
+
+  private page(by: Statements, what: number | string, end: number, endOf: (count: number) => number): string {
+    const { pageBytes } = this
+    const last = Number(by.bytes.get(what, end)?.["n"]) <= pageBytes
+      ? end
+      : endOf(Math.max(1, Number(by.fitting.get(what, end, pageBytes)?.["n"])))
+    return String(by.page.get(what, last)?.["page"])
+  }
+
+  private parse(page: string, newest: number): ReadonlyArray<StoredFact> {
+    const parsed = newest < this.careful ? JSON.parse(page) : Json.parse(page)
+    // The page statement builds exactly these rows.
+    return (parsed as ReadonlyArray<Row>).map((row) => ({
+      id: row[4],
+      source: this.sources.text(row[3]),
+      name: this.names.text(row[5]),
+      streamId: this.streams.text(row[2]),
+      data: row[10],
+      time: row[7] ?? undefined,
+      attributes: row[6] === 0 ? {} : row[6],
+      position: row[0],
+      version: row[1],
+      timestamp: row[8],
+      recordedAt: row[9]
+    }))
+  }
+}

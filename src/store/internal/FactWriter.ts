@@ -1,0 +1,276 @@
+/**
+ * Writes facts: many appends in one transaction, each checked against what is committed and against those before it.
+ *
+ * The rule: an append that fails leaves nothing behind and frees its positions, so positions and versions are gapless.
+ * When the transaction fails, every append in it fails and the writer is as it was before.
+ *
+ * Uniqueness of (source, id) is the table's: a fact is inserted first and looked at only when it was there already.
+ * Uniqueness of (stream, version) is the writer's, who is alone with the file; `data_version` tells when it was not.
+ */
+import type { StatementSync } from "node:sqlite"
+import type { Append, Outcome } from "../../bus/Journal.ts"
+import * as CloudEvent from "../../event/CloudEvent.ts"
+import type { JsonObject, NewFact, StoredFact } from "../../event/CloudEvent.ts"
+import * as Json from "../../event/Json.ts"
+import * as KsiError from "../../event/KsiError.ts"
+import type { FactReader } from "./FactReader.ts"
+import * as StoreFile from "./StoreFile.ts"
+import { StreamIndex } from "./StreamIndex.ts"
+
+/** A fact as it will be written. */
+export interface Row {
+  readonly fact: NewFact
+  readonly data: string | null
+  readonly attributes: string | null
+  /** Whether it holds a number that a double cannot. */
+  readonly careful: boolean
+}
+
+/** A fact that is written: its place, and the number of its stream. */
+export interface Written {
+  readonly row: Row
+  readonly stream: number
+  readonly position: number
+  readonly version: number
+  readonly timestamp: number
+  readonly recordedAt: number
+}
+
+/** An append whose facts are texts. */
+export interface Encoded {
+  readonly rows: ReadonlyArray<Row>
+  readonly expectedVersion: number | undefined
+  readonly each: boolean
+}
+
+/** What an append comes to. */
+export type Answer = ReadonlyArray<Outcome> | KsiError.KsiError
+
+/** What a batch of appends came to: an answer for each, and the facts that are new. */
+export interface Committed {
+  readonly answers: ReadonlyArray<Answer>
+  readonly facts: ReadonlyArray<Written>
+}
+
+// Only a number kept as its text can differ from what plain parsing makes of it.
+const isCareful = (text: string): boolean =>
+  Json.isSuspicious(text) && JSON.stringify(JSON.parse(text)) !== text
+
+const encodeFact = (fact: NewFact): Row => {
+  // A function or a symbol has no JSON and counts as no data; the event store lets neither through.
+  const data: string | undefined = JSON.stringify(fact.data)
+  const attributes = JSON.stringify(fact.attributes)
+  return {
+    fact,
+    data: data ?? null,
+    attributes: attributes === "{}" ? null : attributes,
+    careful: (data !== undefined && isCareful(data)) || isCareful(attributes)
+  }
+}
+
+/** Makes texts of an append's facts; the failure names the one that is no JSON (a bigint, a cycle). */
+export const encode = (request: Append): Encoded | KsiError.KsiError => {
+  const rows: Array<Row> = []
+  for (const fact of request.facts) {
+    try {
+      rows.push(encodeFact(fact))
+    } catch (cause) {
+      const problem = `cannot be written as JSON: ${cause instanceof Error ? cause.message : String(cause)}`
+      return KsiError.make(new KsiError.PayloadInvalid({ event: fact.name, problems: [{ path: "data", problem }] }))
+    }
+  }
+  return { rows, expectedVersion: request.expectedVersion, each: request.mode === "each" }
+}
+
+/** The fact as it will be read: made of the text that was written, so it shares nothing with who appended it. */
+export const storedFact = ({ position, recordedAt, row, timestamp, version }: Written): StoredFact => {
+  const { attributes, careful, data, fact: { id, name, source, streamId, time } } = row
+  const parse = careful ? Json.parse : JSON.parse
+  return {
+    id,
+    source,
+    name,
+    streamId,
+    data: data === null ? undefined : parse(data),
+    time,
+    // JSON of an object is an object.
+    attributes: attributes === null ? {} : parse(attributes) as JsonObject,
+    position,
+    version,
+    timestamp,
+    recordedAt
+  }
+}
+
+/** Several facts of one turn have the same `time`: reading it is the dearest part of an append. */
+const lastTime = () => {
+  let text: string | undefined
+  let millis: number | undefined
+  return (time: string | undefined): number | undefined => {
+    if (time !== text) {
+      text = time
+      millis = time === undefined ? undefined : CloudEvent.parseTime(time)
+    }
+    return millis
+  }
+}
+
+const idConflict = ({ id, source }: NewFact, { position }: Outcome) =>
+  KsiError.make(new KsiError.IdConflict({ id, source, position }))
+
+/** The writer of an open store. */
+export class FactWriter {
+  /** The last committed position. */
+  head = 0
+  readonly index: StreamIndex
+  private readonly file: StoreFile.StoreFile["Service"]
+  private readonly reader: FactReader
+  private readonly insert: StatementSync
+  private readonly removeAfter: StatementSync
+  private readonly dataVersion: StatementSync
+  private readonly timeOf = lastTime()
+  private seen = 0
+  private recorded = 0
+  /** The facts of the batch at hand. */
+  private facts: Array<Written> = []
+
+  constructor(file: StoreFile.StoreFile["Service"], reader: FactReader, threshold: number) {
+    const { db } = file
+    this.file = file
+    this.reader = reader
+    this.index = new StreamIndex(db, threshold)
+    this.insert = db.prepare(
+      "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, source) DO NOTHING"
+    )
+    this.removeAfter = db.prepare("DELETE FROM events WHERE position > ?")
+    this.dataVersion = db.prepare("PRAGMA data_version")
+    this.load()
+  }
+
+  /** Writes appends in one transaction. Throws where that fails as a whole; then nothing of it remains. */
+  commit(appends: ReadonlyArray<Encoded>, now: number): Committed {
+    this.facts = []
+    let recorded = now
+    const careful = this.reader.careful
+    try {
+      const answers = this.file.transaction(() => {
+        if (this.version() !== this.seen) this.load()
+        recorded = Math.max(now, this.recorded)
+        const answers = appends.map((append) => this.append(append, recorded))
+        this.index.advance(this.facts.length)
+        if (this.reader.careful !== careful) this.file.db.prepare("UPDATE meta SET careful = ?").run(this.reader.careful)
+        return answers
+      })
+      this.head += this.facts.length
+      this.recorded = recorded
+      this.index.committed(this.head)
+      return { answers, facts: this.facts }
+    } catch (cause) {
+      this.undo(0)
+      this.index.rolledBack()
+      this.reader.careful = careful
+      this.reader.reset()
+      throw cause
+    }
+  }
+
+  private version(): number {
+    return Number(this.dataVersion.get()?.["data_version"])
+  }
+
+  /** Reads everything held in memory, at the start and after another program wrote the file. */
+  private load(): void {
+    const { db } = this.file
+    this.seen = this.version()
+    this.head = StoreFile.number(db, "SELECT max(position) FROM events")
+    this.recorded = StoreFile.number(db, "SELECT recorded FROM events ORDER BY position DESC LIMIT 1")
+    this.reader.reset()
+    this.index.load()
+  }
+
+  private append(append: Encoded, recorded: number): Answer {
+    const moved = this.moved(append)
+    if (moved !== undefined) return moved
+    const facts = this.facts.length
+    const streams = this.reader.streams.mark
+    const outcomes: Array<Outcome> = []
+    for (const row of append.rows) {
+      const outcome = this.one(row, recorded)
+      if (outcome.kind === "conflict" && !append.each) {
+        if (this.undo(facts)) this.removeAfter.run(this.head + facts)
+        this.reader.streams.undo(streams)
+        return idConflict(row.fact, outcome)
+      }
+      outcomes.push(outcome)
+    }
+    return outcomes
+  }
+
+  /**
+   * The answer of an append whose stream has another version than expected; `undefined` where it may go on. Only a new
+   * fact minds the version: those that are stored already have their place.
+   */
+  private moved({ each, expectedVersion: expected, rows }: Encoded): Answer | undefined {
+    const first = rows[0]
+    if (expected === undefined || first === undefined) return undefined
+    const { streamId } = first.fact
+    const stream = this.reader.streams.find(streamId)
+    const actual = stream === undefined ? 0 : this.index.version(stream)
+    if (actual === expected) return undefined
+    const outcomes: Array<Outcome> = []
+    for (const row of rows) {
+      const source = this.reader.sources.find(row.fact.source)
+      const outcome = source === undefined ? undefined : this.stored(row, source)
+      if (outcome === undefined) {
+        return KsiError.make(new KsiError.VersionConflict({ streamId, expected, actual }))
+      }
+      if (outcome.kind === "conflict" && !each) return idConflict(row.fact, outcome)
+      outcomes.push(outcome)
+    }
+    return outcomes
+  }
+
+  /** What is known of a fact's identity. */
+  private stored({ data, fact }: Row, source: number): Outcome | undefined {
+    const before = this.reader.identity(fact.id, source)
+    if (before === undefined) return undefined
+    const { position, version } = before
+    // Compared as JSON: what a text does not hold (undefined fields, a Date's class) is no difference.
+    const same = CloudEvent.sameContent(before, data === null ? fact : { ...fact, data: Json.parse(data) })
+    return { kind: same ? "duplicate" : "conflict", position, version }
+  }
+
+  private one(row: Row, recordedAt: number): Outcome {
+    const { fact } = row
+    const { names, sources, streams } = this.reader
+    const known = streams.find(fact.streamId)
+    // A stream gets its row only when its first fact is in.
+    const stream = known ?? streams.mark + 1
+    const version = known === undefined ? 1 : this.index.version(known) + 1
+    const position = this.head + this.facts.length + 1
+    const source = sources.intern(fact.source)
+    const timestamp = this.timeOf(fact.time) ?? recordedAt
+    const { changes } = this.insert.run(
+      position, stream, version, source, fact.id, names.intern(fact.name), row.data, row.attributes, fact.time ?? null,
+      timestamp, recordedAt
+    )
+    if (changes === 0) {
+      const outcome = this.stored(row, source)
+      if (outcome === undefined) throw new Error(`the store is corrupt: event "${fact.id}" is and is not there`)
+      return outcome
+    }
+    if (known === undefined) streams.add(fact.streamId)
+    if (row.careful) this.reader.careful = Math.min(this.reader.careful, position)
+    this.index.push(stream, version, position)
+    this.facts.push({ row, stream, position, version, timestamp, recordedAt })
+    return { kind: "appended", position, version }
+  }
+
+  /** Takes back what the batch added to memory after its first `count` facts; whether there was anything. */
+  private undo(count: number): boolean {
+    const some = this.facts.length > count
+    for (const { stream } of this.facts.slice(count).toReversed()) this.index.pop(stream)
+    this.facts.length = count
+    return some
+  }
+}

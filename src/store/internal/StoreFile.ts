@@ -1,0 +1,168 @@
+/**
+ * One database file of KSI: opened, recognised, locked against a second writer, and laid out.
+ *
+ * The rule: a file that is not KSI's, or that a newer KSI made, is refused before anything is written to it. The writer
+ * holds an exclusive transaction on `<file>.lock` (a database of its own); the kernel frees it when the process dies.
+ *
+ * Everything of KSI that writes this file uses this one connection, in transactions that begin and end within one turn
+ * of the event loop. So no statement ever waits for another fiber, and no fiber can hold the file across a suspension.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const file = yield* StoreFile.make({ filename: "var/ksi.db" })
+ * file.transaction(() => file.db.exec("DELETE FROM activity"))
+ * ```
+ *
+ * **Gotchas** The lock keeps KSI's processes apart. It cannot stop another program from writing the file, so the writer
+ * compares `PRAGMA data_version` too.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { DatabaseSync } from "node:sqlite"
+import * as KsiError from "../../event/KsiError.ts"
+
+/** Which file, and how durable a commit is. */
+export interface Options {
+  readonly filename: string
+  /**
+   * `full` (the default): a commit survives a power failure. `normal`: it survives the death of the process, the last
+   * ones may be lost when the machine loses power.
+   */
+  readonly sync?: "full" | "normal" | undefined
+}
+
+/** The file, open. */
+export class StoreFile extends Context.Service<StoreFile, {
+  readonly filename: string
+  readonly db: DatabaseSync
+  /** Runs a synchronous function in a transaction; when it or the commit throws, nothing of it remains. */
+  readonly transaction: <A>(f: () => A) => A
+}>()("ksi/store/internal/StoreFile") {}
+
+const applicationId = 0x4b534931
+const schemaVersion = 1
+const checkpointPages = 1000
+const busyMillis = 500
+// Long enough for two openers that meet on the lock to sort out who is first; blocks the event loop, once.
+const lockMillis = 50
+const SQLITE_BUSY = 5
+
+const schema = `
+CREATE TABLE events (
+  position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, version INTEGER NOT NULL, source INTEGER NOT NULL,
+  id TEXT NOT NULL, name INTEGER NOT NULL, data TEXT, attributes TEXT, time TEXT,
+  timestamp INTEGER NOT NULL, recorded INTEGER NOT NULL,
+  UNIQUE (id, source)
+);
+CREATE TABLE stream_index (
+  stream INTEGER NOT NULL, version INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (stream, version)
+) WITHOUT ROWID;
+CREATE TABLE streams (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE sources (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE meta (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  -- Every position up to here is in stream_index.
+  through INTEGER NOT NULL,
+  -- The first position that holds a number a double cannot; 0 where there is none.
+  careful INTEGER NOT NULL
+);
+INSERT INTO meta VALUES (1, 0, 0);
+CREATE TABLE activity (
+  row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, name TEXT NOT NULL, data TEXT, outcome TEXT NOT NULL,
+  error TEXT, duration REAL NOT NULL, timestamp INTEGER NOT NULL, correlation TEXT NOT NULL, causation TEXT,
+  depth INTEGER NOT NULL, principal TEXT NOT NULL, client TEXT, label TEXT
+);
+CREATE INDEX activity_id ON activity (id);
+CREATE INDEX activity_correlation ON activity (correlation);
+CREATE INDEX activity_label ON activity (label) WHERE label IS NOT NULL;
+PRAGMA application_id = ${applicationId};
+PRAGMA user_version = ${schemaVersion};
+`
+
+/** What SQLite said, as KSI's error. */
+export const failure = (operation: string, cause: unknown): KsiError.KsiError =>
+  KsiError.is(cause)
+    ? cause
+    : KsiError.make(
+      new KsiError.StoreFailure({ operation, problem: cause instanceof Error ? cause.message : String(cause) })
+    )
+
+/** Runs a synchronous function on the database; what it throws becomes a `StoreFailure`. */
+export const attempt = <A>(operation: string, f: () => A): Effect.Effect<A, KsiError.KsiError> =>
+  Effect.try({ try: f, catch: (cause) => failure(operation, cause) })
+
+/** The number in the first column of the first row. */
+export const number = (db: DatabaseSync, sql: string): number => {
+  const [value] = Object.values(db.prepare(sql).get() ?? {})
+  return typeof value === "number" ? value : 0
+}
+
+const refuse = (problem: string): never => {
+  throw failure("open", new Error(problem))
+}
+
+/** Whether the file is empty; throws where it is not KSI's. */
+const isEmpty = (db: DatabaseSync, filename: string): boolean => {
+  const id = number(db, "PRAGMA application_id")
+  const version = number(db, "PRAGMA user_version")
+  if (id === 0 && number(db, "SELECT count(*) FROM sqlite_master") === 0) return true
+  if (id !== applicationId) refuse(`${filename} is a database of another program`)
+  if (version > schemaVersion) {
+    refuse(`${filename} has format ${version}; this KSI knows formats up to ${schemaVersion}, a newer one is needed`)
+  }
+  return false
+}
+
+const takeLock = (filename: string): DatabaseSync => {
+  const lock = new DatabaseSync(`${filename}.lock`, { timeout: lockMillis })
+  try {
+    lock.exec("BEGIN EXCLUSIVE")
+    return lock
+  } catch (cause) {
+    lock.close()
+    // node:sqlite puts SQLite's own code there.
+    const busy = cause instanceof Error && "errcode" in cause && cause.errcode === SQLITE_BUSY
+    throw busy ? KsiError.make(new KsiError.StoreLocked({ file: filename })) : cause
+  }
+}
+
+const transactionOn = (db: DatabaseSync) => <A>(f: () => A): A => {
+  db.exec("BEGIN IMMEDIATE")
+  try {
+    const result = f()
+    db.exec("COMMIT")
+    return result
+  } catch (cause) {
+    // SQLite rolls back by itself after some failures, and after others it does not.
+    if (db.isTransaction) db.exec("ROLLBACK")
+    throw cause
+  }
+}
+
+const scoped = (operation: string, acquire: () => DatabaseSync) =>
+  Effect.acquireRelease(attempt(operation, acquire), (db) => Effect.ignore(attempt("close", () => db.close())))
+
+/** Opens or creates the file. Fails with `StoreLocked` or `StoreFailure`. */
+export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiError.KsiError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { filename } = options
+    if (filename === "" || filename.startsWith(":")) {
+      return yield* Effect.fail(failure("open", new Error(`"${filename}" is not a file; use the memory store`)))
+    }
+    // A stranger's file must not even get a lock beside it: so it is looked at first, locked, and looked at again.
+    const open = () => new DatabaseSync(filename, { timeout: busyMillis })
+    yield* Effect.scoped(Effect.flatMap(scoped("open", open), (db) => attempt("open", () => isEmpty(db, filename))))
+    yield* scoped("open", () => takeLock(filename))
+    const db = yield* scoped("open", open)
+    const transaction = transactionOn(db)
+    yield* attempt("open", () => {
+      const empty = isEmpty(db, filename)
+      db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${checkpointPages};
+        PRAGMA synchronous = ${options.sync === "normal" ? "NORMAL" : "FULL"}`)
+      if (empty) transaction(() => db.exec(schema))
+    })
+    return { filename, db, transaction }
+  })

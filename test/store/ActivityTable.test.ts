@@ -1,0 +1,238 @@
+// The activity journal, in memory and in a real SQLite file.
+import { afterAll, describe, expect, it } from "@effect/vitest"
+import { Cause, Effect, Exit, Fiber, Layer, Logger, Metric } from "effect"
+import { TestClock } from "effect/testing"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { Activity, type Ended } from "../../src/bus/Activity.ts"
+import * as KsiError from "../../src/event/KsiError.ts"
+import * as Limits from "../../src/event/Limits.ts"
+import * as ActivityTable from "../../src/store/ActivityTable.ts"
+import * as StoreFile from "../../src/store/internal/StoreFile.ts"
+
+const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "ksi-activity-"))
+afterAll(() => Fs.rmSync(folder, { recursive: true }))
+let files = 0
+const fresh = () => Path.join(folder, `${++files}.db`)
+
+const file = (filename = fresh()) => Layer.effect(StoreFile.StoreFile, StoreFile.make({ filename, sync: "normal" }))
+const inFile = (options?: ActivityTable.Options, filename?: string) =>
+  ActivityTable.layer(options).pipe(Layer.provideMerge(file(filename)))
+const small = Effect.provideService(Limits.Limits, { ...Limits.defaults, activityBuffer: 4, activityRows: 10 })
+
+interface Request {
+  readonly id: string
+  readonly name?: string
+  readonly data?: unknown
+  readonly exit?: Exit.Exit<unknown, unknown>
+  readonly timestamp?: number
+  readonly correlationId?: string
+  readonly clientId?: string
+  readonly label?: string
+  readonly encode?: (data: unknown) => unknown
+}
+
+const ended = (request: Request): Ended => ({
+  envelope: {
+    id: request.id,
+    name: request.name ?? "stock:reserve",
+    data: request.data,
+    metadata: {
+      correlationId: request.correlationId ?? request.id,
+      causationId: request.correlationId === undefined ? undefined : "parent",
+      depth: 2,
+      timestamp: request.timestamp ?? 1000,
+      source: "/ksi",
+      principal: "owner",
+      streamId: undefined,
+      deadline: undefined,
+      idempotencyKey: undefined,
+      clientCorrelationId: request.label,
+      clientId: request.clientId
+    }
+  },
+  encode: request.encode ?? ((data) => data),
+  exit: request.exit ?? Exit.succeed("ok"),
+  duration: 1.5
+})
+
+const record = (activity: Activity["Service"], ...requests: ReadonlyArray<Request>) =>
+  Effect.forEach(requests, (request) => activity.record(ended(request)) ?? Effect.void, { discard: true })
+
+const ids = (answer: { readonly records: ReadonlyArray<{ readonly id: string }> }) => answer.records.map(({ id }) => id)
+
+const kinds: ReadonlyArray<readonly [name: string, layer: () => Layer.Layer<Activity, KsiError.KsiError>]> = [
+  ["in memory", () => ActivityTable.layerMemory],
+  ["in a file", () => inFile()]
+]
+
+for (const [name, make] of kinds) {
+  describe(name, () => {
+    it.effect("keeps what was recorded, also what is still in the buffer", () =>
+      Effect.gen(function*() {
+        const activity = yield* Activity
+        const data = { n: 1, big: [null, "ü"] }
+        yield* record(activity, { id: "a", data, correlationId: "root", clientId: "cli", label: "mine", timestamp: 5 })
+        yield* record(activity, { id: "b", data: undefined })
+        const { records, total } = yield* activity.query({ limit: 10, forward: true })
+        expect(total).toBe(2)
+        expect(records[0]).toEqual({
+          id: "a", name: "stock:reserve", data, outcome: "success", error: undefined, duration: 1.5, timestamp: 5,
+          correlationId: "root", causationId: "parent", depth: 2, principal: "owner", clientId: "cli",
+          clientCorrelationId: "mine"
+        })
+        expect(records[1]).toMatchObject({ id: "b", data: null, causationId: undefined, clientId: undefined })
+      }).pipe(Effect.provide(make())))
+
+    it.effect("tells success, failure, defect and interruption apart, with a sentence", () =>
+      Effect.gen(function*() {
+        const activity = yield* Activity
+        const notFound = KsiError.make(new KsiError.StoreLocked({ file: "x.db" }))
+        const exits: ReadonlyArray<readonly [Exit.Exit<unknown, unknown>, string, string | undefined]> = [
+          [Exit.succeed(1), "success", undefined],
+          [Exit.fail(notFound), "failure", "another process is writing x.db"],
+          [Exit.fail({ _tag: "OutOfStock" }), "failure", "OutOfStock"],
+          [Exit.fail("no"), "failure", "no"],
+          [Exit.fail({ left: 0 }), "failure", "{\"left\":0}"],
+          [Exit.fail(7n), "failure", "7"],
+          [Exit.die(new TypeError("bug")), "defect", "bug"],
+          [Exit.failCause(Cause.interrupt()), "interrupted", "it was interrupted"],
+          [Exit.failCause(Cause.combine(Cause.interrupt(), Cause.die("first"))), "defect", "first"]
+        ]
+        yield* record(activity, ...exits.map(([exit], i) => ({ id: `${i}`, exit })))
+        const { records } = yield* activity.query({ limit: 10, forward: true })
+        expect(records.map(({ error, outcome }) => [outcome, error])).toEqual(exits.map(([, ...rest]) => rest))
+      }).pipe(Effect.provide(make())))
+
+    it.effect("a payload that cannot be encoded is null, with a note", () =>
+      Effect.gen(function*() {
+        const activity = yield* Activity
+        yield* record(
+          activity,
+          { id: "a", data: 1n },
+          { id: "b", exit: Exit.fail("no"), encode: () => { throw new Error("bad codec") } },
+          { id: "c", data: 2, encode: (data) => ({ encoded: data }) }
+        )
+        const { records } = yield* activity.query({ limit: 10, forward: true })
+        expect(records.map(({ data }) => data)).toEqual([null, null, { encoded: 2 }])
+        expect(records[0]).toMatchObject({ outcome: "success", error: expect.stringContaining("could not be recorded") })
+        expect(records[1]?.error).toBe("no; the payload could not be recorded: bad codec")
+      }).pipe(Effect.provide(make())))
+
+    it.effect("finds by every criterion, pages, and counts all that match", () =>
+      Effect.gen(function*() {
+        const activity = yield* Activity
+        yield* record(
+          activity,
+          { id: "1", name: "stock:reserve", timestamp: 10, clientId: "x" },
+          { id: "2", name: "stock:level:get", timestamp: 20, correlationId: "1" },
+          { id: "3", name: "order:place", timestamp: 30, label: "mine", exit: Exit.fail("no") },
+          { id: "4", name: "order:place", timestamp: 40 }
+        )
+        const find = (query: Partial<Parameters<Activity["Service"]["query"]>[0]>) =>
+          Effect.map(activity.query({ limit: 10, ...query }), ids)
+        expect(yield* find({})).toEqual(["4", "3", "2", "1"])
+        expect(yield* find({ forward: true })).toEqual(["1", "2", "3", "4"])
+        expect(yield* find({ patterns: ["stock:*"] })).toEqual(["2", "1"])
+        expect(yield* find({ patterns: ["stock:*:get", "order:place"] })).toEqual(["4", "3", "2"])
+        expect(yield* find({ patterns: [] })).toEqual([])
+        expect(yield* find({ since: 20, until: 30 })).toEqual(["3", "2"])
+        expect(yield* find({ correlationId: "1" })).toEqual(["2", "1"])
+        expect(yield* find({ correlationId: "mine" })).toEqual(["3"])
+        expect(yield* find({ id: "3" })).toEqual(["3"])
+        expect(yield* find({ clientId: "x" })).toEqual(["1"])
+        expect(yield* find({ outcome: "failure" })).toEqual(["3"])
+        expect(yield* find({ outcome: "failure", clientId: "x" })).toEqual([])
+        const page = yield* activity.query({ limit: 2, offset: 1 })
+        expect([ids(page), page.total]).toEqual([["3", "2"], 4])
+        const wrong = yield* Effect.flip(activity.query({ limit: 1, patterns: ["st*ck"] }))
+        expect(wrong.reason._tag).toBe("PayloadInvalid")
+      }).pipe(Effect.provide(make())))
+
+    it.effect("forgets the oldest", () =>
+      Effect.gen(function*() {
+        const activity = yield* Activity
+        for (let i = 1; i <= 35; i++) {
+          yield* record(activity, { id: `${i}` })
+          if (i % 3 === 0) yield* activity.flush
+        }
+        const { records, total } = yield* activity.query({ limit: 100 })
+        expect(total).toBe(10)
+        expect([records[0]?.id, records.at(-1)?.id]).toEqual(["35", "26"])
+      }).pipe(Effect.provide(make()), small))
+  })
+}
+
+const stored = Effect.map(StoreFile.StoreFile, ({ db }) => StoreFile.number(db, "SELECT count(*) FROM activity"))
+
+describe("written behind", () => {
+  it.effect("a batch is written 25 ms after its first request", () =>
+    Effect.gen(function*() {
+      const activity = yield* Activity
+      yield* TestClock.adjust("1 hour")
+      yield* record(activity, { id: "a" }, { id: "b" })
+      yield* TestClock.adjust("24 millis")
+      expect(yield* stored).toBe(0)
+      yield* TestClock.adjust("1 millis")
+      expect(yield* stored).toBe(2)
+    }).pipe(Effect.provide(inFile())))
+
+  it.effect("a full buffer is written at once, slows the caller and loses nothing", () =>
+    Effect.gen(function*() {
+      const activity = yield* Activity
+      const waits = Array.from({ length: 10 }, (_, i) => activity.record(ended({ id: `${i}` })))
+      expect(waits.map((wait) => wait !== undefined)).toEqual([false, false, false, true, true, true, true, true, true, true])
+      const slowed = yield* Effect.forkChild(Effect.all(waits.map((wait) => wait ?? Effect.void)))
+      const gone = yield* Effect.forkChild(waits.at(-1) ?? Effect.void)
+      yield* Fiber.interrupt(gone)
+      yield* Fiber.join(slowed)
+      expect(activity.record(ended({ id: "10" }))).toBeUndefined()
+      expect((yield* activity.query({ limit: 100, forward: true })).records.length).toBe(10)
+      expect((yield* activity.query({ limit: 1 })).records[0]?.id).toBe("10")
+    }).pipe(Effect.provide(inFile()), small))
+
+  it.effect("closing writes the rest, and it is there after opening again", () => {
+    const filename = fresh()
+    return Effect.gen(function*() {
+      yield* Effect.scoped(Effect.provide(Effect.flatMap(Activity, (activity) => record(activity, { id: "a" })), inFile({}, filename)))
+      yield* Effect.gen(function*() {
+        const activity = yield* Activity
+        yield* record(activity, { id: "b" })
+        expect(ids(yield* activity.query({ limit: 9 }))).toEqual(["b", "a"])
+      }).pipe(Effect.provide(inFile({}, filename)))
+    })
+  })
+
+  it.effect("outline keeps no payload and never encodes one", () =>
+    Effect.gen(function*() {
+      const activity = yield* Activity
+      let encoded = 0
+      yield* record(activity, { id: "a", data: { secret: 1 }, encode: () => encoded++ })
+      const { records } = yield* activity.query({ limit: 1 })
+      expect([records[0]?.data, records[0]?.error, encoded]).toEqual([null, undefined, 0])
+    }).pipe(Effect.provide(inFile({ audit: "outline" }))))
+
+  it.effect("a disk that is full fails no request, is reported once and counted, and recording goes on later", () => {
+    const logged: Array<unknown> = []
+    const capture = Logger.layer([Logger.make(({ message }) => void logged.push(message))])
+    return Effect.gen(function*() {
+      const activity = yield* Activity
+      const { db } = yield* StoreFile.StoreFile
+      yield* record(activity, { id: "before" })
+      yield* activity.flush
+      db.exec(`PRAGMA max_page_count = ${StoreFile.number(db, "PRAGMA page_count")}`)
+      const big = "x".repeat(50_000)
+      for (let i = 0; i < 3; i++) {
+        yield* record(activity, { id: `lost ${i}`, data: big })
+        yield* activity.flush
+      }
+      expect(logged.length).toBe(1)
+      db.exec("PRAGMA max_page_count = 1000000")
+      yield* record(activity, { id: "after", data: big })
+      expect(ids(yield* activity.query({ limit: 10 }))).toEqual(["after", "before"])
+      const snapshot = yield* Metric.snapshot
+      expect(snapshot.find(({ id }) => id === "ksi_activity_lost")).toMatchObject({ state: { count: 3 } })
+    }).pipe(Effect.provide(Layer.merge(inFile(), capture)), Effect.provideService(Metric.MetricRegistry, new Map()))
+  })
+})
