@@ -248,11 +248,15 @@ export const nearestStreams = (
     }
   })
 
-const noStream = (driver: Driver, streamId: string): Effect.Effect<never, KsiError.KsiError> =>
+/** Fails with `NotFound` and the nearest streams. */
+export const streamNotFound = (
+  driver: Pick<Driver, "streams">,
+  streamId: string
+): Effect.Effect<never, KsiError.KsiError> =>
   Effect.flatMap(nearestStreams(driver, streamId), (similar) =>
     KsiError.fail(new KsiError.NotFound({ what: "stream", id: streamId, similar })))
 
-/** Pages, one after another when asked for; `next` says where the page after this one starts, `undefined` at the end. */
+/** Pages, each read when asked for; `next` says where the page after this one starts, `undefined` at the end. */
 const pages = <S>(
   start: S,
   read: (at: S) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError.KsiError>,
@@ -267,7 +271,7 @@ const pages = <S>(
 const streamOf = (driver: Driver, limit: number): EventStore["Service"]["stream"] => (streamId, options) =>
   Stream.unwrap(Effect.gen(function*() {
     const [newest] = yield* driver.readStream({ streamId, from: 1, limit: 1, backward: true })
-    if (newest === undefined) return yield* noStream(driver, streamId)
+    if (newest === undefined) return yield* streamNotFound(driver, streamId)
     const from = Math.max(1, options?.from ?? 1)
     const to = Math.min(newest.version, options?.to ?? newest.version)
     if (from > to) return Stream.empty

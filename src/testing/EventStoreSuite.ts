@@ -7,13 +7,12 @@
  * **Example**
  *
  * ```ts
- * for (const { name, run } of EventStoreSuite.cases) {
- *   it.effect(name, () => run.pipe(Effect.provide(EventStore.layerMemory)))
- * }
+ * // In a test file, one test for each: it.effect(name, () => run.pipe(Effect.provide(layer)))
+ * for (const { run } of EventStoreSuite.cases) yield* run.pipe(Effect.provide(Layer.fresh(EventStore.layerMemory)))
  * ```
  *
- * **Gotchas** Build the layer anew for each case: positions are compared with 1. What only some drivers do (files,
- * locks, a crash) has its own tests beside them.
+ * **Gotchas** Build the layer anew for each case (`Layer.fresh` inside one program): positions are compared with 1.
+ * What only some drivers do (files, locks, a crash) has its own tests beside them.
  */
 import * as assert from "node:assert/strict"
 import * as Effect from "effect/Effect"

@@ -1,0 +1,139 @@
+/**
+ * A projection is a state computed from facts: a value to start with, and for each fact a pure step to the next one.
+ * The same facts always give the same state: it can be thrown away, rebuilt, and asked for at any moment of the past.
+ *
+ * The rule: reducers are synchronous and need no services; what they see is decoded by the event's own schema. A stored
+ * fact that no longer fits its event stops the fold with an error that names its position; it is never skipped.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const Level = Projection.make("stock-level", {
+ *   events: [Reserved],
+ *   state: Schema.Struct({ held: Schema.Int }),
+ *   initial: { held: 0 },
+ *   on: { [Reserved.name]: (state, { quantity }) => ({ held: state.held + quantity }) }
+ * })
+ * Level.handles("stock:reserved")      // true
+ * ```
+ *
+ * **Gotchas** `initial` is shared by all streams: a reducer answers with a new state and leaves the one it was given
+ * alone. Facts whose name is not among `events` change nothing. A reducer that throws is a defect of the program.
+ */
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type { JsonObject, StoredFact } from "../event/CloudEvent.ts"
+import * as Envelope from "../event/Envelope.ts"
+import type * as Event from "../event/Event.ts"
+import * as EventCodec from "../event/EventCodec.ts"
+import * as Json from "../event/Json.ts"
+import * as KsiError from "../event/KsiError.ts"
+
+/** A state computed from facts. */
+export interface Projection<in out S> {
+  readonly name: string
+  /** The state before any fact. */
+  readonly initial: S
+  /** Whether facts of this name can change the state. */
+  readonly handles: (event: string) => boolean
+  /** The state after one more fact; `StoreFailure` where the fact's payload no longer decodes. */
+  readonly apply: (state: S, fact: StoredFact) => Result.Result<S, KsiError.KsiError>
+  /** The state as JSON. Throws a `SchemaError` when a reducer made a state that is none. */
+  readonly encode: (state: S) => unknown
+}
+
+/** A schema that reads and writes without any service. */
+type PlainSchema = Schema.Top & { readonly DecodingServices: never; readonly EncodingServices: never }
+
+/** The payload of the event of this name. */
+type PayloadOf<Ev extends Event.AnyFact, Name> = Ev extends { readonly name: Name } ? Event.Payload<Ev> : never
+
+/** One reducer for each event, by its name. */
+export type Reducers<S, Ev extends Event.AnyFact> = {
+  readonly [Name in Ev["name"]]: (
+    state: S,
+    payload: PayloadOf<Ev, Name>,
+    envelope: Envelope.Delivery<PayloadOf<Ev, Name>>
+  ) => S
+}
+
+type AnyReducer<S> = (state: S, payload: unknown, envelope: Envelope.Delivery) => S
+
+const unreadable = (name: string, fact: StoredFact, error: KsiError.KsiError): KsiError.KsiError => {
+  const problems = error.reason._tag === "PayloadInvalid" ? error.reason.problems : []
+  const why = problems.map(({ path, problem }) => path === "" ? problem : `${path}: ${problem}`).join("; ")
+  return KsiError.make(
+    new KsiError.StoreFailure({
+      operation: `fold the projection "${name}"`,
+      problem: `the fact "${fact.id}" at position ${fact.position} is no ${fact.name} any more: ${why || error.message}`
+    })
+  )
+}
+
+const step = <S>(name: string, event: Event.AnyFact, reducer: AnyReducer<S>): Projection<S>["apply"] => {
+  const { decodePayload } = EventCodec.compile(event)
+  return (state, fact) => {
+    const payload = decodePayload(fact.data)
+    if (Exit.isSuccess(payload)) {
+      return Result.succeed(reducer(state, payload.value, Envelope.fromFact(fact, payload.value)))
+    }
+    for (const reason of payload.cause.reasons) {
+      if (reason._tag === "Fail") return Result.fail(unreadable(name, fact, reason.error))
+    }
+    // A schema that throws is a defect of its definition, not a problem of the fact.
+    throw KsiError.defectOf(payload.cause)
+  }
+}
+
+/** Defines a projection from reducers keyed by the names of `events`; each of them must have one. */
+export const make = <
+  const Name extends string,
+  St extends PlainSchema,
+  const Events extends ReadonlyArray<Event.AnyFact>
+>(
+  name: Name,
+  options: {
+    /** The facts that change the state. */
+    readonly events: Events
+    /** What the state is; how it is written as JSON. */
+    readonly state: St
+    readonly initial: NoInfer<St>["Type"]
+    readonly on: Reducers<NoInfer<St>["Type"], NoInfer<Events>[number]>
+  }
+): Projection<St["Type"]> => {
+  // Keyed by exactly the names of `events`; a payload is what its event decodes, so each reducer gets its own.
+  const reducers = options.on as Readonly<Record<string, AnyReducer<St["Type"]>>>
+  const steps = new Map<string, Projection<St["Type"]>["apply"]>()
+  for (const event of options.events) {
+    const reducer = reducers[event.name]
+    if (reducer === undefined) throw new TypeError(`the projection "${name}" has no reducer for ${event.name}`)
+    steps.set(event.name, step(name, event, reducer))
+  }
+  return {
+    name,
+    initial: options.initial,
+    handles: (event) => steps.has(event),
+    apply: (state, fact) => steps.get(fact.name)?.(state, fact) ?? Result.succeed(state),
+    encode: Schema.encodeUnknownSync(Schema.toCodecJson(options.state))
+  }
+}
+
+const isJsonObject = (data: unknown): data is JsonObject =>
+  typeof data === "object" && data !== null && !Array.isArray(data) && !Json.isRaw(data)
+
+/**
+ * The projection that needs no code: a stream's data merged shallowly in position order, `null` overwrites. Data that
+ * is not an object counts as `{ "value": data }`; a fact without data changes nothing.
+ */
+export const latest: Projection<JsonObject> = {
+  name: "latest",
+  initial: {},
+  handles: () => true,
+  apply: (state, { data }) => {
+    if (data === undefined) return Result.succeed(state)
+    // Spread defines keys, as JSON.parse does: "__proto__" is a key like any other.
+    return Result.succeed(isJsonObject(data) ? { ...state, ...data } : { ...state, value: data })
+  },
+  encode: (state) => state
+}

@@ -1,0 +1,219 @@
+/**
+ * What was known at a moment: the state of one stream, or of all, as a projection had it at a position or an instant.
+ *
+ * The rule: *at a position* are the facts up to and including it. *At an instant* are the facts that had happened by
+ * then, by their own `time`; a fact that arrived late still counts from when it happened. `recorded` asks what was
+ * stored by then instead. Either way facts are folded in the order of their positions.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const store = yield* EventStore.EventStore
+ * yield* store.appendTo("cart-1", [{ name: "cart:opened", data: { by: "ann" } }])
+ * yield* store.appendTo("cart-1", [{ name: "cart:paid", data: { paid: true } }])
+ * const before = yield* TimeTravel.at(Projection.latest, { streamId: "cart-1", position: 1n })
+ * before.state                                  // { by: "ann" }
+ * TimeTravel.parseMoment("2018-03-15")          // Result.succeed({ instant: 1521072000000 })
+ * ```
+ *
+ * **Gotchas** `version`, `lastEvent` and `timestamp` of a moment are those of the stream's last fact by then, whether
+ * the projection handles it or not, so that `version` may be used as the expected version of an append. Streams without
+ * any fact that the projection handles are left out of the answer for all streams. An instant later than the present is
+ * the present, as far as facts go.
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as CloudEvent from "../event/CloudEvent.ts"
+import * as Envelope from "../event/Envelope.ts"
+import * as KsiError from "../event/KsiError.ts"
+import * as Limits from "../event/Limits.ts"
+import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
+import type { Projection } from "./Projection.ts"
+
+type StoredFact = CloudEvent.StoredFact
+
+/** A moment of the past; with both a position and an instant, the facts that are within both; with neither, now. */
+export interface When {
+  /** The last position that counts. */
+  readonly position?: bigint | undefined
+  /** Milliseconds since 1970, inclusive. */
+  readonly instant?: number | undefined
+  /** Compares `instant` with when a fact was committed instead of when it happened. */
+  readonly recorded?: boolean | undefined
+}
+
+/** A stream at a moment. */
+export interface Moment<out S> {
+  readonly streamId: string
+  /** Version of its last fact by then. */
+  readonly version: number
+  /** Name of that fact. */
+  readonly lastEvent: string
+  readonly lastEventId: string
+  /** The text of that fact's `time`, verbatim; where it had none, when it was committed. */
+  readonly timestamp: string
+  readonly state: S
+}
+
+/** Which facts count. */
+interface Bounds {
+  readonly to: number
+  /** Whether the fact had happened, or was stored, by then. */
+  readonly holds: (fact: StoredFact) => boolean
+  /** Whether no later fact can hold either. */
+  readonly over: (fact: StoredFact) => boolean
+}
+
+const boundsOf = (when: When): Bounds => {
+  const to = when.position === undefined ? Number.MAX_SAFE_INTEGER : Number(when.position)
+  const until = when.instant ?? Number.POSITIVE_INFINITY
+  return when.recorded === true
+    // Commit time never decreases: the first fact past the instant is the end.
+    ? { to, holds: () => true, over: (fact) => fact.position > to || fact.recordedAt > until }
+    : { to, holds: (fact) => fact.timestamp <= until, over: (fact) => fact.position > to }
+}
+
+/** A stream while it is folded. */
+interface Folding<S> {
+  readonly state: S
+  readonly last: StoredFact
+  readonly handled: boolean
+}
+
+/** One more fact of its stream; the error is why the projection cannot go on. */
+const fold = <S>(
+  projection: Projection<S>,
+  streams: Map<string, Folding<S>>,
+  last: StoredFact
+): KsiError.KsiError | undefined => {
+  const before = streams.get(last.streamId)
+  const applied = projection.apply(before === undefined ? projection.initial : before.state, last)
+  if (Result.isFailure(applied)) return applied.failure
+  const handled = before?.handled === true || projection.handles(last.name)
+  streams.set(last.streamId, { state: applied.success, last, handled })
+  return undefined
+}
+
+const momentOf = <S>({ last, state }: Folding<S>): Moment<S> => ({
+  streamId: last.streamId,
+  version: last.version,
+  lastEvent: last.name,
+  lastEventId: last.id,
+  timestamp: last.time ?? Envelope.timeText(last.timestamp),
+  state
+})
+
+/** Hands the facts within the bounds to `visit`, a page at a time; other fibers run between pages. */
+const scan = (
+  bounds: Bounds,
+  read: (after: StoredFact | undefined) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError.KsiError>,
+  visit: (fact: StoredFact) => KsiError.KsiError | undefined
+): Effect.Effect<void, KsiError.KsiError> =>
+  Effect.gen(function*() {
+    let page = yield* read(undefined)
+    for (let last = page.at(-1); last !== undefined; last = page.at(-1)) {
+      for (const fact of page) {
+        if (bounds.over(fact)) return
+        const error = bounds.holds(fact) ? visit(fact) : undefined
+        if (error !== undefined) return yield* Effect.fail(error)
+      }
+      yield* Effect.yieldNow
+      page = yield* read(last)
+    }
+  })
+
+const inTimeRange = (millis: number): boolean => Math.abs(millis) <= 8.64e15
+
+/** The stream exists, but has no fact within the bounds. */
+const notYet = (streamId: string, { instant, position }: When): KsiError.Reason => {
+  const moment = instant === undefined
+    ? `position ${position}`
+    : inTimeRange(instant) ? Envelope.timeText(instant) : `${instant} milliseconds`
+  return new KsiError.NotFound({ what: `stream at ${moment} called`, id: streamId, similar: [] })
+}
+
+const atStream = <S>(
+  projection: Projection<S>,
+  streamId: string,
+  when: When
+): Effect.Effect<Moment<S>, KsiError.KsiError, EventStore> =>
+  Effect.gen(function*() {
+    const store = yield* EventStore
+    const { pageItems: limit } = yield* Limits.Limits
+    const streams = new Map<string, Folding<S>>()
+    yield* scan(
+      boundsOf(when),
+      (after) => store.readStream({ streamId, from: (after?.version ?? 0) + 1, limit }),
+      (fact) => fold(projection, streams, fact)
+    )
+    const found = streams.get(streamId)
+    if (found !== undefined) return momentOf(found)
+    const [first] = yield* store.readStream({ streamId, from: 1, limit: 1 })
+    return yield* first === undefined ? streamNotFound(store, streamId) : KsiError.fail(notYet(streamId, when))
+  })
+
+const atAll = <S>(
+  projection: Projection<S>,
+  when: When & { readonly all?: boolean | undefined }
+): Effect.Effect<ReadonlyArray<Moment<S>>, KsiError.KsiError, EventStore> =>
+  Effect.gen(function*() {
+    const store = yield* EventStore
+    const { pageItems: limit } = yield* Limits.Limits
+    const streams = new Map<string, Folding<S>>()
+    // Facts that arrive while this reads would make the answer about no moment at all.
+    const to = store.head()
+    yield* scan(
+      boundsOf(when),
+      (after) => store.read({ from: (after?.position ?? 0) + 1, to, limit }),
+      (fact) => when.all !== true && ownStream(fact.streamId) ? undefined : fold(projection, streams, fact)
+    )
+    return [...streams.values()]
+      .filter(({ handled }) => handled)
+      .map(momentOf)
+      .toSorted((a, b) => (a.streamId < b.streamId ? -1 : 1))
+  })
+
+/**
+ * The state of one stream at a moment; `NotFound` where the stream has no fact by then. Fails with `StoreFailure` where
+ * a fact cannot be read or no longer fits the projection's events.
+ */
+export function at<S>(
+  projection: Projection<S>,
+  when: When & { readonly streamId: string }
+): Effect.Effect<Moment<S>, KsiError.KsiError, EventStore>
+/**
+ * The states of all streams at a moment, ordered by stream id (by code unit). Streams of KSI's own are left out unless
+ * `all`.
+ */
+export function at<S>(
+  projection: Projection<S>,
+  when?: When & { readonly streamId?: undefined; readonly all?: boolean | undefined }
+): Effect.Effect<ReadonlyArray<Moment<S>>, KsiError.KsiError, EventStore>
+export function at<S>(
+  projection: Projection<S>,
+  when: When & { readonly streamId?: string | undefined; readonly all?: boolean | undefined } = {}
+): Effect.Effect<Moment<S> | ReadonlyArray<Moment<S>>, KsiError.KsiError, EventStore> {
+  return when.streamId === undefined ? atAll(projection, when) : atStream(projection, when.streamId, when)
+}
+
+/** What a person may write for a moment. */
+export type Parsed = { readonly position: bigint } | { readonly instant: number }
+
+/**
+ * Reads a moment: a position (`41`), an instant in RFC 3339 with its offset (`2018-03-15T12:00:00Z`), or a date, which
+ * is its midnight in UTC. The failure is one sentence.
+ */
+export const parseMoment = (text: string): Result.Result<Parsed, string> => {
+  if (/^\d+$/.test(text)) {
+    const position = BigInt(text)
+    return position > 0n ? Result.succeed({ position }) : Result.fail("positions start at 1")
+  }
+  const instant = CloudEvent.parseTime(/^\d{4}-\d\d-\d\d$/.test(text) ? `${text}T00:00:00Z` : text)
+  if (instant !== undefined) return Result.succeed({ instant })
+  const local = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?$/.test(text)
+  if (local && CloudEvent.parseTime(`${text}Z`) !== undefined) {
+    return Result.fail(`"${text}" has no offset: write "${text}Z" for UTC, or one such as "${text}+01:00"`)
+  }
+  const forms = "a position such as 41, an instant such as 2018-03-15T12:00:00Z, or a date such as 2018-03-15"
+  return Result.fail(`"${text}" is no moment: expected ${forms}`)
+}
