@@ -1,0 +1,271 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Arbitrary, Effect, Exit, Option, Schema, SchemaIssue } from "effect"
+import * as Event from "../../src/event/Event.ts"
+import * as EventCodec from "../../src/event/EventCodec.ts"
+import type { KsiError } from "../../src/event/KsiError.ts"
+
+const codecOf = (payload: Schema.Top | Schema.Struct.Fields) => EventCodec.compile(Event.make("demo:codec", { payload }))
+const json = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
+
+const problems = (exit: Exit.Exit<unknown, KsiError>): ReadonlyArray<string> => {
+  if (Exit.isSuccess(exit)) return ["valid"]
+  return exit.cause.reasons.flatMap((reason) => {
+    if (reason._tag !== "Fail") return [reason._tag]
+    const { reason: why } = reason.error
+    return why._tag === "PayloadInvalid" || why._tag === "ReplyInvalid"
+      ? why.problems.map(({ path, problem }) => `${path}: ${problem}`)
+      : [why._tag]
+  })
+}
+
+describe("decodePayload", () => {
+  const codec = codecOf({
+    sku: Schema.String,
+    quantity: Schema.Int,
+    note: Schema.optionalKey(Schema.String),
+    lines: Schema.optionalKey(Schema.Array(Schema.Struct({ price: Schema.Finite })))
+  })
+
+  it("gives an encoded form that is its own value back without copying", () => {
+    const input = { sku: "tea", quantity: 1 }
+    const exit = codec.decodePayload(input)
+    expect(exit).toEqual(Exit.succeed(input))
+    expect(codec.encodePayload(input)).toBe(input)
+  })
+
+  it("tells every problem, with its path and what was found", () => {
+    expect(problems(codec.decodePayload({ quantity: "two", note: 1 }))).toEqual([
+      "sku: is missing",
+      "quantity: expected number, got \"two\"",
+      "note: expected string, got 1"
+    ])
+    expect(problems(codec.decodePayload({ sku: "a", quantity: 1, lines: [{ price: 1 }, { price: null }, {}] }))).toEqual([
+      "lines.1.price: expected number, got null",
+      "lines.2.price: is missing"
+    ])
+    expect(problems(codec.decodePayload({ sku: "a", quantity: 1.5 }))).toEqual(["quantity: expected an integer, got 1.5"])
+  })
+
+  it.each([
+    [undefined, "got nothing"], [null, "got null"], ["x".repeat(100), "xx..."], [[], "got []"], [5n, "got 5n"]
+  ])("is clear about %s", (input, text) => {
+    const [first] = problems(codec.decodePayload(input))
+    expect(first).toContain(": expected object")
+    expect(first).toContain(text)
+    expect(first?.length).toBeLessThan(120)
+  })
+
+  it("ignores keys that it does not know", () => {
+    expect(codec.decodePayload({ sku: "a", quantity: 1, more: true })).toEqual(Exit.succeed({ sku: "a", quantity: 1 }))
+  })
+
+  it("any object is fine for an event without payload", () => {
+    const none = EventCodec.compile(Event.make("demo:none"))
+    expect(Exit.isSuccess(none.decodePayload({}))).toBe(true)
+    expect(Exit.isSuccess(none.decodePayload({ a: 1 }))).toBe(true)
+  })
+})
+
+describe("transformations", () => {
+  class Point extends Schema.Class<Point>("Point")({ x: Schema.Number, y: Schema.Number }) {}
+  const codec = codecOf({
+    at: Schema.Date,
+    big: Schema.BigInt,
+    count: Schema.NumberFromString,
+    point: Point,
+    kind: Schema.Union([Schema.Literals(["a", "b"]), Schema.Null]),
+    bytes: Schema.Uint8Array,
+    some: Schema.Option(Schema.Int),
+    tags: Schema.ReadonlySet(Schema.String)
+  })
+  const at = new Date(Date.UTC(2026, 0, 2, 3, 4, 5, 6))
+
+  const value = {
+    at, big: 12345678901234567890n, count: 5, point: new Point({ x: 1, y: 2 }), kind: null, bytes: new Uint8Array([1, 2, 255]),
+    some: Option.some(1), tags: new Set(["x"])
+  }
+
+  it("a payload survives the wire, and comes back as what it was", () => {
+    expect(codec.makePayload(value)).toEqual(Exit.succeed(value))
+    const wire = json(codec.encodePayload(value))
+    expect(wire).toMatchObject({ at: "2026-01-02T03:04:05.006Z", big: "12345678901234567890", count: "5", point: { x: 1, y: 2 }, kind: null })
+    const back = codec.decodePayload(wire)
+    expect(back).toEqual(Exit.succeed(value))
+    expect(Exit.isSuccess(back) && Reflect.get(Object(back.value), "point") instanceof Point).toBe(true)
+  })
+
+  it("a program's value is checked by its type side, not guessed", () => {
+    expect(problems(codec.makePayload({ ...value, some: 1 }))[0]).toContain("some: ")
+    expect(problems(codec.makePayload({ ...value, at: "2026-01-02T03:04:05.006Z" }))[0]).toContain("at: ")
+  })
+
+  it("what cannot be transformed is a problem, not a defect", () => {
+    const small = codecOf({ at: Schema.Date, big: Schema.BigInt, count: Schema.Int })
+    for (const input of [{ at: 1, big: "1", count: 1 }, { at: "2026-01-01T00:00:00Z", big: "x", count: 1 }, { at: "2026-01-01T00:00:00Z", big: "1", count: "1" }]) {
+      const [first] = problems(small.decodePayload(input))
+      expect(first).toMatch(/^(at|big|count): /)
+    }
+  })
+})
+
+describe("makePayload", () => {
+  const codec = codecOf({
+    sku: Schema.String,
+    quantity: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(1)))
+  })
+
+  it("applies the defaults of a program's value; the wire has none", () => {
+    expect(codec.makePayload({ sku: "tea" })).toEqual(Exit.succeed({ sku: "tea", quantity: 1 }))
+    expect(codec.makePayload({ sku: "tea", quantity: 2 })).toEqual(Exit.succeed({ sku: "tea", quantity: 2 }))
+    expect(problems(codec.decodePayload({ sku: "tea" }))).toEqual(["quantity: is missing"])
+  })
+
+  it("tells what is wrong", () => {
+    expect(problems(codec.makePayload({ sku: 1 }))[0]).toContain("sku: expected string")
+    expect(problems(codec.makePayload({ sku: "a", quantity: 0.5 }))[0]).toContain("quantity: ")
+  })
+
+  it("a default that a field further in has is applied too", () => {
+    const deep = codecOf({ line: Schema.Struct({ n: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(3))) }) })
+    expect(deep.makePayload({ line: {} })).toEqual(Exit.succeed({ line: { n: 3 } }))
+  })
+})
+
+describe("replies and errors", () => {
+  class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", { left: Schema.Int }) {}
+  class Closed extends Schema.TaggedError<Closed>()("Closed", { until: Schema.Date }) {}
+  const codec = EventCodec.compile(Event.make("demo:reply", {
+    success: Schema.Struct({ at: Schema.Date, n: Schema.Int }),
+    error: Schema.Union([OutOfStock, Closed])
+  }))
+  const reply = { at: new Date(0), n: 1 }
+
+  it("a reply is checked by its type side, written as JSON and read back", () => {
+    expect(codec.isSuccess(reply)).toBe(true)
+    expect(codec.successProblems(reply)).toEqual([])
+    expect(codec.isSuccess({ at: "1970-01-01T00:00:00.000Z", n: 1 })).toBe(false)
+    expect(codec.successProblems({ at: new Date(0), n: "1" })).toEqual([{ path: "n", problem: "expected number, got \"1\"" }])
+    expect(codec.encodeSuccess(reply)).toEqual({ at: "1970-01-01T00:00:00.000Z", n: 1 })
+    expect(codec.decodeSuccess({ at: "1970-01-01T00:00:00.000Z", n: 1 })).toEqual(Exit.succeed(reply))
+    expect(problems(codec.decodeSuccess({ n: 1 }))).toEqual(["at: is missing"])
+  })
+
+  it("only declared errors are errors of the event", () => {
+    expect(codec.isError(new OutOfStock({ left: 1 }))).toBe(true)
+    expect(codec.isError(new Closed({ until: new Date(0) }))).toBe(true)
+    expect(codec.isError(new Error("x"))).toBe(false)
+    expect(codec.isError({ _tag: "OutOfStock", left: 1 })).toBe(false)
+    expect(json(codec.encodeError(new OutOfStock({ left: 1 })))).toEqual({ _tag: "OutOfStock", left: 1 })
+    expect(json(codec.encodeError(new Closed({ until: new Date(0) })))).toEqual({ _tag: "Closed", until: "1970-01-01T00:00:00.000Z" })
+  })
+
+  it("an event that answers nothing is answered with nothing, and fails with nothing", () => {
+    const none = EventCodec.compile(Event.make("demo:none"))
+    expect(none.isSuccess(undefined)).toBe(true)
+    // As in TypeScript, whatever is returned for `void` is nothing; it does not leave the process.
+    expect(none.isSuccess({ secret: 1 })).toBe(true)
+    expect(none.encodeSuccess({ secret: 1 })).toBe(null)
+    expect(none.isError(new OutOfStock({ left: 1 }))).toBe(false)
+    expect(none.isError(undefined)).toBe(false)
+    expect(none.decodeSuccess(json(none.encodeSuccess(undefined)))).toEqual(Exit.succeed(undefined))
+  })
+
+  it("a fact has neither", () => {
+    const fact = EventCodec.compile(Event.fact("demo:was", { payload: { at: Schema.Date }, streamId: () => "s" }))
+    expect(fact.encodePayload({ at: new Date(0) })).toEqual({ at: "1970-01-01T00:00:00.000Z" })
+    expect(fact.isError("x")).toBe(false)
+  })
+})
+
+// ---------------------------------------------------------------- compiled and interpreted agree
+
+/** Random numbers of a seed (mulberry32), so that one seed builds the same schema twice. */
+const random = (seed: number) => {
+  let state = seed >>> 0
+  return (below: number): number => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) % below
+  }
+}
+
+const leaf = (pick: (below: number) => number): Schema.Top =>
+  [
+    () => Schema.String,
+    () => Schema.Int,
+    () => Schema.Finite,
+    () => Schema.Boolean,
+    () => Schema.Null,
+    () => Schema.Literals(["a", "b", 1]),
+    () => Schema.String.check(Schema.isMinLength(2)),
+    () => Schema.Int.check(Schema.isBetween({ minimum: -5, maximum: 5 })),
+    () => Schema.Date,
+    () => Schema.BigInt,
+    () => Schema.NumberFromString
+  ][pick(11)]?.() ?? Schema.String
+
+const build = (pick: (below: number) => number, depth: number): Schema.Top => {
+  const inner = () => build(pick, depth - 1)
+  switch (depth === 0 ? 0 : pick(7)) {
+    case 1: return Schema.Array(inner())
+    case 2: return fields(pick, depth)
+    case 3: return Schema.Union([Schema.Struct({ tag: Schema.Literal("l"), value: inner() }), Schema.Struct({ tag: Schema.Literal("r"), other: inner() })])
+    case 4: return Schema.Tuple([inner(), inner()])
+    case 5: return Schema.Record(Schema.String, inner())
+    case 6: return Schema.NullOr(inner())
+    default: return leaf(pick)
+  }
+}
+
+const fields = (pick: (below: number) => number, depth: number): Schema.Top => {
+  const result: Record<string, Schema.Top> = {}
+  for (let i = 0, count = 1 + pick(4); i < count; i++) {
+    const field = build(pick, depth - 1)
+    result[`f${i}`] = pick(3) === 0 ? Schema.optionalKey(field) : field
+  }
+  return Schema.Struct(result)
+}
+
+const junk = [null, "junk", "", 1.5, -7, true, [], {}, [null], { tag: "x" }]
+
+/** A copy with one place of it spoiled. */
+const spoil = (value: unknown, pick: (below: number) => number): unknown => {
+  const down = typeof value === "object" && value !== null && pick(4) > 0
+  if (Array.isArray(value) && value.length > 0 && down) {
+    const at = pick(value.length)
+    return value.map((item: unknown, i) => i === at ? spoil(item, pick) : item)
+  }
+  const keys = typeof value === "object" && value !== null && !Array.isArray(value) ? Object.keys(value) : []
+  const key = keys[pick(Math.max(1, keys.length))]
+  if (key === undefined || !down) return junk[pick(junk.length)]
+  const { [key]: old, ...rest } = Object(value) as Record<string, unknown>
+  return pick(4) === 0 ? rest : { ...rest, [key]: spoil(old, pick) }
+}
+
+it.effect.prop("compiled and interpreted decoding agree on values, on problems and on the way back", [Schema.Int], ([seed]) =>
+  Effect.gen(function*() {
+    // Two schemas of one shape: only the first is compiled, for the compiler is switched on by schema.
+    const compiled = codecOf(fields(random(seed), 3))
+    const schema = fields(random(seed), 3)
+    const interpreted = Schema.toCodecJson(schema) as unknown as Schema.Codec<unknown, unknown>
+    const decode = Schema.decodeUnknownExit(interpreted)
+    const format = SchemaIssue.makeFormatterStandardSchemaV1()
+    const pick = random(seed + 1)
+    const values = yield* Arbitrary.sampleEffect(Arbitrary.schema(schema), { count: 5, size: 6, seed })
+    for (const value of values) {
+      const encoded = json(Schema.encodeUnknownSync(interpreted)(value))
+      for (const input of [encoded, spoil(encoded, pick), spoil(encoded, pick), spoil(spoil(encoded, pick), pick)]) {
+        const ours = compiled.decodePayload(input)
+        const theirs = decode(input, { errors: "all" })
+        if (Exit.isSuccess(theirs)) {
+          expect(ours).toEqual(theirs)
+          expect(json(compiled.encodePayload(theirs.value))).toEqual(json(Schema.encodeUnknownSync(interpreted)(theirs.value)))
+        } else {
+          const issues = theirs.cause.reasons.flatMap((reason) => reason._tag === "Fail" ? format(reason.error.issue).issues : [])
+          const paths = issues.map(({ path }) => (path ?? []).map((part) => String(typeof part === "object" ? part.key : part)).join("."))
+          expect(problems(ours).map((line) => line.slice(0, line.indexOf(": ")))).toEqual(paths)
+        }
+      }
+    }
+  }), { arbitrary: { runs: 150 } })
