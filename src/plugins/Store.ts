@@ -33,7 +33,7 @@ import * as EventGroup from "../event/EventGroup.ts"
 import type * as EventRegistry from "../event/EventRegistry.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
-import { EventStore, nearestStreams, ownStream, type StreamInfo } from "../store/EventStore.ts"
+import { EventStore, ownStream, type StreamInfo, streamNotFound } from "../store/EventStore.ts"
 import { Count, Opaque, optional, Ordinal, Page, paging } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
 
@@ -286,9 +286,6 @@ const factPage = Effect.fnUntraced(function*(options: {
   return Paging.page(items, ended() ? undefined : cursor(at))
 })
 
-const noStream = (store: Store, id: string): Effect.Effect<never, KsiError.KsiError> =>
-  Effect.flatMap(nearestStreams(store, id), (similar) => KsiError.fail(new KsiError.NotFound({ what: "stream", id, similar })))
-
 const numberOr = (next: number | string | undefined, first: number): number => typeof next === "number" ? next : first
 
 const makePages = Effect.gen(function*() {
@@ -301,7 +298,7 @@ const makePages = Effect.gen(function*() {
     limit: number
   ) {
     const versions = yield* versionAt(store, streamId, position)
-    if (versions === 0) return yield* noStream(store, streamId)
+    if (versions === 0) return yield* streamNotFound(store, streamId)
     const last = to >= position ? versions : (yield* firstAfter(store, streamId, versions, to)) - 1
     const start = typeof next === "number" ? next : from === 1 ? 1 : yield* firstAfter(store, streamId, versions, from - 1)
     return yield* factPage({
@@ -332,7 +329,7 @@ const makePages = Effect.gen(function*() {
     const { limit = pageItems } = payload
     const { backward = false, from = 1, stream: streamId } = query
     const versions = yield* versionAt(store, streamId, position)
-    if (versions === 0) return yield* noStream(store, streamId)
+    if (versions === 0) return yield* streamNotFound(store, streamId)
     const to = Math.min(query.to ?? versions, versions)
     return yield* factPage({
       start: numberOr(next, backward ? to : from),
