@@ -1,0 +1,260 @@
+/**
+ * `ksi start [app.ts …]`: the daemon. The store, the built-in plugins, the modules' layers in the order they were named,
+ * and last the socket: what is reachable is ready.
+ *
+ * The rule: everything is acquired in one scope and released in reverse. A module that cannot start is named with its
+ * cause, what was started before it is closed, and nothing was ever reachable.
+ *
+ * **Example**
+ *
+ * ```ts
+ * Start.defaults.home                         // "var"
+ * ```
+ */
+import * as Cause from "effect/Cause"
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
+import * as References from "effect/References"
+import type * as Scope from "effect/Scope"
+import * as KsiError from "../event/KsiError.ts"
+import { Ksi, type Runtime } from "../Ksi.ts"
+import * as Monitor from "../plugins/Monitor.ts"
+import * as Store from "../plugins/Store.ts"
+import * as System from "../plugins/System.ts"
+import * as Time from "../plugins/Time.ts"
+import * as Control from "../wire/Control.ts"
+import * as Listener from "../wire/Listener.ts"
+import { Io } from "./Io.ts"
+import * as Output from "./Output.ts"
+import * as Remote from "./Remote.ts"
+
+/** What a daemon is started with. */
+export interface Options {
+  /** Directory of everything the daemon keeps. */
+  readonly home: string
+  /** Path of the Unix socket; default `<home>/run/daemon.sock`. */
+  readonly socket: string | undefined
+  readonly store: "sqlite" | "memory"
+  /** Default `<home>/ksi.db`. */
+  readonly storeFile: string | undefined
+  /** What the activity journal keeps of a request: all of it, all but the payload, or nothing. */
+  readonly audit: "all" | "outline" | "off"
+  /** `normal` may lose the last facts when the machine loses power, never when the process dies. */
+  readonly sync: "full" | "normal"
+  /** Modules whose default export is a Layer. */
+  readonly modules: ReadonlyArray<string>
+}
+
+/** The defaults of `ksi start`. */
+export const defaults: Options = {
+  home: "var",
+  socket: undefined,
+  store: "sqlite",
+  storeFile: undefined,
+  audit: "all",
+  sync: "full",
+  modules: []
+}
+
+/** What only the process can do for a daemon; its entry point provides it. */
+export class Host extends Context.Service<Host, {
+  /** Imports a module by a path relative to the working directory. */
+  readonly load: (path: string) => Promise<unknown>
+  /** How people call this CLI here: `ksi`, or `npm run -s ksi --` in a checkout. */
+  readonly command: string
+  readonly info: Pick<System.InfoShape, "version" | "pid" | "memoryBytes">
+}>()("ksi/cli/Host") {}
+
+type Plugin = Layer.Layer<never, unknown, Runtime>
+
+const sentence = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  return error instanceof Error && error.message !== "" ? error.message : String(error)
+}
+
+const invalid = (plugin: string, problem: string) => KsiError.fail(new KsiError.PluginInvalid({ plugin, problem }))
+
+const loadModule = Effect.fnUntraced(function*(path: string) {
+  const host = yield* Host
+  const module = yield* Effect.tryPromise({ try: () => host.load(path), catch: (cause) => cause }).pipe(
+    Effect.catchCause((cause) => invalid(path, sentence(cause)))
+  )
+  const layer: unknown = typeof module === "object" && module !== null && "default" in module ? module.default : undefined
+  if (!Layer.isLayer(layer)) return yield* invalid(path, "its default export must be a Layer")
+  // What a module needs cannot be checked here; a service that is missing is a defect of its build, named below.
+  return layer as Plugin
+})
+
+/** Builds the modules one after the other; closing the scope closes them in reverse. */
+const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
+  for (const path of paths) {
+    const plugin = yield* loadModule(path)
+    yield* Layer.build(plugin).pipe(Effect.catchCause((cause) => invalid(path, sentence(cause))))
+    yield* Effect.logDebug(`started ${path}`)
+  }
+})
+
+const builtins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, Control.layer)
+
+const runtime = Effect.fnUntraced(function*(options: Options) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const filename = options.storeFile ?? path.join(options.home, "ksi.db")
+  if (options.store === "memory") return Ksi.layerMemory
+  yield* fs.makeDirectory(path.dirname(filename), { recursive: true }).pipe(
+    Effect.catch((cause) =>
+      KsiError.fail(new KsiError.StoreFailure({ operation: "open", problem: `${filename}: ${cause.message}` }))
+    )
+  )
+  return Ksi.layerSqlite({ filename, sync: options.sync, audit: options.audit })
+})
+
+/** What a started daemon says of itself. */
+export interface Started {
+  readonly socket: string
+  readonly store: string
+  /** Completes when somebody asked the daemon to stop. */
+  readonly stopped: Effect.Effect<void>
+}
+
+/** Starts a daemon in the scope. Fails with `StoreLocked`, `StoreFailure`, `PluginInvalid` or `ListenFailed`. */
+export const daemon = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
+  Started,
+  KsiError.KsiError,
+  Scope.Scope | FileSystem.FileSystem | Path.Path | Host
+> {
+  const path = yield* Path.Path
+  const host = yield* Host
+  const socket = options.socket ?? path.join(options.home, "run", "daemon.sock")
+  let connections = () => 0
+  const info = Layer.succeed(System.Info, {
+    ...host.info, home: options.home, socket, startedAt: yield* Clock.currentTimeMillis, connections: () => connections()
+  })
+  const core = (yield* runtime(options)).pipe(Layer.provideMerge(System.Shutdown.layer))
+  const context = yield* Layer.build(builtins.pipe(Layer.provide(info), Layer.provideMerge(core)))
+  yield* Effect.provideContext(startModules(options.modules), context)
+  const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket })), context)
+  connections = Context.get(listening, Listener.Listener).connections
+  return {
+    socket,
+    store: options.store === "memory" ? "in memory" : options.storeFile ?? path.join(options.home, "ksi.db"),
+    stopped: Context.get(context, System.Shutdown).requested
+  }
+})
+
+const greeting = (started: Started, command: string): string =>
+  [
+    "ksi is ready",
+    `  socket  ${started.socket}`,
+    `  store   ${started.store}`,
+    `  try     ${command} health`,
+    `          ${command} discover`,
+    `          ${command} subscribe '*'`,
+    ""
+  ].join("\n")
+
+type Setting<A extends string> = { readonly flag: string; readonly choices: ReadonlyArray<A>; readonly description: string }
+
+const audit: Setting<Options["audit"]> = {
+  flag: "audit",
+  choices: ["all", "outline", "off"],
+  description: "What is kept of requests: all, all but payloads, nothing (KSI_AUDIT); default all"
+}
+const sync: Setting<Options["sync"]> = {
+  flag: "sync",
+  choices: ["full", "normal"],
+  description: "When a fact counts as stored (KSI_SYNC); normal may lose the last ones at a power cut; default full"
+}
+const store: Setting<Options["store"]> = {
+  flag: "store",
+  choices: ["sqlite", "memory"],
+  description: "Where facts are kept (KSI_STORE); default sqlite"
+}
+const levels = ["Debug", "Info", "Warn", "Error", "None"] as const
+const logLevel: Setting<typeof levels[number]> = {
+  flag: "log-level",
+  choices: levels,
+  description: "The least that is logged (KSI_LOG_LEVEL); default Info"
+}
+
+const literals = <A extends string>(setting: Setting<A>) =>
+  Flag.Literals(setting.flag, setting.choices).pipe(Flag.withDescription(setting.description), Flag.optional)
+
+/** A flag, else its `KSI_*` variable, else the default. A variable with another value is a usage error. */
+const resolve = Effect.fnUntraced(function*<A extends string>(setting: Setting<A>, flag: Option.Option<A>, otherwise: A) {
+  if (Option.isSome(flag)) return flag.value
+  const { variable } = yield* Io
+  const name = `KSI_${setting.flag.toUpperCase().replaceAll("-", "_")}`
+  const text = variable(name)
+  if (text === undefined) return otherwise
+  const choice = setting.choices.find((candidate) => candidate.toLowerCase() === text.toLowerCase())
+  if (choice !== undefined) return choice
+  return yield* Effect.fail(
+    new Output.Usage({
+      message: `${name} must be one of ${setting.choices.join(", ")}, not "${text}"`,
+      similar: [],
+      next: "ksi start --help"
+    })
+  )
+})
+
+/** Logs go to stderr: in colour on a terminal, as JSON lines for a collector. */
+const logging = (terminal: boolean, level: typeof levels[number]) =>
+  Layer.mergeAll(
+    Logger.layer([terminal ? Logger.consolePretty({ colors: true }) : Logger.withConsoleError(Logger.formatJson)]),
+    Layer.succeed(Logger.LogToStderr, true),
+    Layer.succeed(References.MinimumLogLevel, level)
+  )
+
+/** `ksi start`. */
+export const start = Command.make("start", {
+  modules: Argument.String("module").pipe(
+    Argument.withDescription("Modules whose default export is a Layer, as app.ts; started in this order"),
+    Argument.variadic()
+  ),
+  store: literals(store),
+  storeFile: Flag.String("store-file").pipe(
+    Flag.withDescription("The database file (KSI_STORE_FILE); default <home>/ksi.db"),
+    Flag.withMetavar("PATH"),
+    Flag.optional
+  ),
+  audit: literals(audit),
+  sync: literals(sync),
+  logLevel: literals(logLevel)
+}, Effect.fnUntraced(function*(flags) {
+  const io = yield* Io
+  const options: Options = {
+    home: Option.getOrUndefined(yield* Remote.Home) ?? io.variable("KSI_HOME") ?? defaults.home,
+    socket: yield* Remote.address,
+    store: yield* resolve(store, flags.store, defaults.store),
+    storeFile: Option.getOrUndefined(flags.storeFile) ?? io.variable("KSI_STORE_FILE"),
+    audit: yield* resolve(audit, flags.audit, defaults.audit),
+    sync: yield* resolve(sync, flags.sync, defaults.sync),
+    modules: flags.modules
+  }
+  const level = yield* resolve(logLevel, flags.logLevel, "Info")
+  const { command } = yield* Host
+  yield* Effect.gen(function*() {
+    const started = yield* daemon(options)
+    if (yield* Output.Json) {
+      yield* io.write(`${JSON.stringify({ socket: started.socket, store: started.store })}\n`)
+    } else yield* io.write(greeting(started, command))
+    yield* started.stopped
+    yield* Effect.logInfo("stopping")
+  }).pipe(Effect.scoped, Effect.provide(logging(io.coloured, level)))
+})).pipe(
+  Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
+  Command.withExamples([
+    { command: "ksi start", description: "The daemon alone, with its store in var/" },
+    { command: "ksi start app.ts", description: "With the layer that app.ts exports by default" }
+  ])
+)
