@@ -1,8 +1,44 @@
-/** Draft: the event definitions; handlers follow. */
+/**
+ * What happened here: requests and facts in one list, filtered; and who caused what.
+ *
+ * The rule: requests come from the activity journal, facts from the store, and neither is copied into the other. A
+ * question looks at a bounded number of facts and says which ones it looked at (`facts_from`, `facts_to`); an answer
+ * never grows beyond a page.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const ksi = yield* KsiService
+ * yield* ksi.emit(Reserved, { sku: "tea", quantity: 1 })
+ * const { events } = yield* ksi.call(Monitor.Query, { pattern: "stock:*" })
+ * events.length                               // 1
+ * ```
+ *
+ * **Gotchas** `timestamp` is when a request was made and when a fact was stored; when a fact happened is its `time`. A
+ * page holds what ended last (requests) or was stored last (facts), in the order of `timestamp`: so a request that ran
+ * for long can be on an earlier page than its `timestamp` says. Patterns are KSI's: `*` is a whole segment.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { Activity } from "../bus/Activity.ts"
+import * as Router from "../bus/Router.ts"
+import type { StoredFact } from "../event/CloudEvent.ts"
+import * as Envelope from "../event/Envelope.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
+import * as EventPattern from "../event/EventPattern.ts"
+import * as KsiError from "../event/KsiError.ts"
+import { Limits } from "../event/Limits.ts"
+import { EventStore } from "../store/EventStore.ts"
+import * as TimeTravel from "../store/TimeTravel.ts"
 import { Count, nullable, Opaque, upTo } from "./internal/fields.ts"
+import * as Paging from "./internal/paging.ts"
+import * as Trail from "./internal/trail.ts"
+
+// ------------------------------------------------------------------------------------------------------------ events
 
 const Patterns = Schema.Union([Schema.String, Schema.Array(Schema.String)])
 const Moment = Schema.Union([Schema.Finite, Schema.String])
@@ -66,7 +102,7 @@ export const GetEvents = Event.make("monitor:get_events", {
 
 /** The last things that happened, at a glance. */
 export const GetStatus = Event.make("monitor:get_status", {
-  payload: { limit: nullable(upTo(1000), "at most this many events; default 20") },
+  payload: { limit: nullable(upTo(1000), "at most this many events; default 100") },
   success: Schema.Struct({
     events: Schema.Array(Opaque),
     event_count: Count,
@@ -82,8 +118,17 @@ export const GetStatus = Event.make("monitor:get_status", {
 
 /** Who caused what. */
 export const GetCorrelationChain = Event.make("monitor:get_correlation_chain", {
-  payload: { correlation_id: Schema.String.annotate({ description: "KSI's correlation id, or the label a client gave" }) },
-  success: Schema.Struct({ ...found, correlation_id: Schema.String, count: Count }),
+  payload: {
+    correlation_id: Schema.String.annotate({
+      description: "KSI's correlation id, the label a client gave, or the id of an event of the chain"
+    })
+  },
+  success: Schema.Struct({
+    ...found,
+    correlation_id: Schema.String,
+    count: Count,
+    has_more: Schema.Boolean.annotate({ description: "whether the chain is longer than a page" })
+  }),
   idempotent: true,
   annotations: {
     description: `Everything that one request or fact caused, oldest first, each with its parent. ${scan}`,
@@ -93,3 +138,236 @@ export const GetCorrelationChain = Event.make("monitor:get_correlation_chain", {
 
 /** The events of `event_log:*` and `monitor:*`. */
 export const Group = EventGroup.make(Query, GetEvents, GetStatus, GetCorrelationChain)
+
+// ----------------------------------------------------------------------------------------------------------- queries
+
+const defaultLimit = 100
+const chainLimit = 1000
+
+/** What to look for, after the words of a payload have been read. */
+interface Criteria {
+  readonly patterns: ReadonlyArray<EventPattern.EventPattern> | undefined
+  /** Milliseconds since 1970. */
+  readonly since: number | undefined
+  readonly until: number | undefined
+  readonly correlationId: string | undefined
+  readonly clientId: string | undefined
+  readonly limit: number
+  readonly offset: number
+  readonly forward: boolean
+}
+
+const patternsOf = Effect.fnUntraced(function*(
+  event: string,
+  path: string,
+  given: string | ReadonlyArray<string> | null | undefined
+): Effect.fn.Return<ReadonlyArray<EventPattern.EventPattern> | undefined, KsiError.KsiError> {
+  if (given === null || given === undefined) return undefined
+  const patterns: Array<EventPattern.EventPattern> = []
+  for (const text of typeof given === "string" ? [given] : given) {
+    const parsed = EventPattern.parse(text)
+    if (Result.isFailure(parsed)) return yield* Paging.invalid(event, path, parsed.failure.message)
+    patterns.push(parsed.success)
+  }
+  return patterns
+})
+
+/** Milliseconds of seconds or of an RFC 3339 text. */
+const millisOf = (
+  event: string,
+  path: string,
+  given: number | string | null | undefined
+): Effect.Effect<number | undefined, KsiError.KsiError> => {
+  if (given === null || given === undefined) return Effect.succeed(undefined)
+  if (typeof given === "number") return Effect.succeed(given * 1000)
+  if (/^\d+(\.\d+)?$/.test(given)) return Effect.succeed(Number(given) * 1000)
+  const parsed = TimeTravel.parseMoment(given)
+  return Result.isSuccess(parsed) && "instant" in parsed.success
+    ? Effect.succeed(parsed.success.instant)
+    : Paging.invalid(event, path, Result.isFailure(parsed) ? parsed.failure : "expected an instant")
+}
+
+/** The words of the two queries; both dialects of "which events" may be used. */
+const criteriaOf = Effect.fnUntraced(function*(
+  event: string,
+  payload: Event.Payload<typeof Query> & { readonly _agent_id?: string | null }
+): Effect.fn.Return<Criteria, KsiError.KsiError> {
+  const first = yield* patternsOf(event, "pattern", payload.pattern)
+  const second = yield* patternsOf(event, "event_patterns", payload.event_patterns)
+  return {
+    patterns: first === undefined ? second : second === undefined ? first : [...first, ...second],
+    since: yield* millisOf(event, "since", payload.since),
+    until: yield* millisOf(event, "until", payload.until),
+    correlationId: payload.correlation_id ?? undefined,
+    clientId: payload.client_id ?? payload._agent_id ?? undefined,
+    limit: payload.limit ?? defaultLimit,
+    offset: payload.offset ?? 0,
+    forward: payload.reverse === false
+  }
+})
+
+const matcherOf = ({ clientId, correlationId, patterns }: Criteria) => (fact: StoredFact): boolean => {
+  if (patterns !== undefined && !patterns.some((pattern) => pattern.matches(fact.name))) return false
+  if (clientId === undefined && correlationId === undefined) return true
+  const { metadata } = Envelope.fromFact(fact, undefined)
+  return (clientId === undefined || metadata.clientId === clientId) &&
+    (correlationId === undefined || metadata.correlationId === correlationId ||
+      metadata.clientCorrelationId === correlationId)
+}
+
+interface Answer {
+  readonly events: ReadonlyArray<Trail.Item>
+  readonly total: number
+  readonly facts_from: number
+  readonly facts_to: number
+}
+
+/** A clock that was set back a little must not hide a fact that came after its cause. */
+const slackMillis = 1000
+
+const makeTrail = Effect.gen(function*() {
+  const activity = yield* Activity
+  const store = yield* EventStore
+  const { pageBytes } = yield* Limits
+
+  const query = Effect.fnUntraced(function*(criteria: Criteria, count: boolean): Effect.fn.Return<Answer, KsiError.KsiError> {
+    const { correlationId, forward, limit, offset, since, until } = criteria
+    const made = correlationId === undefined ? undefined : Trail.millisOf(correlationId)
+    const after = made === undefined ? since : Math.max(since ?? 0, made - slackMillis)
+    const range = yield* Trail.positionsOf(store, after, until)
+    const matches = matcherOf(criteria)
+    const found = yield* Trail.search(store, { ...range, forward, matches, keep: offset + limit, count })
+    const patterns = criteria.patterns?.map(({ text }) => text)
+    const requests = Trail.makeRequests(activity, { patterns, since, until, correlationId, clientId: criteria.clientId, forward })
+    const fits = Paging.makeBudget(pageBytes)
+    const events: Array<Trail.Item> = []
+    let skip = offset
+    yield* Trail.merge(found.facts, requests, forward, (make) => {
+      if (skip > 0) {
+        skip--
+        return true
+      }
+      const item = make()
+      if (!fits(item)) return false
+      return events.push(item) < limit
+    })
+    yield* requests.peek
+    events.sort(forward ? Trail.inOrder : (a, b) => Trail.inOrder(b, a))
+    return { events, total: requests.total() + found.total, facts_from: found.from, facts_to: found.to }
+  })
+
+  return { query, chain: makeChain(activity, store, pageBytes) }
+})
+
+/** What a chain is looked for by: the ids of its roots, and the first position a fact of it can have. */
+const rootsOf = Effect.fnUntraced(function*(
+  activity: Activity["Service"],
+  store: EventStore["Service"],
+  id: string
+): Effect.fn.Return<{ readonly ids: ReadonlySet<string>; readonly from: number | undefined }, KsiError.KsiError> {
+  const { records } = yield* activity.query({ correlationId: id, forward: true, limit: chainLimit })
+  const ids = new Set([id, ...records.map(({ correlationId }) => correlationId)])
+  const facts = yield* store.byId(id)
+  if (records.length === 0) {
+    const { records: [event] } = yield* activity.query({ id, limit: 1 })
+    if (event !== undefined) ids.add(event.correlationId)
+    for (const fact of facts) ids.add(Envelope.fromFact(fact, undefined).metadata.correlationId)
+  }
+  const made = [...ids].flatMap((root) => Trail.millisOf(root) ?? [])
+  const stored = facts.map(({ position }) => position)
+  if (made.length === 0 && stored.length === 0) return { ids, from: undefined }
+  const since = made.length === 0 ? undefined : Math.min(...made) - slackMillis
+  const { from } = since === undefined ? { from: Infinity } : yield* Trail.positionsOf(store, since, undefined)
+  return { ids, from: Math.min(from, ...stored) }
+})
+
+const makeChain = (activity: Activity["Service"], store: EventStore["Service"], pageBytes: number) =>
+  Effect.fnUntraced(function*(id: string): Effect.fn.Return<Event.Success<typeof GetCorrelationChain>, KsiError.KsiError> {
+    const { from, ids } = yield* rootsOf(activity, store, id)
+    const matches = (fact: StoredFact) => {
+      const { metadata } = Envelope.fromFact(fact, undefined)
+      return ids.has(metadata.correlationId) || metadata.clientCorrelationId === id
+    }
+    const found = yield* Trail.search(store, {
+      from: from ?? 1, to: store.head(), forward: from !== undefined, matches, keep: chainLimit, count: true
+    })
+    const items = new Map(found.facts.map((fact) => [`fact ${fact.position}`, Trail.ofFact(fact)]))
+    let cut = found.total > found.facts.length
+    for (const correlationId of ids) {
+      if (items.size >= 2 * chainLimit) {
+        cut = true
+        break
+      }
+      // A label and the id behind it find the same requests.
+      const page = yield* activity.query({ correlationId, forward: true, limit: chainLimit })
+      cut ||= page.total > page.records.length
+      for (const record of page.records) items.set(`request ${record.id}`, Trail.ofRequest(record))
+    }
+    const fits = Paging.makeBudget(pageBytes)
+    const events: Array<Trail.Item> = []
+    for (const item of [...items.values()].toSorted(Trail.inOrder)) {
+      if (events.length === chainLimit || !fits(item)) break
+      events.push(item)
+    }
+    return {
+      events,
+      correlation_id: id,
+      count: events.length,
+      has_more: cut || items.size > events.length,
+      facts_from: found.from,
+      facts_to: found.to
+    }
+  })
+
+// ---------------------------------------------------------------------------------------------------------- handlers
+
+const seconds = (millis: number | undefined): number | null => millis === undefined ? null : millis / 1000
+
+const handlers = Group.toLayer(Effect.gen(function*() {
+  const { chain, query } = yield* makeTrail
+  return {
+    *"event_log:query"(payload: Event.Payload<typeof Query>) {
+      const criteria = yield* criteriaOf(Query.name, payload)
+      const answer = yield* query(criteria, true)
+      const { offset } = criteria
+      return { ...answer, offset, has_more: offset + answer.events.length < answer.total }
+    },
+    *"monitor:get_events"(payload: Event.Payload<typeof GetEvents>) {
+      const criteria = yield* criteriaOf(GetEvents.name, payload)
+      const { total, ...answer } = yield* query(criteria, true)
+      const { clientId, forward, limit, patterns, since, until } = criteria
+      return {
+        ...answer,
+        count: answer.events.length,
+        total_events: total,
+        query: {
+          event_patterns: patterns?.map(({ text }) => text) ?? null,
+          _agent_id: clientId ?? null,
+          since: seconds(since),
+          until: seconds(until),
+          limit,
+          reverse: !forward
+        }
+      }
+    },
+    *"monitor:get_status"({ limit }: Event.Payload<typeof GetStatus>) {
+      const criteria = yield* criteriaOf(GetStatus.name, { limit: limit ?? defaultLimit })
+      const { events } = yield* query(criteria, false)
+      return {
+        events,
+        event_count: events.length,
+        agents: [],
+        agent_count: 0,
+        total_identities: 0,
+        timestamp: (yield* Clock.currentTimeMillis) / 1000,
+        status: "ok" as const
+      }
+    },
+    "monitor:get_correlation_chain": ({ correlation_id }: Event.Payload<typeof GetCorrelationChain>) => chain(correlation_id)
+  }
+}))
+
+/** Serves `event_log:*` and `monitor:*`. */
+export const layer: Layer.Layer<never, KsiError.KsiError, Router.Router | EventStore | Activity> = Router.serveBuiltin(
+  Group
+).pipe(Layer.provide(handlers))
