@@ -1,7 +1,7 @@
 // Runs the example of every module comment (test/doctest/extract.ts says how one is read). An example that cannot run
 // fails; none is skipped.
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, type Scope } from "effect"
+import { Cause, Context, Effect, Exit, Layer, type Scope } from "effect"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -40,7 +40,10 @@ const run = (example: Example) =>
       import(/* @vite-ignore */ file) as Promise<{ default: Effect.Effect<void, unknown, Scope.Scope> }>
     )
     yield* inFolder
-    yield* program.pipe(Effect.scoped, Effect.provide(prelude.layer))
+    // A memo map of its own, so that a layer that an example provides is another than this one's.
+    const memo = yield* Layer.makeMemoMap
+    const context = yield* Layer.buildWithMemoMap(prelude.layer, memo, yield* Effect.scope)
+    yield* program.pipe(Effect.scoped, Effect.provideContext(Context.omit(Layer.CurrentMemoMap)(context)))
   })
 
 describe("the mechanism", () => {
@@ -56,7 +59,9 @@ describe("the mechanism", () => {
         "Result.succeed([one])             // Result.succeed([1])",
         "(yield* ksi.call(Reserve, { sku: \"tea\", quantity: 9 }).pipe(Effect.flip)).left   // 3",
         "EventName.namespace(\"a:b\")        // \"a\"",
-        "one                               // a remark, and no claim"
+        "one                               // a remark, and no claim",
+      "one + 2",
+      "// 3"
       ].join("\n")
       expect(failure(yield* outcome(code))).toBe("no failure")
     }))
@@ -64,6 +69,7 @@ describe("the mechanism", () => {
   for (const [name, code, message] of [
     ["a wrong value", "1 + 1     // 3", "the claim at src/Fixture"],
     ["a wrong value after a binding", "const a = 1   // 2", "the claim at src/Fixture"],
+    ["a wrong value below its expression", "1 + 1\n// 3", "the claim at src/Fixture"],
     ["a failing effect", "yield* Effect.fail(\"nope\")", "nope"],
     ["a name that nobody knows", "Nobody.knows()", "Nobody is not defined"],
     ["what does not parse", "const = 1", ""]

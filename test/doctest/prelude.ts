@@ -1,14 +1,14 @@
-/** What the examples of module comments take for granted: the stock domain, handled by a runtime in memory. */
+/** What the examples of module comments take for granted: the stock domain, served by a runtime in memory. */
 import { Context, Effect, Layer, Schema, Stream } from "effect"
-import { Activity } from "../../src/bus/Activity.ts"
-import { KsiService } from "../../src/bus/KsiService.ts"
-import { Router, serve } from "../../src/bus/Router.ts"
-import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
-import * as EventStore from "../../src/store/EventStore.ts"
+import { Ksi } from "../../src/Ksi.ts"
+import * as Monitor from "../../src/plugins/Monitor.ts"
+import * as Store from "../../src/plugins/Store.ts"
+import * as System from "../../src/plugins/System.ts"
+import * as Time from "../../src/plugins/Time.ts"
 
-export { KsiService as Ksi }
+export { Ksi }
 
 export class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", { sku: Schema.String, left: Schema.Int }) {}
 
@@ -38,7 +38,7 @@ export class Warehouse extends Context.Service<Warehouse, {
 }
 
 export const StockHandlers = Stock.toLayer(Effect.gen(function*() {
-  const ksi = yield* KsiService
+  const ksi = yield* Ksi
   const warehouse = yield* Warehouse
   return {
     *"stock:reserve"({ quantity, sku }) {
@@ -49,20 +49,22 @@ export const StockHandlers = Stock.toLayer(Effect.gen(function*() {
     },
     "stock:watch": ({ sku }) => warehouse.changes(sku)
   }
-}))
+})).pipe(Layer.provide(Warehouse.layer))
 
 /** A program to run: the id of a hold on one tea. */
 export const program = Effect.gen(function*() {
-  const ksi = yield* KsiService
+  const ksi = yield* Ksi
   return yield* ksi.call(Reserve, { sku: "tea", quantity: 1 })
 })
 
-/** Where examples run: fresh for each. */
-export const layer = serve(Stock).pipe(
+/** Where examples run: fresh for each, with the built-in events. */
+export const layer = Layer.mergeAll(
+  Ksi.serve(Stock),
+  System.layer.pipe(Layer.provide(System.Shutdown.layer)),
+  Store.layer,
+  Time.layer,
+  Monitor.layer
+).pipe(
   Layer.provide(StockHandlers),
-  Layer.provide(Warehouse.layer),
-  Layer.provideMerge(Router.layer),
-  Layer.provideMerge(Subscriptions.layer),
-  Layer.provideMerge(Activity.layerOff),
-  Layer.provideMerge(EventStore.layerMemory)
+  Layer.provideMerge(Ksi.layerMemory)
 )

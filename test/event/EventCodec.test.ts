@@ -268,4 +268,4 @@ it.effect.prop("compiled and interpreted decoding agree on values, on problems a
         }
       }
     }
-  }), { arbitrary: { runs: 150 } })
+  }), { arbitrary: { runs: 100 } })

@@ -23,6 +23,7 @@ const samples: ReadonlyArray<readonly [reason: KsiError.Reason, message: string,
   [new KsiError.StoreLocked({ file: "ksi.db" }), "another process is writing ksi.db", true],
   [new KsiError.StoreFailure({ operation: "append", problem: "disk full" }), "the store failed to append: disk full", true],
   [new KsiError.ConnectionLost({ address: "unix:a", problem: "gone", unsent: true }), "no daemon answers at unix:a: gone", true],
+  [new KsiError.ListenFailed({ address: "a.sock", problem: "a daemon is there", taken: true }), "cannot listen at a.sock: a daemon is there", false],
   [new KsiError.PluginInvalid({ plugin: "stock", problem: "no" }), "stock cannot start: no", false]
 ]
 
