@@ -269,6 +269,24 @@ export class ConnectionLost extends Schema.TaggedClass<ConnectionLost>()("Connec
   }
 }
 
+/** An address where nobody can be reached: a path that is too long, a live daemon, no permission. */
+export class ListenFailed extends Schema.TaggedClass<ListenFailed>()("ListenFailed", {
+  address: Schema.String,
+  problem: Schema.String,
+  /** Whether a daemon answers there already. */
+  taken: Schema.Boolean
+}) {
+  get message(): string {
+    return `cannot listen at ${this.address}: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return this.taken ? "ksi status, or ksi stop" : "ksi start --socket <another path>"
+  }
+}
+
 /** A plugin, a handler or a definition that cannot be wired into the runtime. */
 export class PluginInvalid extends Schema.TaggedClass<PluginInvalid>()("PluginInvalid", {
   plugin: Schema.String,
@@ -288,7 +306,8 @@ export class PluginInvalid extends Schema.TaggedClass<PluginInvalid>()("PluginIn
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
   UnknownEvent, NoHandler, PayloadInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid, LimitExceeded,
-  DeadlineExceeded, VersionConflict, IdConflict, StoreLocked, StoreFailure, ConnectionLost, PluginInvalid
+  DeadlineExceeded, VersionConflict, IdConflict, StoreLocked, StoreFailure, ConnectionLost,
+  ListenFailed, PluginInvalid
 ])
 /** Everything KSI itself can fail with. */
 export type Reason = typeof Reason.Type

@@ -1,0 +1,261 @@
+/**
+ * The other end of the wire: calls by name over a daemon's Unix socket, many at once on one connection, and streams of
+ * what happens.
+ *
+ * The rule: what fails over there fails here as the same class; a connection that is lost fails every call it owed an
+ * answer, and says whether the request can have left.
+ *
+ * **Example**
+ *
+ * ```ts
+ * yield* Layer.build(Listener.layerUnix({ path: "var/run/daemon.sock" }))
+ * const client = yield* Client.connect({ path: "var/run/daemon.sock" })
+ * const { data } = yield* client.call("stock:reserve", { sku: "tea", quantity: 1 })
+ * data.status                                 // "success"
+ * ```
+ *
+ * **Gotchas** The wire has no word for cancelling a call: interrupting one here stops waiting, the daemon goes on. A
+ * subscription has a connection of its own, so that a slow reader holds up nothing but itself.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import * as Net from "node:net"
+import type { DeclaredFailure } from "../bus/KsiService.ts"
+import type { JsonObject } from "../event/CloudEvent.ts"
+import * as KsiError from "../event/KsiError.ts"
+import { Limits } from "../event/Limits.ts"
+import * as Frame from "./Frame.ts"
+import { Lines } from "./internal/Lines.ts"
+import { NetTransport } from "./internal/NetTransport.ts"
+import { Outgoing } from "./internal/Outgoing.ts"
+
+// ------------------------------------------------------------------------------------------------------------- models
+
+/** How a call can fail. */
+export type CallFailure = KsiError.KsiError | DeclaredFailure | Frame.RemoteFailure
+
+/** What a call may say besides name and data. */
+export interface CallOptions {
+  /** Milliseconds that the daemon may take. */
+  readonly deadlineMillis?: number | undefined
+  readonly idempotencyKey?: string | undefined
+}
+
+/** Where to connect. */
+export interface ConnectOptions {
+  readonly path: string
+  /** A label for everything this client sends. */
+  readonly clientId?: string | undefined
+  /** Calls that may wait for their answer; more wait for their turn. Default: 64. */
+  readonly outstanding?: number | undefined
+}
+
+/** What to follow. */
+export interface SubscribeOptions {
+  readonly pattern: string
+  /** A position (inclusive), `start`, or `now`. Default: `now`. */
+  readonly from?: number | "start" | "now" | undefined
+  readonly requests?: boolean | undefined
+  /** Called once it is live, with the last position stored by then. */
+  readonly onSubscribed?: ((position: number) => void) | undefined
+}
+
+/** What a subscriber is told. */
+export interface Told {
+  readonly event: string
+  readonly data: unknown
+  /** Absent for a request. */
+  readonly position: number | undefined
+  readonly version: number | undefined
+  readonly streamId: string | undefined
+  readonly eventId: string
+  /** Seconds since 1970. */
+  readonly timestamp: number
+  /** The frame with all its fields. */
+  readonly fields: JsonObject
+}
+
+// ------------------------------------------------------------------------------------------------------------ service
+
+/** Speaks to a daemon. */
+export class Client extends Context.Service<Client, {
+  readonly address: string
+  /** Calls a request or emits a fact: the definition over there decides. */
+  readonly call: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
+  /** `call` with data that is JSON text already and is sent as it is: one line, no newline inside. */
+  readonly callRaw: (event: string, dataText: string, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
+  /** Follows what happens, on a connection of its own. Fails with `ConnectionLost` when that ends. */
+  readonly subscribe: (options: SubscribeOptions) => Stream.Stream<Told, CallFailure>
+}>()("ksi/wire/Client") {}
+
+// --------------------------------------------------------------------------------------------------------- connection
+
+const lost = (address: string, problem: string, unsent: boolean): KsiError.KsiError =>
+  KsiError.make(new KsiError.ConnectionLost({ address, problem, unsent }))
+
+const opened = (path: string): Effect.Effect<Net.Socket, KsiError.KsiError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.callback<Net.Socket, KsiError.KsiError>((resume) => {
+      const socket = Net.connect(path)
+      const refused = (error: Error) => resume(Effect.fail(lost(path, error.message, true)))
+      socket.once("error", refused)
+      socket.once("connect", () => {
+        socket.off("error", refused)
+        resume(Effect.succeed(socket))
+      })
+      return Effect.sync(() => socket.destroy())
+    }),
+    (socket) => Effect.sync(() => socket.destroy()),
+    { interruptible: true }
+  )
+
+// A reply is bounded in characters by the daemon; a character is at most three bytes of UTF-8.
+const bytesPerCharacter = 3
+
+interface Wire {
+  readonly outgoing: Outgoing
+  /** Waits for the next lines; fails with why there are none. */
+  readonly pull: Effect.Effect<ReadonlyArray<Frame.Incoming>, string>
+}
+
+const openWire = Effect.fnUntraced(function*(path: string) {
+  const limits = yield* Limits
+  const socket = yield* opened(path)
+  const transport = new NetTransport(socket)
+  const outgoing = yield* Outgoing.make(transport.write, limits.connectionBufferBytes)
+  let got: Array<Frame.Incoming> = []
+  let problem: string | undefined
+  const lines = new Lines(limits.frameBytes * bytesPerCharacter, {
+    line: (text) => {
+      const incoming = Frame.decodeIncoming(text)
+      if (Result.isSuccess(incoming)) got.push(incoming.success)
+      else problem ??= `it sent what is no frame: ${incoming.failure}`
+    },
+    bad: (why) => {
+      problem ??= `it sent a line that is ${why}`
+    }
+  })
+  const pull = transport.pull.pipe(
+    Effect.mapError(() => transport.problem ?? "it closed the connection"),
+    Effect.flatMap((chunks) => {
+      for (const chunk of chunks) if (typeof chunk !== "string") lines.push(chunk)
+      const taken = got
+      got = []
+      return problem === undefined ? Effect.succeed(taken) : Effect.fail(problem)
+    })
+  )
+  const wire: Wire = { outgoing, pull }
+  return wire
+})
+
+// -------------------------------------------------------------------------------------------------------------- calls
+
+type Resume = (effect: Effect.Effect<Frame.Reply, CallFailure>) => void
+
+const defaultOutstanding = 64
+
+const makeCalls = Effect.fnUntraced(function*(options: ConnectOptions) {
+  const { clientId, path } = options
+  const { outgoing, pull } = yield* openWire(path)
+  const waiting = new Map<string, Resume>()
+  const turns = Semaphore.makeUnsafe(options.outstanding ?? defaultOutstanding)
+  let ended: string | undefined
+  let last = 0
+
+  const settle = (incoming: Frame.Incoming): void => {
+    const id = String(incoming.correlationId)
+    const resume = waiting.get(id)
+    waiting.delete(id)
+    resume?.(Frame.decodeReply(incoming))
+  }
+  const end = (problem: string): void => {
+    ended = problem
+    const owed = [...waiting.values()]
+    waiting.clear()
+    for (const resume of owed) resume(Effect.fail(lost(path, problem, false)))
+  }
+  const readAll = pull.pipe(
+    Effect.map((frames) => {
+      for (const frame of frames) settle(frame)
+    }),
+    Effect.forever({ disableYield: true }),
+    Effect.catch((problem) => Effect.sync(() => end(problem)))
+  )
+  yield* Effect.forkScoped(Effect.ensuring(readAll, Effect.sync(() => ended ?? end("the client is closed"))))
+
+  const send = (event: string, dataText: string, callOptions: CallOptions = {}) =>
+    Effect.callback<Frame.Reply, CallFailure>((resume) => {
+      if (ended !== undefined) return resume(Effect.fail(lost(path, ended, true)))
+      const correlationId = `c${++last}`
+      waiting.set(correlationId, resume)
+      outgoing.append(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions }))
+      return Effect.sync(() => waiting.delete(correlationId))
+    })
+  return (event: string, dataText: string, callOptions?: CallOptions) =>
+    turns.withPermits(1)(send(event, dataText, callOptions))
+})
+
+// ------------------------------------------------------------------------------------------------------ subscriptions
+
+const numberOf = (u: unknown): number | undefined => typeof u === "number" ? u : undefined
+
+const told = ({ data, event, fields, timestamp }: Frame.Incoming): Told => ({
+  event: event ?? "",
+  data,
+  position: numberOf(fields["position"]),
+  version: numberOf(fields["version"]),
+  streamId: typeof fields["stream_id"] === "string" ? fields["stream_id"] : undefined,
+  eventId: String(fields["event_id"]),
+  timestamp: timestamp ?? 0,
+  fields
+})
+
+const isReply = (incoming: Frame.Incoming): boolean => incoming.fields["correlation_id"] !== undefined
+
+type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
+
+const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wanted: SubscribeOptions) {
+  const { clientId, path } = options
+  const { outgoing, pull } = yield* openWire(path)
+  const { from, onSubscribed, pattern, requests } = wanted
+  const dataText = JSON.stringify({ pattern, subscription_id: "s", from, requests })
+  outgoing.append(Frame.encodeRequest({ event: "pubsub:subscribe", dataText, correlationId: "s", clientId }))
+  return Effect.gen(function*() {
+    for (;;) {
+      const items: Array<Told> = []
+      for (const frame of yield* Effect.mapError(pull, (problem) => lost(path, problem, false))) {
+        if (!frame.ok) return yield* Effect.fail(Frame.failureOf(frame))
+        if (!isReply(frame)) items.push(told(frame))
+        else if (onSubscribed !== undefined) onSubscribed(numberOf(Reflect.get(Object(frame.data), "position")) ?? 0)
+      }
+      // The length was looked at.
+      if (items.length > 0) return items as unknown as NonEmpty<Told>
+    }
+  })
+})
+
+// -------------------------------------------------------------------------------------------------------------- layer
+
+/**
+ * Connects until the scope closes. Fails with `ConnectionLost { unsent: true }` when nobody listens. A call fails with
+ * `ConnectionLost` when the connection is lost: `unsent` is true where its request cannot have left.
+ */
+export const connect = (
+  options: ConnectOptions
+): Effect.Effect<Client["Service"], KsiError.KsiError, Scope.Scope> =>
+  Effect.map(makeCalls(options), (callRaw) =>
+    Client.of({
+      address: options.path,
+      callRaw,
+      call: (event, data, callOptions) => callRaw(event, JSON.stringify(data) ?? "{}", callOptions),
+      subscribe: (wanted) => Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
+    }))
+
+/** A client of the daemon at a Unix socket. Fails as `connect`. */
+export const layerUnix = (options: ConnectOptions): Layer.Layer<Client, KsiError.KsiError> =>
+  Layer.effect(Client, connect(options))

@@ -1,0 +1,154 @@
+/**
+ * The events that belong to a connection: greeting it, following what happens over it. They are ordinary requests of
+ * the router (described, recorded, published as any other), only that their handler must know which connection asked.
+ *
+ * The rule: a connection hands its doors over beside the envelope (`attach`); an envelope without doors did not come
+ * over a connection, and its request fails with `WrongShape`.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const payload = { pattern: "order:*", subscription_id: "s1", from: "start" as const }
+ * Schema.is(Control.Subscribe.payload)(payload)         // true
+ * ```
+ *
+ * **Gotchas** On the wire `wire:` and `pubsub:` frames carry these fields beside `event`, `monitor:` frames in `data`.
+ * `monitor:subscribe` is the original's word for the same thing, with requests; again by the same client replaces what
+ * it followed.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import { Router, serveBuiltin } from "../bus/Router.ts"
+import type { Envelope } from "../event/Envelope.ts"
+import * as Event from "../event/Event.ts"
+import * as EventGroup from "../event/EventGroup.ts"
+import * as KsiError from "../event/KsiError.ts"
+
+// ------------------------------------------------------------------------------------------------------------- events
+
+/** The one version of the wire that is spoken here. */
+export const version = 1
+
+const Id = Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(256))
+const Texts = Schema.Union([Schema.String, Schema.Array(Schema.String)])
+
+/** Greets: says which version of the wire the client speaks, and who it is. */
+export const Hello = Event.make("wire:hello", {
+  payload: {
+    version: Schema.Int.annotate({ description: "the version of the wire that the client speaks" }),
+    token: Schema.optionalKey(Schema.String.annotate({ description: "says who the client is; refused until tokens exist" }))
+  },
+  success: Schema.Struct({
+    version: Schema.Int,
+    limits: Schema.Record(Schema.String, Schema.Finite).annotate({ description: "every limit in force, by name" }),
+    principal: Schema.String.annotate({ description: "who the client is taken for" })
+  }),
+  idempotent: true,
+  annotations: {
+    description: "Greets the daemon: answers with the wire's version, the limits and who the client is.",
+    examples: [{ version }]
+  }
+})
+
+/** Follows events over the connection. */
+export const Subscribe = Event.make("pubsub:subscribe", {
+  payload: {
+    pattern: Schema.String.annotate({ description: "which events, as in \"order:*\"" }),
+    subscription_id: Id.annotate({ description: "chosen by the client, unique on its connection" }),
+    from: Schema.optionalKey(
+      Schema.Union([Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)), Schema.Literals(["now", "start"])])
+        .annotate({ description: "the first position wanted, \"start\", or \"now\" (the default)" })
+    ),
+    requests: Schema.optionalKey(Schema.Boolean.annotate({ description: "whether to hear requests too, live" }))
+  },
+  success: Schema.Struct({
+    status: Schema.Literal("subscribed"),
+    subscription_id: Schema.String,
+    position: Schema.Int.annotate({ description: "the last position that was stored when it opened" })
+  }),
+  annotations: {
+    description: "Follows facts (and, if asked, requests) over this connection: first the stored ones, then live.",
+    examples: [{ pattern: "order:*", subscription_id: "s1", from: "start" }]
+  }
+})
+
+/** Ends a subscription of the connection. */
+export const Unsubscribe = Event.make("pubsub:unsubscribe", {
+  payload: { subscription_id: Id },
+  success: Schema.Struct({ status: Schema.Literal("unsubscribed"), subscription_id: Schema.String }),
+  annotations: { description: "Ends a subscription of this connection.", examples: [{ subscription_id: "s1" }] }
+})
+
+/** Follows events and requests, in the original's words. */
+export const MonitorSubscribe = Event.make("monitor:subscribe", {
+  payload: {
+    event_patterns: Schema.optionalKey(Texts.annotate({ description: "which events; all when absent" })),
+    patterns: Schema.optionalKey(Texts.annotate({ description: "another name of event_patterns" })),
+    client_id: Schema.optionalKey(Id.annotate({ description: "names the subscription; the frame's _client_id when absent" }))
+  },
+  success: Schema.Struct({
+    status: Schema.Literal("subscribed"),
+    client_id: Schema.String,
+    patterns: Schema.Array(Schema.String)
+  }),
+  annotations: {
+    description: "Follows facts and requests live over this connection, as clients of the original do.",
+    examples: [{ event_patterns: ["order:*"], client_id: "probe" }]
+  }
+})
+
+/** Ends what `monitor:subscribe` began. */
+export const MonitorUnsubscribe = Event.make("monitor:unsubscribe", {
+  payload: { client_id: Schema.optionalKey(Id) },
+  success: Schema.Struct({ status: Schema.Literal("unsubscribed"), client_id: Schema.String }),
+  annotations: { description: "Ends what monitor:subscribe began on this connection.", examples: [{ client_id: "probe" }] }
+})
+
+/** The events that belong to a connection. */
+export const Group = EventGroup.make(Hello, Subscribe, Unsubscribe, MonitorSubscribe, MonitorUnsubscribe)
+
+const names: ReadonlySet<string> = new Set(Object.keys(Group.events))
+
+/** Whether an event belongs to a connection. */
+export const isControl = (name: string): boolean => names.has(name)
+
+// -------------------------------------------------------------------------------------------------------------- doors
+
+type Answer<Ev extends Event.AnyRequest> = Effect.Effect<Event.Success<Ev>, KsiError.KsiError>
+
+/** What a connection can do for the request that it attached them to. */
+export interface Doors {
+  readonly hello: (payload: Event.Payload<typeof Hello>) => Answer<typeof Hello>
+  readonly subscribe: (payload: Event.Payload<typeof Subscribe>) => Answer<typeof Subscribe>
+  readonly unsubscribe: (payload: Event.Payload<typeof Unsubscribe>) => Answer<typeof Unsubscribe>
+  readonly monitor: (payload: Event.Payload<typeof MonitorSubscribe>) => Answer<typeof MonitorSubscribe>
+  readonly unmonitor: (payload: Event.Payload<typeof MonitorUnsubscribe>) => Answer<typeof MonitorUnsubscribe>
+}
+
+const attached = new WeakMap<Envelope, Doors>()
+
+/** Says which connection an envelope came over. */
+export const attach = (envelope: Envelope, doors: Doors): void => {
+  attached.set(envelope, doors)
+}
+
+const through = <A>(envelope: Envelope, use: (doors: Doors) => Effect.Effect<A, KsiError.KsiError>) => {
+  const doors = attached.get(envelope)
+  return doors === undefined
+    ? KsiError.fail(new KsiError.WrongShape({ event: envelope.name, used: "call", expected: "connection" }))
+    : use(doors)
+}
+
+const Handlers = Group.toLayer({
+  "wire:hello": (payload, envelope) => through(envelope, (doors) => doors.hello(payload)),
+  "pubsub:subscribe": (payload, envelope) => through(envelope, (doors) => doors.subscribe(payload)),
+  "pubsub:unsubscribe": (payload, envelope) => through(envelope, (doors) => doors.unsubscribe(payload)),
+  "monitor:subscribe": (payload, envelope) => through(envelope, (doors) => doors.monitor(payload)),
+  "monitor:unsubscribe": (payload, envelope) => through(envelope, (doors) => doors.unmonitor(payload))
+})
+
+// -------------------------------------------------------------------------------------------------------------- layer
+
+/** Serves the events that belong to a connection. Fails with `PluginInvalid` where they are served already. */
+export const layer: Layer.Layer<never, KsiError.KsiError, Router> = serveBuiltin(Group).pipe(Layer.provide(Handlers))

@@ -1,0 +1,372 @@
+/**
+ * One line of the wire: JSON text to a request, a reply to JSON text, and back again for clients. Pure.
+ *
+ * The rule: every line gets an answer with what could be read of it. `data` of a reply is always an object with a
+ * `status`; what failed says why (`reason`), whose fault it was (`cause`) and whether trying again may help
+ * (`retryable`). A defect shows its correlation id and nothing else.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const request = Result.getOrThrow(Frame.decode("{\"event\":\"stock:reserve\",\"data\":{\"sku\":\"tea\"},\"correlation_id\":7}"))
+ * request.event                               // "stock:reserve"
+ * request.correlationId                       // 7
+ * ```
+ *
+ * **Gotchas** `deadline_ms` counts from the moment the line is read: the clocks of two machines need not agree. A
+ * number that a double cannot hold keeps its digits; others are written back the way JavaScript writes them.
+ *
+ * A reply whose reason this version does not know (it came from a newer one), a defect and an interruption come back
+ * as `RemoteFailure`, which keeps every field: nothing is dropped, and nobody mistakes it for a reason it is not.
+ */
+import * as Cause from "effect/Cause"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { type Answer, DeclaredFailure } from "../bus/KsiService.ts"
+import type { JsonObject } from "../event/CloudEvent.ts"
+import type { Delivery, Envelope } from "../event/Envelope.ts"
+import * as Json from "../event/Json.ts"
+import * as KsiError from "../event/KsiError.ts"
+
+// ------------------------------------------------------------------------------------------------------------- models
+
+/** A request as it stands in a line. */
+export interface Request {
+  readonly event: string
+  readonly data: unknown
+  /** Any JSON value, echoed as it came; `undefined` where the line has none. */
+  readonly correlationId: unknown
+  /** Who the client says it is: a label. */
+  readonly clientId: string | undefined
+  /** Milliseconds from now; `undefined` where the line has none. */
+  readonly deadlineMillis: number | undefined
+  readonly idempotencyKey: string | undefined
+}
+
+/** A line that is no request, with what could be read of it. */
+export interface Unreadable {
+  readonly reason: KsiError.FrameInvalid | KsiError.LimitExceeded
+  readonly event: string | undefined
+  readonly correlationId: unknown
+}
+
+/** A line as a client receives it. */
+export interface Incoming {
+  readonly event: string | undefined
+  readonly ok: boolean
+  readonly data: unknown
+  readonly correlationId: unknown
+  /** Seconds since 1970. */
+  readonly timestamp: number | undefined
+  /** Of a subscription's frame. */
+  readonly subscriptionId: string | undefined
+  /** Every field of the line. */
+  readonly fields: JsonObject
+}
+
+/** A successful reply. */
+export interface Reply {
+  readonly event: string
+  /** Always with a `status`. */
+  readonly data: JsonObject
+  /** Ids of the request: `_event_id`, `_correlation_id`, … */
+  readonly context: JsonObject
+  /** When it was answered, in seconds since 1970. */
+  readonly timestamp: number | undefined
+}
+
+/** The other side failed with what has no class here: a defect, an interruption, or a reason of a newer version. */
+export class RemoteFailure extends Schema.TaggedClass<RemoteFailure>()("RemoteFailure", {
+  event: Schema.String,
+  /** `ksi`, `domain`, `defect` or `interrupt`. */
+  cause: Schema.String,
+  reason: Schema.String,
+  message: Schema.String,
+  details: Schema.Unknown,
+  retryable: Schema.Boolean
+}) {}
+
+// ----------------------------------------------------------------------------------------------------------- requests
+
+const isObject = (u: unknown): u is JsonObject => typeof u === "object" && u !== null && !Array.isArray(u) && !Json.isRaw(u)
+
+const unreadable = (problem: string, event?: string, correlationId?: unknown): Result.Result<never, Unreadable> =>
+  Result.fail({ reason: new KsiError.FrameInvalid({ problem }), event, correlationId })
+
+/** What to say of a line that is not UTF-8. */
+export const notUtf8: Unreadable = {
+  reason: new KsiError.FrameInvalid({ problem: "it is not UTF-8" }),
+  event: undefined,
+  correlationId: undefined
+}
+
+/** What to say of a line that is longer than `max` bytes. */
+export const tooLong = (max: number): Unreadable => ({
+  reason: new KsiError.LimitExceeded({ limit: "frameBytes", max, retryable: false }),
+  event: undefined,
+  correlationId: undefined
+})
+
+const control = /^(?:wire|pubsub|stream):/
+const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key"])
+
+/** Control frames carry their fields beside `event`; `data`, where it is there too, goes before. */
+const controlData = (frame: JsonObject): unknown => {
+  const { data } = frame
+  if (data !== undefined && !isObject(data)) return data
+  const fields: Record<string, unknown> = {}
+  for (const key of Object.keys(frame)) {
+    if (!envelopeFields.has(key) && !key.startsWith("_")) fields[key] = frame[key]
+  }
+  return { ...fields, ...data }
+}
+
+/** Reads one line. */
+export const decode = (line: string): Result.Result<Request, Unreadable> => {
+  let frame: unknown
+  try {
+    frame = Json.parse(line)
+  } catch (cause) {
+    return unreadable(`it is not JSON (${cause instanceof Error ? cause.message : String(cause)})`)
+  }
+  if (!isObject(frame)) return unreadable("it is not a JSON object")
+  const { correlation_id: correlationId, deadline_ms: deadlineMillis, event, idempotency_key: idempotencyKey } = frame
+  if (typeof event !== "string" || event === "") {
+    return unreadable(event === undefined ? "it has no \"event\"" : "\"event\" is not a text", undefined, correlationId)
+  }
+  if (deadlineMillis !== undefined && !(typeof deadlineMillis === "number" && deadlineMillis > 0)) {
+    return unreadable("\"deadline_ms\" is not a positive number of milliseconds", event, correlationId)
+  }
+  if (idempotencyKey !== undefined && !(typeof idempotencyKey === "string" && idempotencyKey !== "" && idempotencyKey.length <= 256)) {
+    return unreadable("\"idempotency_key\" is not a text of 1 to 256 characters", event, correlationId)
+  }
+  const clientId = frame["_client_id"]
+  return Result.succeed({
+    event,
+    data: control.test(event) ? controlData(frame) : frame["data"],
+    correlationId,
+    clientId: typeof clientId === "string" ? clientId : undefined,
+    deadlineMillis,
+    idempotencyKey
+  })
+}
+
+/** The text of a request; `dataText` is JSON and goes in as it is, `fields` are control fields beside `event`. */
+export const encodeRequest = (request: {
+  readonly event: string
+  readonly dataText?: string | undefined
+  readonly correlationId: string
+  readonly clientId?: string | undefined
+  readonly deadlineMillis?: number | undefined
+  readonly idempotencyKey?: string | undefined
+}): string => {
+  let text = `{"event":${JSON.stringify(request.event)},"correlation_id":${JSON.stringify(request.correlationId)}`
+  if (request.dataText !== undefined) text += `,"data":${request.dataText}`
+  if (request.clientId !== undefined) text += `,"_client_id":${JSON.stringify(request.clientId)}`
+  if (request.deadlineMillis !== undefined) text += `,"deadline_ms":${request.deadlineMillis}`
+  if (request.idempotencyKey !== undefined) text += `,"idempotency_key":${JSON.stringify(request.idempotencyKey)}`
+  return text + "}\n"
+}
+
+// ------------------------------------------------------------------------------------------------------------ replies
+
+// Seconds with a fraction; Python tells an int from a float, and the original's clients expect a float. The last text
+// is kept: many replies share a millisecond.
+let lastMillis = -1
+let lastSeconds = ""
+const seconds = (millis: number): string => {
+  if (millis !== lastMillis) {
+    lastMillis = millis
+    lastSeconds = Number.isInteger(millis / 1000) ? `${millis / 1000}.0` : String(millis / 1000)
+  }
+  return lastSeconds
+}
+
+const echo = (correlationId: unknown): string =>
+  correlationId === undefined ? "null" : JSON.stringify(correlationId) ?? "null"
+
+const contextText = ({ id, metadata }: Envelope): string =>
+  `"_ksi_context":{"_event_id":"${id}","_correlation_id":"${metadata.correlationId}","_parent_event_id":${
+    metadata.causationId === undefined ? "null" : `"${metadata.causationId}"`
+  },"_root_event_id":"${metadata.correlationId}","_event_depth":${metadata.depth},"_client_id":${
+    metadata.clientId === undefined ? "null" : JSON.stringify(metadata.clientId)
+  },"_timestamp":${seconds(metadata.timestamp)},"_response_id":"resp_${id}"}`
+
+const has = (value: unknown, key: string): boolean => isObject(value) && value[key] !== undefined
+
+/** The `data` of a successful reply. `undefined` is the answer of an event that answers nothing. */
+const dataText = (value: unknown, context: string): string => {
+  if (value === undefined) return `{"status":"success",${context}}`
+  // The context is the router's to give.
+  const own = has(value, "_ksi_context") && isObject(value) ? { ...value, _ksi_context: undefined } : value
+  const text = JSON.stringify(own) ?? "null"
+  // A value that writes itself as something else (a raw number) is no object on the wire.
+  if (!isObject(own) || !text.startsWith("{")) return `{"status":"success","result":${text},${context}}`
+  if (text === "{}") return `{"status":"success",${context}}`
+  return `${text.slice(0, -1)}${own["status"] === undefined ? ",\"status\":\"success\"," : ","}${context}}`
+}
+
+const frame = (event: string | undefined, ok: boolean, data: string, correlationId: unknown, now: number): string =>
+  `{"event":${event === undefined ? "null" : JSON.stringify(event)},"ok":${ok},"data":${data},"count":1,"correlation_id":${
+    echo(correlationId)
+  },"timestamp":${seconds(now)}}\n`
+
+const answerText = (answer: Answer, context: string): string =>
+  answer.kind === "value"
+    ? dataText(answer.value, context)
+    : `{"status":"success","event_id":"${answer.id}","position":${answer.position},${context}}`
+
+interface Failed {
+  readonly status: "failed" | "error"
+  readonly error: string
+  readonly reason: string
+  readonly cause: "ksi" | "domain" | "defect" | "interrupt"
+  /** The declared error, encoded; null for others. */
+  readonly error_data: unknown
+  readonly details: unknown
+  readonly retryable: boolean
+}
+
+const reasonCodec = Schema.toCodecJson(KsiError.Reason)
+const encodeReason = Schema.encodeUnknownSync(reasonCodec)
+const decodeReason = Schema.decodeUnknownExit(reasonCodec)
+
+const ofReason = (reason: KsiError.Reason): Failed => {
+  // The codec of a tagged class writes an object.
+  const { _tag, ...details } = encodeReason(reason) as Record<string, unknown>
+  return {
+    status: reason._tag === "UnknownEvent" ? "error" : "failed",
+    error: reason.message,
+    reason: reason._tag,
+    cause: "ksi",
+    error_data: null,
+    details,
+    retryable: reason.retryable
+  }
+}
+
+const ofDeclared = ({ error, message }: DeclaredFailure): Failed => ({
+  status: "failed",
+  error: message,
+  reason: isObject(error) && typeof error["_tag"] === "string" ? error["_tag"] : "Failed",
+  cause: "domain",
+  error_data: error ?? null,
+  details: {},
+  retryable: false
+})
+
+const failed = (cause: Cause.Cause<KsiError.KsiError | DeclaredFailure>, envelope: Envelope): Failed => {
+  const error = Cause.findErrorOption(cause)
+  if (error._tag === "Some") {
+    return error.value instanceof DeclaredFailure ? ofDeclared(error.value) : ofReason(error.value.reason)
+  }
+  const interrupted = Cause.hasInterruptsOnly(cause)
+  return {
+    status: "failed",
+    error: interrupted
+      ? `${envelope.name} was interrupted`
+      : `${envelope.name} failed unexpectedly; the daemon's log has it under ${envelope.metadata.correlationId}`,
+    reason: interrupted ? "Interrupted" : "Defect",
+    cause: interrupted ? "interrupt" : "defect",
+    error_data: null,
+    details: { correlation_id: envelope.metadata.correlationId },
+    retryable: false
+  }
+}
+
+const failedText = (failure: Failed, context: string): string => `${JSON.stringify(failure).slice(0, -1)},${context}}`
+
+/** The line that answers a request. `now` in milliseconds since 1970. */
+export const encodeReply = (
+  envelope: Envelope,
+  correlationId: unknown,
+  exit: Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>,
+  now: number
+): string => {
+  const context = contextText(envelope)
+  return Exit.isSuccess(exit)
+    ? frame(envelope.name, true, answerText(exit.value, context), correlationId, now)
+    : frame(envelope.name, false, failedText(failed(exit.cause, envelope), context), correlationId, now)
+}
+
+/** The line that answers what is no request. */
+export const encodeUnreadable = ({ correlationId, event, reason }: Unreadable, now: number): string =>
+  frame(event, false, JSON.stringify(ofReason(reason)), correlationId, now)
+
+// ------------------------------------------------------------------------------------------------------ subscriptions
+
+/** The line that tells a subscriber; `data` is the delivery's data as JSON. */
+export const encodeDelivery = (delivery: Delivery, subscriptionId: string, data: unknown): string => {
+  const name = JSON.stringify(delivery.name)
+  const { metadata, position, version } = delivery
+  const place = position === undefined
+    ? ""
+    : `,"position":${position},"version":${version},"stream_id":${JSON.stringify(metadata.streamId)}`
+  return `{"event":${name},"event_name":${name},"data":${JSON.stringify(data) ?? "null"},"subscription_id":${
+    JSON.stringify(subscriptionId)
+  }${place},"event_id":${JSON.stringify(delivery.id)},"timestamp":${seconds(metadata.timestamp)}}\n`
+}
+
+/** The line that ends a subscription which cannot go on. */
+export const encodeSubscriptionEnd = (subscriptionId: string, reason: KsiError.Reason, now: number): string =>
+  `{"event":"pubsub:subscribe","ok":false,"data":${JSON.stringify(ofReason(reason))},"subscription_id":${
+    JSON.stringify(subscriptionId)
+  },"timestamp":${seconds(now)}}\n`
+
+// ------------------------------------------------------------------------------------------------------------ clients
+
+/** Reads a line that a daemon sent; the failure is one sentence. */
+export const decodeIncoming = (line: string): Result.Result<Incoming, string> => {
+  const parsed = Json.parseResult(line)
+  if (Result.isFailure(parsed)) return Result.fail(parsed.failure)
+  const fields = parsed.success
+  if (!isObject(fields)) return Result.fail("it is not a JSON object")
+  const { correlation_id: correlationId, data, event, ok, subscription_id: subscriptionId, timestamp } = fields
+  return Result.succeed({
+    event: typeof event === "string" ? event : undefined,
+    ok: ok !== false,
+    data,
+    correlationId,
+    timestamp: typeof timestamp === "number" ? timestamp : undefined,
+    subscriptionId: typeof subscriptionId === "string" ? subscriptionId : undefined,
+    fields
+  })
+}
+
+const textOf = (u: unknown, otherwise: string): string => typeof u === "string" ? u : otherwise
+
+/** What a failed reply says, as the class that it was on the other side. */
+export const failureOf = (incoming: Incoming): KsiError.KsiError | DeclaredFailure | RemoteFailure => {
+  const data = isObject(incoming.data) ? incoming.data : {}
+  const event = incoming.event ?? ""
+  const message = textOf(data["error"], `${event} failed`)
+  const reason = textOf(data["reason"], "Unknown")
+  if (data["cause"] === "domain") return new DeclaredFailure({ event, error: data["error_data"], message })
+  if (data["cause"] === "ksi" && isObject(data["details"])) {
+    const revived = decodeReason({ ...data["details"], _tag: reason })
+    if (Exit.isSuccess(revived)) return KsiError.make(revived.value)
+  }
+  return new RemoteFailure({
+    event,
+    cause: textOf(data["cause"], "unknown"),
+    reason,
+    message,
+    details: data["details"] ?? {},
+    retryable: data["retryable"] === true
+  })
+}
+
+/** A reply as the exit that it was on the other side. */
+export const decodeReply = (
+  incoming: Incoming
+): Exit.Exit<Reply, KsiError.KsiError | DeclaredFailure | RemoteFailure> => {
+  if (!incoming.ok) return Exit.fail(failureOf(incoming))
+  const { _ksi_context: context, ...data } = isObject(incoming.data) ? incoming.data : { result: incoming.data }
+  return Exit.succeed({
+    event: incoming.event ?? "",
+    data,
+    context: isObject(context) ? context : {},
+    timestamp: incoming.timestamp
+  })
+}

@@ -1,0 +1,210 @@
+// The doors of one connection: its greeting and its subscriptions. Each subscription has a scope of its own, inside the
+// connection's, with a fiber that pulls deliveries for as long as they can be written.
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import type { Router } from "../../bus/Router.ts"
+import type { Subscription, Subscriptions } from "../../bus/Subscription.ts"
+import type { Delivery, Envelope } from "../../event/Envelope.ts"
+import type * as Event from "../../event/Event.ts"
+import * as EventPattern from "../../event/EventPattern.ts"
+import * as KsiError from "../../event/KsiError.ts"
+import type { LimitsShape } from "../../event/Limits.ts"
+import * as Control from "../Control.ts"
+import * as Frame from "../Frame.ts"
+import type { Outgoing } from "./Outgoing.ts"
+
+interface Parts {
+  readonly router: Router["Service"]
+  readonly subscriptions: Subscriptions["Service"]
+  readonly limits: LimitsShape
+  readonly clock: Clock.Clock
+  readonly outgoing: Outgoing
+  readonly scope: Scope.Scope
+  readonly principal: string
+}
+
+interface Wanted {
+  /** What the client calls it, as its frames say. */
+  readonly id: string
+  readonly pattern: string
+  readonly from?: number | "now" | "start" | undefined
+  readonly requests: boolean
+  readonly accepts: (delivery: Delivery) => boolean
+}
+
+const invalid = (event: string, path: string, problem: string) =>
+  KsiError.fail(new KsiError.PayloadInvalid({ event, problems: [{ path, problem }] }))
+
+const texts = (given: string | ReadonlyArray<string> | undefined): ReadonlyArray<string> =>
+  given === undefined ? [] : typeof given === "string" ? [given] : given
+
+const parseAll = Effect.fnUntraced(function*(patterns: ReadonlyArray<string>) {
+  const parsed: Array<EventPattern.EventPattern> = []
+  for (const pattern of patterns) {
+    const result = EventPattern.parse(pattern)
+    if (Result.isFailure(result)) return yield* invalid("monitor:subscribe", "event_patterns", result.failure.message)
+    parsed.push(result.success)
+  }
+  return parsed
+})
+
+/** The subscriptions of one connection. */
+export class Followers {
+  private readonly parts: Parts
+  private readonly open = new Map<string, Scope.Closeable>()
+
+  constructor(parts: Parts) {
+    this.parts = parts
+  }
+
+  get isEmpty(): boolean {
+    return this.open.size === 0
+  }
+
+  /** Ends all subscriptions. */
+  readonly closeAll: Effect.Effect<void> = Effect.suspend(() => Effect.forEach([...this.open.keys()], (key) => this.close(key), { discard: true }))
+
+  /** Opens the doors to a request; call what is returned once its reply is on its way. */
+  attach(envelope: Envelope, clientId: string | undefined): () => void {
+    // The first delivery must not overtake the reply that announces the subscription.
+    let begin: (() => void) | undefined
+    const follow = (key: string, wanted: Wanted) =>
+      Effect.map(this.follow(key, wanted), ({ begins, position }) => {
+        begin = begins
+        return position
+      })
+    Control.attach(envelope, {
+      hello: (payload) => this.hello(payload),
+      subscribe: (payload) => this.subscribe(payload, follow),
+      unsubscribe: ({ subscription_id }) =>
+        Effect.map(this.end(`pubsub ${subscription_id}`, subscription_id), () => ({ status: "unsubscribed", subscription_id })),
+      monitor: (payload) => this.monitor(payload, clientId, follow),
+      unmonitor: ({ client_id = clientId ?? "client" }) =>
+        Effect.map(this.end(`monitor ${client_id}`, client_id), () => ({ status: "unsubscribed", client_id }))
+    })
+    return () => begin?.()
+  }
+
+  private hello({ token, version }: Event.Payload<typeof Control.Hello>) {
+    if (version !== Control.version) {
+      return invalid("wire:hello", "version", `this daemon speaks version ${Control.version}, got ${version}`)
+    }
+    // No token is known yet, and one that is not known must not make its bearer the owner.
+    if (token !== undefined) return invalid("wire:hello", "token", "no token is known to this daemon")
+    const { limits, principal } = this.parts
+    return Effect.succeed({ version: Control.version, limits: { ...limits }, principal })
+  }
+
+  private readonly subscribe = Effect.fnUntraced(function*(
+    this: Followers,
+    { from, pattern, requests = false, subscription_id }: Event.Payload<typeof Control.Subscribe>,
+    follow: (key: string, wanted: Wanted) => Effect.Effect<number, KsiError.KsiError>
+  ) {
+    const key = `pubsub ${subscription_id}`
+    if (this.open.has(key)) {
+      return yield* invalid("pubsub:subscribe", "subscription_id", `"${subscription_id}" is subscribed already`)
+    }
+    const position = yield* follow(key, { id: subscription_id, pattern, from, requests, accepts: () => true })
+    return { status: "subscribed" as const, subscription_id, position }
+  })
+
+  private readonly monitor = Effect.fnUntraced(function*(
+    this: Followers,
+    payload: Event.Payload<typeof Control.MonitorSubscribe>,
+    clientId: string | undefined,
+    follow: (key: string, wanted: Wanted) => Effect.Effect<number, KsiError.KsiError>
+  ) {
+    const given = [...texts(payload.event_patterns), ...texts(payload.patterns)]
+    const patterns = given.length === 0 ? ["*"] : given
+    const parsed = yield* parseAll(patterns)
+    const { client_id = clientId ?? "client" } = payload
+    const key = `monitor ${client_id}`
+    yield* this.close(key)
+    // Patterns may overlap: one subscription to everything tells of each event once.
+    const [only] = patterns
+    const single = patterns.length === 1 && only !== undefined
+    yield* follow(key, {
+      id: client_id,
+      pattern: single ? only : "*",
+      requests: true,
+      accepts: single ? () => true : ({ name }) => parsed.some((pattern) => pattern.matches(name))
+    })
+    return { status: "subscribed" as const, client_id, patterns }
+  })
+
+  private readonly follow = Effect.fnUntraced(function*(this: Followers, key: string, wanted: Wanted) {
+    const { limits, subscriptions } = this.parts
+    const { connectionSubscriptions: max } = limits
+    if (this.open.size >= max) {
+      return yield* KsiError.fail(new KsiError.LimitExceeded({ limit: "connectionSubscriptions", max, retryable: true }))
+    }
+    const scope = yield* Scope.fork(this.parts.scope)
+    // Taken before the journal is asked, so that a second request for the same name finds it.
+    this.open.set(key, scope)
+    const subscription = yield* subscriptions.open(wanted.pattern, {
+      requests: wanted.requests,
+      ...(wanted.from === undefined ? {} : { from: wanted.from })
+    }).pipe(Scope.provide(scope), Effect.onError(() => this.close(key)))
+    const begins = () => {
+      if (this.open.get(key) === scope) Fiber.runIn(Effect.runFork(this.deliver(key, wanted, subscription)), scope)
+    }
+    return { position: subscription.position, begins }
+  })
+
+  private deliver(key: string, wanted: Wanted, subscription: Subscription): Effect.Effect<void> {
+    const { clock, outgoing } = this.parts
+    const hasRoom = () => outgoing.hasRoom
+    const room = Effect.suspend(() => outgoing.hasRoom ? Effect.void : outgoing.until(hasRoom))
+    const next = Effect.andThen(room, subscription.next)
+    const tellAll = Effect.fnUntraced(function*(this: Followers) {
+      while (!outgoing.broken) {
+        for (const delivery of yield* next) {
+          if (!wanted.accepts(delivery)) continue
+          if (!outgoing.hasRoom) yield* room
+          outgoing.append(this.textOf(delivery, wanted.id))
+        }
+      }
+    })
+    return tellAll.call(this).pipe(Effect.catch(({ reason }) => {
+      outgoing.append(Frame.encodeSubscriptionEnd(wanted.id, reason, clock.currentTimeMillisUnsafe()))
+      return this.forget(key)
+    }))
+  }
+
+  /** A fact's data is JSON already; a request's is what its handler sees, and must be written as its schema says. */
+  private textOf(delivery: Delivery, id: string): string {
+    const codec = delivery.position === undefined ? this.parts.router.registry.get(delivery.name)?.codec : undefined
+    return Frame.encodeDelivery(delivery, id, codec === undefined ? delivery.data : codec.encodePayload(delivery.data))
+  }
+
+  // The fiber that calls this runs in the scope; it cannot wait for its own end.
+  private forget(key: string): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const scope = this.open.get(key)
+      this.open.delete(key)
+      this.parts.outgoing.changed()
+      return scope === undefined ? Effect.void : Effect.sync(() => void Effect.runFork(Scope.close(scope, Exit.void)))
+    })
+  }
+
+  private close(key: string): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const scope = this.open.get(key)
+      this.open.delete(key)
+      this.parts.outgoing.changed()
+      return scope === undefined ? Effect.void : Scope.close(scope, Exit.void)
+    })
+  }
+
+  private end(key: string, id: string): Effect.Effect<void, KsiError.KsiError> {
+    return Effect.suspend(() =>
+      this.open.has(key)
+        ? this.close(key)
+        : KsiError.fail(new KsiError.NotFound({ what: "subscription", id, similar: [] }))
+    )
+  }
+}
