@@ -1,0 +1,168 @@
+/**
+ * `ksi call`, `emit` and `send`: one event with its data, one answer.
+ *
+ * The rule: the event's definition is looked up before anything is sent, so that a call of a fact or an emit of a
+ * request has no effect and names the command that was meant.
+ *
+ * **Example**
+ *
+ * ```ts
+ * Call.payload({}, ["sku=tea", "quantity=2", "ship.to=Delft"])
+ * // Result.succeed({ sku: "tea", quantity: 2, ship: { to: "Delft" } })
+ * ```
+ *
+ * **Gotchas** A value that is valid JSON is that JSON: `zip=02134` is a text (JSON has no leading zeros), `zip=2134` a
+ * number, `zip='"2134"'` a text again.
+ */
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import type { JsonObject } from "../event/CloudEvent.ts"
+import * as Json from "../event/Json.ts"
+import * as KsiError from "../event/KsiError.ts"
+import { Io } from "./Io.ts"
+import * as Output from "./Output.ts"
+import * as Remote from "./Remote.ts"
+
+const isObject = (u: unknown): u is JsonObject =>
+  typeof u === "object" && u !== null && !Array.isArray(u) && !Json.isRaw(u)
+
+/** A value of the command line: JSON where it is valid JSON, else the text. */
+const valueOf = (text: string): unknown => Result.getOrElse(Json.parseResult(text), () => text)
+
+/** An object with own keys only, so that a key such as `__proto__` is a key. */
+const copyOf = (object: JsonObject): Record<string, unknown> => Object.assign(Object.create(null), object)
+
+const put = (
+  target: JsonObject,
+  [head = "", ...rest]: ReadonlyArray<string>,
+  value: unknown,
+  key: string
+): Result.Result<JsonObject, string> => {
+  const copy = copyOf(target)
+  if (rest.length === 0) {
+    copy[head] = value
+    return Result.succeed(copy)
+  }
+  const inner = copy[head] ?? Object.create(null)
+  if (!isObject(inner)) return Result.fail(`"${key}" goes below "${head}", which is ${Output.textOf(inner)} and not an object`)
+  return Result.map(put(inner, rest, value, key), (nested) => {
+    copy[head] = nested
+    return copy
+  })
+}
+
+/** The payload of `key=value` pairs over `data`; the failure is a sentence. Dots in a key nest. */
+export const payload = (data: unknown, pairs: ReadonlyArray<string>): Result.Result<JsonObject, string> => {
+  if (!isObject(data)) return Result.fail(`the data must be a JSON object, found ${Output.textOf(data).slice(0, 80)}`)
+  let result: Result.Result<JsonObject, string> = Result.succeed(data)
+  for (const pair of pairs) {
+    const at = pair.indexOf("=")
+    if (at < 1) return Result.fail(`expected key=value, found "${pair}"`)
+    const key = pair.slice(0, at)
+    const path = key.split(".")
+    if (path.includes("")) return Result.fail(`"${key}" has an empty part; a dot nests: a.b=1 is {"a":{"b":1}}`)
+    result = Result.flatMap(result, (object) => put(object, path, valueOf(pair.slice(at + 1)), key))
+  }
+  return result
+}
+
+const schemaSays = (help: JsonObject, key: string): boolean => {
+  const schemas = help["schemas"]
+  const success = isObject(schemas) ? schemas["success"] : undefined
+  const properties = isObject(success) ? success["properties"] : undefined
+  return isObject(properties) && Object.hasOwn(properties, key)
+}
+
+/**
+ * The handler's own answer in a reply's data: what the wire added (`status`, `result`, `_ksi_context`) is taken away
+ * again, unless the event's success schema has a field of that name.
+ */
+export const answerOf = (data: JsonObject, help: JsonObject): unknown => {
+  const { _ksi_context: _, ...answer } = data
+  if (schemaSays(help, "status") || answer["status"] !== "success") return answer
+  const { status: _status, ...own } = answer
+  return Object.hasOwn(own, "result") && Object.keys(own).length === 1 && !schemaSays(help, "result") ? own["result"] : own
+}
+
+const usage = (event: string, message: string) =>
+  Effect.fail(new Output.Usage({ message, similar: [], next: `ksi describe ${event}` }))
+
+const stdinText = Effect.gen(function*() {
+  const { stdin } = yield* Io
+  return yield* Stream.mkString(Stream.decodeText(stdin))
+})
+
+const dataText = Effect.fnUntraced(function*(event: string, data: string) {
+  if (data === "-") return yield* stdinText
+  if (!data.startsWith("@")) return data
+  const fs = yield* FileSystem.FileSystem
+  const file = data.slice(1)
+  return yield* fs.readFileString(file).pipe(
+    Effect.catch((cause) => usage(event, `cannot read "${file}": ${Remote.fileProblem(cause)}`))
+  )
+})
+
+const input = Effect.fnUntraced(function*(event: string, pairs: ReadonlyArray<string>, data: Option.Option<string>) {
+  const text = Option.isNone(data) ? "{}" : yield* dataText(event, data.value)
+  const parsed = Json.parseResult(text.replace(/^\uFEFF/, ""))
+  if (Result.isFailure(parsed)) return yield* usage(event, `--data is not JSON: ${parsed.failure}`)
+  const result = payload(parsed.success, pairs)
+  return Result.isFailure(result) ? yield* usage(event, result.failure) : result.success
+})
+
+type Word = "call" | "emit"
+
+const send = (as: Word | undefined) =>
+  Effect.fnUntraced(function*({ data, event, pairs }: {
+    readonly event: string
+    readonly pairs: ReadonlyArray<string>
+    readonly data: Option.Option<string>
+  }) {
+    const body = yield* input(event, pairs, data)
+    const remote = yield* Remote.connect
+    const help = yield* remote.call("system:help", { event })
+    const expected: Word = help["kind"] === "fact" ? "emit" : "call"
+    if (as !== undefined && as !== expected) {
+      return yield* KsiError.fail(new KsiError.WrongShape({ event, used: as, expected }))
+    }
+    const reply = yield* remote.call(event, body)
+    yield* Output.document(
+      expected === "emit" ? { event_id: reply["event_id"], position: reply["position"] } : answerOf(reply, help)
+    )
+  }, Effect.scoped)
+
+const fields = (what: string) => ({
+  event: Argument.String("event").pipe(Argument.withDescription(`The ${what}'s name, as stock:reserve`)),
+  pairs: Argument.String("key=value").pipe(
+    Argument.withDescription("Fields of the data: JSON where the value is JSON, else text; dots nest"),
+    Argument.variadic()
+  ),
+  data: Flag.String("data").pipe(
+    Flag.withDescription("The data as a JSON object, @file, or - for stdin; key=value pairs go over it"),
+    Flag.withMetavar("JSON"),
+    Flag.optional
+  )
+})
+
+/** `ksi call`. */
+export const call = Command.make("call", fields("request"), send("call")).pipe(
+  Command.withDescription("Ask a request; its reply goes to stdout"),
+  Command.withExamples([{ command: "ksi call stock:reserve sku=tea quantity=2" }])
+)
+
+/** `ksi emit`. */
+export const emit = Command.make("emit", fields("fact"), send("emit")).pipe(
+  Command.withDescription("Say that a fact happened; prints its id and position"),
+  Command.withExamples([{ command: "ksi emit stock:arrived --data '{\"sku\":\"tea\"}' quantity=7" }])
+)
+
+/** `ksi send`. */
+export const dispatch = Command.make("send", fields("event"), send(undefined)).pipe(
+  Command.withDescription("Call or emit, whichever the event's definition says")
+)

@@ -1,0 +1,90 @@
+/**
+ * `ksi status`, `health` and `stop`: is the daemon there, how is it, and ending it.
+ *
+ * The rule: `stop` answers when the daemon has ended, so that the next `ksi start` finds its home free.
+ *
+ * **Example**
+ *
+ * ```ts
+ * Daemon.uptime(3725)                         // "1 h 2 min"
+ * ```
+ */
+import * as Command from "effect/cli/Command"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Schedule from "effect/Schedule"
+import type { JsonObject } from "../event/CloudEvent.ts"
+import * as KsiError from "../event/KsiError.ts"
+import { Io } from "./Io.ts"
+import * as Output from "./Output.ts"
+import * as Remote from "./Remote.ts"
+
+/** How long `stop` waits, in milliseconds: the daemon's drain and some more. */
+export const stopMillis = 30_000
+
+/** Seconds in words: the two largest units. */
+export const uptime = (seconds: number): string => {
+  const whole = Math.floor(seconds)
+  const parts = ([["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]] as const)
+    .map(([unit, size], i, units) => [unit, Math.floor((i === 0 ? whole : whole % (units[i - 1]?.[1] ?? 1)) / size)] as const)
+  const first = parts.findIndex(([, n]) => n > 0)
+  return first < 0 ? "0 s" : parts.slice(first, first + 2).filter(([, n]) => n > 0).map(([unit, n]) => `${n} ${unit}`).join(" ")
+}
+
+const rowsOf = (value: JsonObject, prefix = ""): ReadonlyArray<ReadonlyArray<string>> =>
+  Object.entries(value).flatMap(([key, field]) =>
+    typeof field === "object" && field !== null && !Array.isArray(field)
+      // A JSON object, as just checked.
+      ? rowsOf(field as JsonObject, `${prefix}${key}.`)
+      : [[`${prefix}${key}`, key === "uptime" ? uptime(Number(field)) : Output.textOf(field)]])
+
+const text = (value: JsonObject): string => Output.aligned(rowsOf(value)).map((row) => `${row}\n`).join("")
+
+const healthOf = Effect.fnUntraced(function*(remote: Remote.Remote) {
+  const { _ksi_context: _, ...health } = yield* remote.call("system:health", {})
+  return health
+})
+
+/** `ksi status`. */
+export const status = Command.make("status", {}, Effect.fnUntraced(function*() {
+  const remote = yield* Remote.connect
+  const health = yield* healthOf(remote)
+  const { home, pid, position, uptime: seconds, version } = health
+  const answer = Remote.given({ status: "running", version, pid, uptime: seconds, position, home, socket: remote.address })
+  yield* Output.documentOr(answer, () => text(answer))
+}, Effect.scoped)).pipe(Command.withDescription("Say whether a daemon runs, and where"))
+
+/** `ksi health`. */
+export const health = Command.make("health", {}, Effect.fnUntraced(function*() {
+  const remote = yield* Remote.connect
+  const answer = yield* healthOf(remote)
+  yield* Output.documentOr(answer, () => text(answer))
+}, Effect.scoped)).pipe(Command.withDescription("Print the daemon's figures"))
+
+const alive = Effect.fnUntraced(function*(address: string, pid: unknown) {
+  const io = yield* Io
+  const fs = yield* FileSystem.FileSystem
+  if (io.runs !== undefined && typeof pid === "number") return io.runs(pid)
+  // Without a process id the socket is all there is to see.
+  return yield* fs.exists(address).pipe(Effect.orElseSucceed(() => false))
+})
+
+/** `ksi stop`. */
+export const stop = Command.make("stop", {}, Effect.fnUntraced(function*() {
+  const { address, pid } = yield* Effect.scoped(Effect.gen(function*() {
+    const remote = yield* Remote.connect
+    const { pid } = yield* healthOf(remote)
+    yield* remote.call("system:shutdown", {})
+    return { address: remote.address, pid }
+  }))
+  yield* Output.narrate("stopping")
+  // Nobody tells when another process has ended: this is the one place that looks again and again.
+  yield* alive(address, pid).pipe(
+    Effect.repeat({ schedule: Schedule.spaced("25 millis"), while: (running) => running }),
+    Effect.timeoutOrElse({
+      duration: stopMillis,
+      orElse: () => KsiError.fail(new KsiError.DeadlineExceeded({ event: "system:shutdown", millis: stopMillis }))
+    })
+  )
+  yield* Output.documentOr(Remote.given({ status: "stopped", pid }), () => "stopped\n")
+})).pipe(Command.withDescription("Stop the daemon, and wait until it has ended"))

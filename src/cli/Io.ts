@@ -1,0 +1,121 @@
+/**
+ * What a command knows of the world around it: the environment, three byte streams, and whether people watch them.
+ *
+ * The rule: data goes to stdout and waits until it is taken, so that an output of any size needs constant memory;
+ * everything said *about* the work goes to stderr. A reader that goes away (`ksi export | head -1`) ends the command
+ * quietly: `write` fails with `Closed`, which is exit code 0.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const io = Io.layer({ env: process.env, stdin: process.stdin, stdout: process.stdout, stderr: process.stderr })
+ * Effect.gen(function*() {
+ *   const { write } = yield* Io
+ *   yield* write("{\"position\":1}\n")
+ * })
+ * ```
+ */
+import * as NodeStream from "@effect/platform-node/NodeStream"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import type * as Stream from "effect/Stream"
+import type { Readable, Writable } from "node:stream"
+
+/** The reader of stdout went away; there is nobody left to tell. */
+export class Closed extends Schema.TaggedClass<Closed>()("Closed", {}) {}
+
+/** Standard input or output failed for another reason, as a full disk. */
+export class IoFailed extends Schema.TaggedClass<IoFailed>()("IoFailed", {
+  /** `stdin` or `stdout`. */
+  stream: Schema.String,
+  problem: Schema.String
+}) {}
+
+/** What the process hands to `Io.layer`. */
+export interface Streams {
+  readonly env: { readonly [name: string]: string | undefined }
+  readonly stdin: Readable
+  readonly stdout: Writable & { readonly isTTY?: boolean }
+  readonly stderr: Writable & { readonly isTTY?: boolean; readonly columns?: number }
+  /** Whether a process of this id runs; absent where nobody can say. */
+  readonly runs?: (pid: number) => boolean
+}
+
+/** The world around a command. */
+export class Io extends Context.Service<Io, {
+  /** A variable of the environment; an empty one counts as absent. */
+  readonly variable: (name: string) => string | undefined
+  readonly stdin: Stream.Stream<Uint8Array, IoFailed>
+  /** Writes to stdout; succeeds when the text has been taken. */
+  readonly write: (text: string) => Effect.Effect<void, Closed | IoFailed>
+  /** Writes to stderr; never fails. */
+  readonly writeError: (text: string) => Effect.Effect<void>
+  /** Whether stdout is a terminal. */
+  readonly interactive: boolean
+  /** Whether stderr is a terminal on which a line may be written over. */
+  readonly animated: boolean
+  /** Whether stderr may be coloured. */
+  readonly coloured: boolean
+  /** Width of stderr in characters. */
+  readonly columns: number
+  /** Whether a process of this id runs; undefined where nobody can say. */
+  readonly runs: ((pid: number) => boolean) | undefined
+}>()("ksi/cli/Io") {
+  /** Over the streams of the process. */
+  static readonly layer = (streams: Streams): Layer.Layer<Io> => Layer.effect(Io, make(streams))
+}
+
+/** What an exception says. */
+export const sentenceOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
+
+const codeOf = (cause: unknown): unknown =>
+  typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+
+const goneCodes: ReadonlySet<unknown> = new Set(["EPIPE", "ECONNRESET", "ERR_STREAM_DESTROYED", "ERR_STREAM_WRITE_AFTER_END"])
+
+/** A stream reports a failed write to the callback and as an event; the event alone would end the process. */
+const muted = (stream: Writable) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const ignore = () => {}
+      stream.on("error", ignore)
+      return ignore
+    }),
+    (ignore) => Effect.sync(() => stream.off("error", ignore))
+  )
+
+const write = (stream: Writable) => (text: string): Effect.Effect<void, Closed | IoFailed> =>
+  text === "" ? Effect.void : Effect.callback<void, Closed | IoFailed>((resume) => {
+    stream.write(text, (cause) => {
+      if (cause === undefined || cause === null) return resume(Effect.void)
+      resume(Effect.fail(
+        goneCodes.has(codeOf(cause)) ? new Closed() : new IoFailed({ stream: "stdout", problem: sentenceOf(cause) })
+      ))
+    })
+  })
+
+const make = Effect.fnUntraced(function*({ env, runs, stderr, stdin, stdout }: Streams) {
+  const variable = (name: string) => env[name] === "" ? undefined : env[name]
+  // These streams live as long as the process: no scope ends before the last write.
+  yield* muted(stdout)
+  yield* muted(stderr)
+  const dumb = variable("TERM") === "dumb"
+  const toError = write(stderr)
+  return Io.of({
+    variable,
+    stdin: NodeStream.fromReadable({
+      evaluate: () => stdin,
+      onError: (cause) => new IoFailed({ stream: "stdin", problem: sentenceOf(cause) }),
+      closeOnDone: false
+    }),
+    write: write(stdout),
+    writeError: (text) => Effect.ignore(toError(text)),
+    interactive: stdout.isTTY === true,
+    animated: stderr.isTTY === true && !dumb,
+    coloured: stderr.isTTY === true && !dumb && variable("NO_COLOR") === undefined,
+    columns: stderr.columns ?? 80,
+    runs
+  })
+})

@@ -1,0 +1,118 @@
+/**
+ * The daemon as a command sees it: where its socket is, one connection, paged answers.
+ *
+ * The rule: a one-shot command never waits for a daemon. Nobody there is `ConnectionLost`, exit code 5, next `ksi start`.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const remote = yield* Remote.connect
+ * const { position } = yield* remote.call("system:health", {})
+ * ```
+ */
+import * as Flag from "effect/cli/Flag"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { PlatformError } from "effect/PlatformError"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { join } from "node:path"
+import type { JsonObject } from "../event/CloudEvent.ts"
+import * as Client from "../wire/Client.ts"
+import { Io } from "./Io.ts"
+
+/** `--socket`. */
+export const Socket = GlobalFlag.Setting("socket")({
+  flag: Flag.String("socket").pipe(
+    Flag.withDescription("The daemon's Unix socket (KSI_SOCKET); default <home>/run/daemon.sock"),
+    Flag.withMetavar("PATH"),
+    Flag.optional
+  )
+})
+
+/** `--home`. */
+export const Home = GlobalFlag.Setting("home")({
+  flag: Flag.String("home").pipe(
+    Flag.withDescription("The daemon's home (KSI_HOME); default var"),
+    Flag.withMetavar("DIR"),
+    Flag.optional
+  )
+})
+
+/** What a call to the daemon fails with. */
+export type RemoteError = Client.CallFailure
+
+/** Where a subscription starts. */
+export type From = number | "start" | "now"
+
+/** One connection to a daemon. */
+export interface Remote {
+  /** Path of the socket. */
+  readonly address: string
+  /** The `data` of the reply. */
+  readonly call: (event: string, data: JsonObject) => Effect.Effect<JsonObject, RemoteError>
+  /** As `call`, with the data as JSON text, which is sent as it is. */
+  readonly callRaw: (event: string, data: string) => Effect.Effect<JsonObject, RemoteError>
+  /** The frames of what a pattern matches. `opened` is told the last position stored when it went live. */
+  readonly subscribe: (
+    pattern: string,
+    options: { readonly from: From; readonly requests: boolean; readonly opened: (position: number) => void }
+  ) => Stream.Stream<JsonObject, RemoteError>
+}
+
+/** Where the daemon's socket is: `--socket`, `--home`, `KSI_SOCKET`, `KSI_HOME`, in this order. */
+export const address = Effect.gen(function*() {
+  const { variable } = yield* Io
+  const socket = Option.getOrUndefined(yield* Socket)
+  const home = Option.getOrUndefined(yield* Home)
+  if (socket !== undefined) return socket
+  if (home !== undefined) return join(home, "run", "daemon.sock")
+  return variable("KSI_SOCKET") ?? join(variable("KSI_HOME") ?? "var", "run", "daemon.sock")
+})
+
+/** The fields that are given. */
+export const given = (fields: JsonObject): JsonObject =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+
+/** What a file system says about a file, without the ornament. */
+export const fileProblem = ({ reason }: PlatformError): string => {
+  switch (reason._tag) {
+    case "NotFound":
+      return "there is no such file"
+    case "PermissionDenied":
+      return "permission denied"
+    default:
+      return reason.message
+  }
+}
+
+const itemsOf = (reply: JsonObject): ReadonlyArray<JsonObject> => {
+  const { items } = reply
+  // The schema of a paged reply says that items are a list.
+  return Array.isArray(items) ? items as ReadonlyArray<JsonObject> : []
+}
+
+/** All items of a paged answer, page by page as they are consumed. */
+export const pages = (remote: Remote, event: string, data: JsonObject): Stream.Stream<JsonObject, RemoteError> =>
+  Stream.paginate(Option.none<string>(), (cursor) =>
+    Effect.map(remote.call(event, Option.isNone(cursor) ? data : { ...data, cursor: cursor.value }), (reply) => {
+      const next = reply["cursor"]
+      return [itemsOf(reply), typeof next === "string" ? Option.some(Option.some(next)) : Option.none()] as const
+    }))
+
+/** Connects. Fails with `ConnectionLost` when nobody is there. */
+export const connect: Effect.Effect<
+  Remote,
+  RemoteError,
+  Io | Scope.Scope | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
+> = Effect.gen(function*() {
+  const client = yield* Client.connect({ path: yield* address, clientId: "ksi-cli" })
+  return {
+    address: client.address,
+    call: (event, data) => Effect.map(client.call(event, data), (reply) => reply.data),
+    callRaw: (event, data) => Effect.map(client.callRaw(event, data), (reply) => reply.data),
+    subscribe: (pattern, { from, opened, requests }) =>
+      Stream.map(client.subscribe({ pattern, from, requests, onSubscribed: opened }), ({ fields }) => fields)
+  }
+})
