@@ -10,14 +10,27 @@ import { resolve } from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Cli from "./cli/Cli.ts"
 import { Io } from "./cli/Io.ts"
-import { Host } from "./cli/Start.ts"
+import * as Start from "./cli/Start.ts"
 
+// The package's own file, whose version is a text.
 const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string }
 const argv = process.argv.slice(2)
 
-const host = Layer.succeed(Host, {
-  load: (path) => import(pathToFileURL(resolve(path)).href),
-  command: process.env["npm_lifecycle_event"] === undefined ? "ksi" : "npm run -s ksi --",
-  info: { version, pid: process.pid, memoryBytes: () => process.memoryUsage.rss() }
+const world = Layer.mergeAll(
+  NodeServices.layer,
+  Io.layer({ env: process.env, stdin: process.stdin, stdout: process.stdout, stderr: process.stderr }),
+  Layer.succeed(Start.Host, {
+    load: (path) => import(pathToFileURL(resolve(path)).href),
+    command: process.env["npm_lifecycle_event"] === undefined ? "ksi" : "npm run -s ksi --",
+    info: { version, pid: process.pid, memoryBytes: () => process.memoryUsage.rss() }
+  })
+)
+
+NodeRuntime.runMain(Cli.run(argv, { version, start: Start.start }).pipe(Effect.provide(world)), {
+  disableErrorReporting: true,
+  // A daemon that was told to stop has done what it should; an interrupted client has not.
+  teardown: (exit, onExit) => {
+    const daemon = argv[0] === "start" && Exit.isFailure(exit) && Exit.hasInterrupts(exit)
+    return daemon ? onExit(0) : Cli.teardown(exit, onExit)
+  }
 })
-const io = Io.layer({ env: process.env, stdin: process.stdin, stdout: process.stdout, stderr: process.stderr })
