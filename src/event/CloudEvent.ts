@@ -61,19 +61,25 @@ const attributeName = /^([a-z0-9]+|data_base64)$/
 // RFC 3339: date, time, optional fraction, mandatory offset.
 const rfc3339 = /^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/
 
+const daysIn = (year: number, month: number): number =>
+  month === 2 ? (year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0) ? 29 : 28) : month < 8 === (month % 2 === 1) ? 31 : 30
+
 /** Milliseconds since 1970 of an RFC 3339 text; `undefined` if it is none. A leap second counts as the next second. */
 export const parseTime = (text: string): number | undefined => {
   const match = rfc3339.exec(text)
   if (match === null) return undefined
-  const [, year, month, day, hour, minute, second] = match
-  const leap = second === "60"
-  const plain = leap ? text.replace(/:60/, ":59") : text
-  const millis = Date.parse(plain.toUpperCase())
-  if (Number.isNaN(millis)) return undefined
-  // Date.parse accepts 31 February and rolls it over.
-  const days = new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
-  if (Number(day) > days || Number(hour) > 23 || Number(minute) > 59) return undefined
-  return leap ? millis + 1000 : millis
+  const [year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0] = match.slice(1, 7).map(Number)
+  if (month < 1 || month > 12 || day < 1 || day > daysIn(year, month)) return undefined
+  if (hour > 23 || minute > 59 || second > 60) return undefined
+  const offset = match[8] ?? "Z"
+  const [hours, minutes] = offset.length === 1 ? [0, 0] : [Number(offset.slice(1, 3)), Number(offset.slice(4))]
+  if (hours > 23 || minutes > 59) return undefined
+  const east = (hours * 60 + minutes) * (offset.startsWith("-") ? -60_000 : 60_000)
+  const fraction = match[7] === undefined ? 0 : Math.trunc(Number(match[7]) * 1000)
+  const date = new Date(0)
+  // Date.UTC would take the years 0 to 99 for 1900 to 1999.
+  date.setUTCFullYear(year, month - 1, day)
+  return date.getTime() + ((hour * 60 + minute) * 60 + second) * 1000 + fraction - east
 }
 
 const isPositiveInteger = (u: unknown): boolean => Number.isSafeInteger(u) && Number(u) > 0
@@ -146,4 +152,4 @@ export const encode = (fact: NewFact | StoredFact): JsonObject => {
 /** Whether two facts of one identity say the same; the order of keys does not matter. */
 export const sameContent = (a: NewFact, b: NewFact): boolean =>
   a.name === b.name && a.streamId === b.streamId && a.time === b.time && Json.equal(a.data, b.data) &&
-  (a.data === undefined) === (b.data === undefined) && Json.equal(a.attributes, b.attributes)
+  Json.equal(a.attributes, b.attributes)

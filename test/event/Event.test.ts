@@ -22,9 +22,11 @@ describe("make", () => {
 
   it("remembers where it was written, and leaves the engine as it was", () => {
     const limit = Error.stackTraceLimit
+    Error.stackTraceLimit = 17
     expect(Event.make("demo:here").definedAt).toMatch(/Event\.test\.ts:\d+:\d+$/)
     expect(Event.fact("demo:there", { payload: {}, streamId: () => "s" }).definedAt).toMatch(/Event\.test\.ts:\d+:\d+$/)
-    expect(Error.stackTraceLimit).toBe(limit)
+    expect(Error.stackTraceLimit).toBe(17)
+    Error.stackTraceLimit = limit
   })
 })
 

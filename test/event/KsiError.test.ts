@@ -79,9 +79,11 @@ describe("KsiError", () => {
 
   it("is made without a stack, and leaves the engine as it was", () => {
     const limit = Error.stackTraceLimit
+    Error.stackTraceLimit = 17
     const error = KsiError.make(reason)
     expect(error.stack?.includes("\n    at ") ?? false).toBe(false)
-    expect(Error.stackTraceLimit).toBe(limit)
+    expect(Error.stackTraceLimit).toBe(17)
+    Error.stackTraceLimit = limit
     expect(KsiError.is(error)).toBe(true)
     expect(KsiError.is(new Error("p"))).toBe(false)
     expect(KsiError.is({ _tag: "KsiError", reason })).toBe(false)
