@@ -8,10 +8,14 @@
  * **Example**
  *
  * ```ts
- * const ksi = yield* KsiService
- * yield* ksi.emit(Reserved, { sku: "tea", quantity: 1 })
- * const { events } = yield* ksi.call(Monitor.Query, { pattern: "stock:*" })
- * events.length                               // 1
+ * const program = Effect.gen(function*() {
+ *   const ksi = yield* KsiService
+ *   const store = yield* EventStore.EventStore
+ *   yield* store.appendTo("cart-1", [{ name: "cart:opened" }, { name: "cart:paid" }])
+ *   const { events } = yield* ksi.call(Monitor.Query, { pattern: "cart:*", limit: 1 })
+ *   return events.length
+ * })
+ * yield* program.pipe(Effect.provide(Monitor.layer.pipe(Layer.provideMerge(Ksi.layerMemory))))   // 1
  * ```
  *
  * **Gotchas** `timestamp` is when a request was made and when a fact was stored; when a fact happened is its `time`. A

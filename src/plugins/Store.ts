@@ -234,6 +234,7 @@ type Facts = Effect.Effect<ReadonlyArray<CloudEvent.StoredFact>, KsiError.KsiErr
 
 /** Reads of the store for one page; a page that found nothing to show in them says where to go on. */
 const maxReads = 16
+const leastRead = 64
 
 /** The version that a stream had when the store ended at `position`; 0 where it did not exist. */
 const versionAt = Effect.fnUntraced(function*(
@@ -277,7 +278,7 @@ const factPage = Effect.fnUntraced(function*(options: {
     for (const fact of facts) {
       if (shown(fact)) {
         const item = CloudEvent.encode(fact)
-        if (!fits(item)) return Paging.page(items, cursor(place(fact)))
+        if (items.length === limit || !fits(item)) return Paging.page(items, cursor(place(fact)))
         items.push(item)
       }
       at = place(fact) + step
@@ -318,7 +319,7 @@ const makePages = Effect.gen(function*() {
     return yield* factPage({
       start: numberOr(next, query.from ?? 1), last, step: 1, limit, pageBytes, cursor,
       // Facts that are not shown must not make many small reads out of a small limit.
-      read: (at, limit) => store.read({ from: at, to: last, limit: query.all === true ? Math.min(limit, pageItems) : pageItems }),
+      read: (at, limit) => store.read({ from: at, to: last, limit: Math.min(Math.max(limit, leastRead), pageItems) }),
       place: (fact) => fact.position,
       shown: query.all === true ? () => true : (fact) => !ownStream(fact.streamId)
     })

@@ -1,0 +1,92 @@
+// The built-in plugins on the real router, with store and activity journal in memory.
+import { Effect, Layer } from "effect"
+import { Activity } from "../../src/bus/Activity.ts"
+import { KsiService } from "../../src/bus/KsiService.ts"
+import { Router } from "../../src/bus/Router.ts"
+import { Subscriptions } from "../../src/bus/Subscription.ts"
+import * as KsiError from "../../src/event/KsiError.ts"
+import * as Limits from "../../src/event/Limits.ts"
+import * as Monitor from "../../src/plugins/Monitor.ts"
+import * as Store from "../../src/plugins/Store.ts"
+import * as System from "../../src/plugins/System.ts"
+import * as Time from "../../src/plugins/Time.ts"
+import * as ActivityTable from "../../src/store/ActivityTable.ts"
+import * as EventStore from "../../src/store/EventStore.ts"
+
+export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group]
+export const events = groups.flatMap((group) => Object.values(group.events))
+
+const bus = Router.layer.pipe(
+  Layer.provideMerge(Subscriptions.layer),
+  Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory, System.Shutdown.layer))
+)
+
+const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer)
+
+export type Runtime = Router | KsiService | Subscriptions | EventStore.EventStore | Activity | System.Shutdown
+
+/** A fresh runtime; `limits` replaces some of the defaults. */
+export const runtime = (limits: Partial<Limits.LimitsShape> = {}, more: Layer.Layer<never> = Layer.empty) =>
+  plugins.pipe(
+    Layer.provideMerge(bus),
+    Layer.provide(Layer.mergeAll(Layer.succeed(Limits.Limits, { ...Limits.defaults, ...limits }), more)),
+    Layer.fresh
+  )
+
+/** Runs a program against a fresh runtime. */
+export const withRuntime = <A, E>(
+  program: Effect.Effect<A, E, Runtime>,
+  limits: Partial<Limits.LimitsShape> = {}
+) => Effect.provide(program, runtime(limits))
+
+/** Asks by name, as the wire does. */
+export const ask = Effect.fnUntraced(function*(name: string, data: unknown = {}) {
+  const ksi = yield* KsiService
+  const answer = yield* ksi.dispatch(name, data)
+  if (answer.kind !== "value") throw new Error(`${name} is a fact`)
+  return answer.value as Record<string, unknown>
+})
+
+/** The reason that a program fails with. */
+export const reasonOf = <A, E, R>(program: Effect.Effect<A, E, R>) =>
+  Effect.map(Effect.flip(program), (error) => {
+    if (!KsiError.is(error)) throw new Error(`expected a KsiError, got ${String(error)}`)
+    return error.reason
+  })
+
+/** All items of a paged request, and how many pages there were; `between` runs before each page but the first. */
+export const pagesOf = Effect.fnUntraced(function*(
+  name: string,
+  payload: Record<string, unknown>,
+  between: Effect.Effect<unknown, unknown, Runtime> = Effect.void
+) {
+  const items: Array<Record<string, unknown>> = []
+  const sizes: Array<number> = []
+  let cursor: unknown
+  do {
+    if (cursor !== undefined) yield* between
+    const page = yield* ask(name, cursor === undefined ? payload : { ...payload, cursor })
+    items.push(...page["items"] as Array<Record<string, unknown>>)
+    sizes.push(Buffer.byteLength(JSON.stringify(page)))
+    cursor = page["cursor"]
+    if (sizes.length > 1000) throw new Error("the pages do not end")
+  } while (cursor !== undefined)
+  return { items, sizes, pages: sizes.length }
+})
+
+/** A CloudEvent. */
+export const cloudEvent = (id: string | number, more: Record<string, unknown> = {}) => ({
+  specversion: "1.0", id: String(id), source: "/test", type: "order:placed", subject: "order-1", ...more
+})
+
+/** What the original answered to an event, without what the wire adds. */
+export const recorded = (event: string): ReadonlyArray<string> => keys[event] ?? []
+
+// Keys of `data` in exchanges recorded from the original; `status` and `_ksi_context` are added by the wire.
+const keys: Record<string, ReadonlyArray<string>> = {
+  "system:discover": ["namespaces", "total_namespaces", "total_events", "_level", "_filters"],
+  "system:help": ["module", "handler", "async", "summary", "parameters", "triggers", "examples", "usage"],
+  "monitor:get_status": ["events", "event_count", "agents", "agent_count", "total_identities", "timestamp", "status"],
+  "monitor:get_events": ["events", "count", "total_events", "query"],
+  "event_log:query": ["events", "total", "has_more", "offset"]
+}

@@ -1,0 +1,225 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Fiber, Layer, Schema, Stream } from "effect"
+import { KsiService } from "../../src/bus/KsiService.ts"
+import { Router, serve } from "../../src/bus/Router.ts"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
+import * as Json from "../../src/event/Json.ts"
+import * as EventStore from "../../src/store/EventStore.ts"
+import { ask, cloudEvent, pagesOf, reasonOf, runtime, withRuntime } from "./Builtins.ts"
+
+const importAll = (events: ReadonlyArray<unknown>) => ask("store:import", { events })
+const cursorOf = (value: unknown) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url")
+const many = (count: number, streamOf: (n: number) => string, from = 1) =>
+  Array.from({ length: count }, (_, i) => cloudEvent(from + i, { subject: streamOf(from + i), data: { n: from + i } }))
+
+describe("store:import", () => {
+  it.effect("stores facts; the same again changes nothing; other content is told", () =>
+    withRuntime(Effect.gen(function*() {
+      const events = [cloudEvent(1, { data: { a: 1 } }), cloudEvent(2)]
+      expect(yield* importAll(events)).toEqual({ imported: 2, duplicates: 0, rejected: [], position: 2 })
+      expect(yield* importAll(events)).toEqual({ imported: 0, duplicates: 2, rejected: [], position: 2 })
+      const mixed = [cloudEvent(3), cloudEvent(1, { data: { a: 2 } }), cloudEvent(3), cloudEvent(2)]
+      const reply = yield* importAll(mixed)
+      expect(reply).toMatchObject({ imported: 1, duplicates: 2, position: 3, rejected: [{ index: 1, reason: "IdConflict" }] })
+      expect(JSON.stringify(reply["rejected"])).toContain("stored at position 1 with other content")
+    })))
+
+  it.effect("tells what is wrong with each event by its index, and stores the others", () =>
+    withRuntime(Effect.gen(function*() {
+      const reply = yield* importAll([
+        7, cloudEvent(1), { specversion: "0.3" }, cloudEvent(2, { subject: "ksi-saga" }), cloudEvent(3, { type: "system:health" }),
+        cloudEvent(4, { time: "yesterday" }), cloudEvent(5, { data: "x".repeat(2000) }), cloudEvent(6), cloudEvent("\ud800")
+      ])
+      expect(reply).toMatchObject({ imported: 2, duplicates: 0, position: 2 })
+      expect((reply["rejected"] as Array<{ index: number; reason: string }>).map(({ index, reason }) => [index, reason])).toEqual([
+        [0, "PayloadInvalid"], [2, "PayloadInvalid"], [3, "PayloadInvalid"], [4, "WrongShape"], [5, "PayloadInvalid"],
+        [6, "LimitExceeded"], [8, "PayloadInvalid"]
+      ])
+      const { items } = yield* pagesOf("store:export", {})
+      expect(items.map(({ id }) => id)).toEqual(["1", "6"])
+    }), { frameBytes: 1000 }))
+
+  it.effect("refuses more events than a call may have", () =>
+    withRuntime(Effect.gen(function*() {
+      expect(yield* reasonOf(importAll(many(1001, String)))).toMatchObject({ _tag: "LimitExceeded", limit: "appendEvents", actual: 1001 })
+      expect(yield* importAll(many(1000, String))).toMatchObject({ imported: 1000 })
+      expect(yield* importAll([])).toEqual({ imported: 0, duplicates: 0, rejected: [], position: 1000 })
+    })))
+
+  const Placed = Event.fact("order:placed", { payload: { total: Schema.Int }, streamId: () => "order-1" })
+  const Orders = EventGroup.make(Placed)
+  it.effect("holds known facts to their schema, runs no handler, and is heard by subscribers", () => {
+    let handled = 0
+    const handlers = Orders.toLayer({ "order:placed": () => Effect.sync(() => void handled++) })
+    const served = serve(Orders).pipe(Layer.provide(handlers), Layer.provideMerge(runtime()))
+    return Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const heard = yield* ksi.subscribe("order:*").pipe(Stream.take(1), Stream.runCollect, Effect.forkChild({ startImmediately: true }))
+      yield* Effect.yieldNow
+      const reply = yield* importAll([cloudEvent(1, { data: { total: "five" } }), cloudEvent(2, { data: { total: 5 } }), cloudEvent(3)])
+      expect(reply).toMatchObject({ imported: 1, rejected: [{ index: 0, reason: "PayloadInvalid" }, { index: 2, reason: "PayloadInvalid" }] })
+      expect(JSON.stringify(reply["rejected"])).toContain("total: expected")
+      expect((yield* Fiber.join(heard)).map(({ id }) => id)).toEqual(["2"])
+      yield* (yield* Router).settled
+      expect(handled).toBe(0)
+      yield* ksi.emit(Placed, { total: 6 })
+      yield* (yield* Router).settled
+      expect(handled).toBe(1)
+    }).pipe(Effect.provide(served))
+  })
+
+  it.effect("comes out as it went in, and goes in again", () => {
+    const texts = [
+      "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/a\",\"type\":\"x.y.z\",\"data\":{\"big\":12345678901234567890123,\"small\":1e-400}}",
+      "{\"specversion\":\"1.0\",\"id\":\"2\",\"source\":\"/a\",\"type\":\"a:b\",\"subject\":\"s\",\"data\":null}",
+      "{\"specversion\":\"1.0\",\"id\":\"3\",\"source\":\"/a\",\"type\":\"a:b\",\"subject\":\"s\",\"time\":\"2018-03-15T12:00:00.123456789+01:00\"}",
+      "{\"specversion\":\"1.0\",\"id\":\"4\",\"source\":\"/a\",\"type\":\"ä:😀\",\"subject\":\"ß\\u0000\",\"comexample\":\"ext\",\"seq\":9007199254740993,\"flag\":false}",
+      "{\"specversion\":\"1.0\",\"id\":\"5\",\"source\":\"/a\",\"type\":\"a:b\",\"datacontenttype\":\"image/png\",\"data_base64\":\"AAEC\"}",
+      "{\"specversion\":\"1.0\",\"id\":\"6\",\"source\":\"/a\",\"type\":\"a:b\",\"position\":\"north\",\"data\":[1,{\"__proto__\":\"x\"}]}"
+    ]
+    const events = texts.map(Json.parse)
+    const out = (more: (item: Record<string, unknown>, n: number) => unknown) =>
+      Effect.map(pagesOf("store:export", {}), ({ items }) => items.map((item, n) => JSON.stringify(more(item, n))))
+    const bare = ({ position, version, ...rest }: Record<string, unknown>) => position === "north" ? { ...rest, position } : rest
+    return Effect.gen(function*() {
+      const first = yield* withRuntime(Effect.gen(function*() {
+        expect(yield* importAll(events)).toMatchObject({ imported: 6, rejected: [] })
+        const kept = yield* out(bare)
+        for (const [n, text] of kept.entries()) expect(Json.equal(Json.parse(text), events[n]), text).toBe(true)
+        expect(kept.join()).toContain("12345678901234567890123")
+        expect(kept.join()).toContain("9007199254740993")
+        return yield* out((item) => item)
+      }))
+      // What was exported is a second import: of the same facts here, of all of them elsewhere.
+      yield* withRuntime(Effect.gen(function*() {
+        expect(yield* importAll(first.map((text) => Json.parse(text)))).toMatchObject({ imported: 6, rejected: [] })
+        expect(yield* importAll(events)).toMatchObject({ duplicates: 6, rejected: [] })
+        expect(yield* out((item) => item)).toEqual(first)
+      }))
+    })
+  })
+})
+
+describe("store:export", () => {
+  it.effect("walks all facts in pages of one moment while the store goes on", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* importAll(many(25, (n) => `s-${n % 3}`))
+      let extra = 100
+      const between = Effect.suspend(() => importAll(many(5, () => "s-1", extra += 5)))
+      const { items, pages } = yield* pagesOf("store:export", { limit: 7 }, between)
+      expect(items.map(({ position }) => position)).toEqual(Array.from({ length: 25 }, (_, i) => i + 1))
+      expect(items[24]).toEqual({ ...cloudEvent(25, { subject: "s-1", data: { n: 25 } }), position: 25, version: 9 })
+      expect(pages).toBe(4)
+      expect((yield* pagesOf("store:export", { limit: 7 })).items.length).toBe(40)
+    })))
+
+  it.effect("keeps to the bytes of a page, and still shows a fact that is bigger", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* importAll([...many(30, () => "s"), cloudEvent(99, { data: "x".repeat(4000) }), ...many(5, () => "s", 200)])
+      const { items, sizes } = yield* pagesOf("store:export", {})
+      expect(items.length).toBe(36)
+      expect(sizes.filter((size) => size > 2000).length).toBe(1)
+      expect(sizes.length).toBeGreaterThan(3)
+    }), { pageBytes: 2000 }))
+
+  it.effect("takes a range of positions, of all or of one stream", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* importAll(many(20, (n) => n % 2 === 0 ? "even" : "odd"))
+      const positions = (payload: Record<string, unknown>) =>
+        Effect.map(pagesOf("store:export", payload, importAll(many(1, () => "even", 500))), ({ items }) => items.map(({ position }) => position))
+      expect(yield* positions({ from: 5, to: 7 })).toEqual([5, 6, 7])
+      expect(yield* positions({ from: 19, to: 900 })).toEqual([19, 20])
+      expect(yield* positions({ from: 7, to: 5 })).toEqual([])
+      expect(yield* positions({ stream: "even", from: 5, to: 11, limit: 2 })).toEqual([6, 8, 10])
+      expect(yield* positions({ stream: "odd", limit: 3 })).toEqual([1, 3, 5, 7, 9, 11, 13, 15, 17, 19])
+      expect(yield* positions({ stream: "odd", to: 2 })).toEqual([1])
+    })))
+
+  it.effect("leaves KSI's own streams out, however many facts they have", () =>
+    withRuntime(Effect.gen(function*() {
+      const store = yield* EventStore.EventStore
+      const own = (n: number) => ({ id: `own-${n}`, source: "/ksi", name: "saga:step", streamId: "ksi-saga", data: {}, time: undefined, attributes: {} })
+      yield* importAll(many(2, () => "a"))
+      for (let at = 0; at < 60; at += 20) yield* store.append({ facts: Array.from({ length: 20 }, (_, n) => own(at + n)) })
+      yield* importAll(many(2, () => "z", 10))
+      expect((yield* pagesOf("store:export", { limit: 3 })).items.map(({ id }) => id)).toEqual(["1", "2", "10", "11"])
+      expect((yield* pagesOf("store:export", { all: true })).items.length).toBe(64)
+      expect((yield* pagesOf("store:streams", { limit: 1 })).items).toEqual([{ streamId: "a", version: 2 }, { streamId: "z", version: 2 }])
+      expect((yield* pagesOf("store:streams", { all: true })).items.map(({ streamId }) => streamId)).toEqual(["a", "ksi-saga", "z"])
+      // More than one page of reads finds nothing to show.
+    }), { pageItems: 2 }))
+
+  it.effect("of a stream that does not exist names the nearest", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* importAll(many(2, () => "order-1"))
+      for (const name of ["store:export", "store:read"]) {
+        expect(yield* reasonOf(ask(name, { stream: "ordr-1" }))).toMatchObject({ _tag: "NotFound", what: "stream", similar: ["order-1"] })
+      }
+    })))
+})
+
+describe("store:read", () => {
+  it.effect("reads a stream both ways, in pages of one moment", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* importAll(many(20, (n) => n % 2 === 0 ? "even" : "odd"))
+      let extra = 100
+      const between = Effect.suspend(() => importAll(many(1, () => "even", ++extra)))
+      const versions = (payload: Record<string, unknown>) =>
+        Effect.map(pagesOf("store:read", { stream: "even", ...payload }, between), ({ items }) => items.map(({ version }) => version))
+      const ten = Array.from({ length: 10 }, (_, i) => i + 1)
+      expect(yield* versions({ limit: 3 })).toEqual(ten)
+      const now = 10 + extra - 100
+      expect(yield* versions({ limit: 3, backward: true })).toEqual(Array.from({ length: now }, (_, i) => now - i))
+      expect(yield* versions({ limit: 1, from: 4, to: 6 })).toEqual([4, 5, 6])
+      expect(yield* versions({ limit: 1, from: 4, to: 6, backward: true })).toEqual([6, 5, 4])
+      expect(yield* versions({ from: 400 })).toEqual([])
+      const { items: [first] } = yield* pagesOf("store:read", { stream: "even" })
+      expect(first).toEqual({ ...cloudEvent(2, { subject: "even", data: { n: 2 } }), position: 2, version: 1 })
+    })))
+})
+
+describe("store:streams", () => {
+  it.effect("lists streams as of the first page, whatever happens since", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* importAll(many(12, (n) => `s-${n % 4}`))
+      let extra = 100
+      // Known streams grow, and new ones appear before and behind.
+      const between = Effect.suspend(() => importAll(["s-0", "s-3", "s-00", "s-35", "t"].map((subject) => cloudEvent(++extra, { subject }))))
+      const { items, pages } = yield* pagesOf("store:streams", { limit: 1 }, between)
+      expect(items).toEqual([0, 1, 2, 3].map((n) => ({ streamId: `s-${n}`, version: 3 })))
+      expect(pages).toBeGreaterThanOrEqual(4)
+      expect((yield* pagesOf("store:streams", { prefix: "s-0" })).items).toEqual([
+        { streamId: "s-0", version: 3 + (extra - 100) / 5 }, { streamId: "s-00", version: (extra - 100) / 5 }
+      ])
+    })))
+
+  it.effect("of an empty store is an empty page", () =>
+    withRuntime(Effect.gen(function*() {
+      for (const name of ["store:streams", "store:export"]) expect(yield* ask(name)).toEqual({ items: [] })
+    })))
+})
+
+describe("cursors", () => {
+  it.effect("work without the query they belong to, and refuse another", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* importAll(many(10, () => "order-1"))
+      const { cursor } = yield* ask("store:export", { stream: "order-1", from: 2, limit: 4 })
+      expect((yield* ask("store:export", { cursor }))["items"]).toHaveLength(5)
+      for (const [name, payload, problem] of [
+        ["store:export", { cursor, stream: "order-2" }, "another \"stream\""],
+        ["store:export", { cursor, all: true }, "another \"all\""],
+        ["store:streams", { cursor }, "belongs to store:export"],
+        ["store:export", { cursor: "!" }, "is not a cursor"],
+        ["store:export", { cursor: "" }, "is not a cursor"],
+        ["store:export", { cursor: cursorOf({ event: "store:export", position: -1, next: 1, query: {} }) }, "is not a cursor"],
+        ["store:export", { cursor: cursorOf({ event: "store:export", position: 1, next: 0, query: {} }) }, "is not a cursor"],
+        ["store:export", { cursor: cursorOf({ event: "store:export", position: 1, next: 1, query: { from: "x" } }) }, "is not a cursor"],
+        ["store:export", { cursor: cursorOf({ event: "store:export", position: 11, next: 1, query: {} }) }, "this one ends at position 10"]
+      ] as const) {
+        const reason = yield* reasonOf(ask(name, payload))
+        expect(reason).toMatchObject({ _tag: "PayloadInvalid", event: name, problems: [{ path: "cursor" }] })
+        expect(reason.message).toContain(problem)
+      }
+    })))
+})
