@@ -144,6 +144,8 @@ const makeRouting = Effect.gen(function*() {
 
 type Routing = Effect.Success<typeof makeRouting>
 
+const leaveOut = () => null
+
 /** Runs requests: depth, deadline, handler, check of the reply, activity. */
 const makeRequests = Effect.fnUntraced(function*({ clock, noHandler, tooDeep }: Routing) {
   const activity = yield* Activity
@@ -157,7 +159,8 @@ const makeRequests = Effect.fnUntraced(function*({ clock, noHandler, tooDeep }: 
 
   const record = (entry: TableEntry, envelope: Causation.LiveEnvelope, exit: AnyExit, startedAt: bigint): Run => {
     const duration = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e6
-    const wait = activity.record({ envelope, encode: entry.codec.encodePayload, exit, duration })
+    const encode = entry.event.annotations.audit === "outline" ? leaveOut : entry.codec.encodePayload
+    const wait = activity.record({ envelope, encode, exit, duration })
     return wait === undefined ? exit : Effect.flatMap(wait, () => exit)
   }
 

@@ -38,6 +38,8 @@ export interface Annotations {
   readonly description?: string
   /** Payloads that are valid, for documents. */
   readonly examples?: ReadonlyArray<unknown>
+  /** `outline`: the activity journal leaves the payload out, because it is large and kept elsewhere. Default: `all`. */
+  readonly audit?: "all" | "outline"
 }
 
 interface Common {

@@ -56,6 +56,8 @@ export const Import = Event.make("store:import", {
   }),
   idempotent: true,
   annotations: {
+    // The events are in the store, word for word; the activity journal need not hold them again.
+    audit: "outline",
     description: "Stores CloudEvents as facts. No handler runs; subscribers hear them. Whatever is wrong with one event " +
       "is told in `rejected`, and the others are stored.",
     examples: [{ events: [{ specversion: "1.0", id: "1", source: "/shop", type: "order:placed", subject: "order-1", data: { total: 5 } }] }]
