@@ -408,7 +408,6 @@ class Memory {
       const last = this.facts.pop()
       this.bytes.pop()
       if (last === undefined) return
-      if (last.version === 1) this.sorted = undefined
       this.drop(this.byStream, last.streamId)
       this.drop(this.byId, last.id)
     }

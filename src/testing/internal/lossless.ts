@@ -101,12 +101,15 @@ export const cases: ReadonlyArray<Case> = [
       const [read] = yield* everything(store)
       assert.deepEqual(read?.data, { at: "1970-01-01T00:00:00.000Z", list: [null], nan: null })
       assert.deepEqual(kinds(yield* store.append({ facts: loose })), ["duplicate"])
+      const absent = [fact("0", { data: { kept: 1, gone: undefined } })]
+      yield* store.append({ facts: absent })
+      assert.deepEqual(kinds(yield* store.append({ facts: absent })), ["duplicate"])
       const cycle: { self?: unknown } = {}
       cycle.self = cycle
       for (const data of [{ n: 1n }, cycle, () => 1, Symbol("s")]) {
         yield* invalidAt("data", store.append({ facts: [fact("2"), fact("3", { data })] }))
       }
-      assert.equal(store.head(), 1)
+      assert.equal(store.head(), 2)
     })),
   promise("commit time never decreases with position, even when the clock goes back", (store) =>
     Effect.gen(function*() {
