@@ -59,27 +59,21 @@ const own = new Set(["specversion", "id", "source", "type", "subject", "time", "
 // The attributes that CloudEvents or its JSON format name with other than lower-case letters and digits.
 const attributeName = /^([a-z0-9]+|data_base64)$/
 // RFC 3339: date, time, optional fraction, mandatory offset.
-const rfc3339 = /^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/
+const rfc3339 =
+  /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])[Tt](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/
 
 const daysIn = (year: number, month: number): number =>
   month === 2 ? (year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0) ? 29 : 28) : month < 8 === (month % 2 === 1) ? 31 : 30
 
 /** Milliseconds since 1970 of an RFC 3339 text; `undefined` if it is none. A leap second counts as the next second. */
 export const parseTime = (text: string): number | undefined => {
-  const match = rfc3339.exec(text)
-  if (match === null) return undefined
-  const [year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0] = match.slice(1, 7).map(Number)
-  if (month < 1 || month > 12 || day < 1 || day > daysIn(year, month)) return undefined
-  if (hour > 23 || minute > 59 || second > 60) return undefined
-  const offset = match[8] ?? "Z"
-  const [hours, minutes] = offset.length === 1 ? [0, 0] : [Number(offset.slice(1, 3)), Number(offset.slice(4))]
-  if (hours > 23 || minutes > 59) return undefined
-  const east = (hours * 60 + minutes) * (offset.startsWith("-") ? -60_000 : 60_000)
-  const fraction = match[7] === undefined ? 0 : Math.trunc(Number(match[7]) * 1000)
-  const date = new Date(0)
-  // Date.UTC would take the years 0 to 99 for 1900 to 1999.
-  date.setUTCFullYear(year, month - 1, day)
-  return date.getTime() + ((hour * 60 + minute) * 60 + second) * 1000 + fraction - east
+  if (!rfc3339.test(text)) return undefined
+  // Date.parse rolls the 31st of February over.
+  const day = Number(text.slice(8, 10))
+  if (day > 28 && day > daysIn(Number(text.slice(0, 4)), Number(text.slice(5, 7)))) return undefined
+  const leap = text.startsWith("60", 17)
+  const millis = Date.parse(leap ? `${text.slice(0, 17)}59${text.slice(19)}` : text)
+  return Number.isNaN(millis) ? undefined : leap ? millis + 1000 : millis
 }
 
 const isPositiveInteger = (u: unknown): boolean => Number.isSafeInteger(u) && Number(u) > 0
