@@ -180,6 +180,46 @@ describe("replies and errors", () => {
 
 // ---------------------------------------------------------------- compiled and interpreted agree
 
+/** Runs with another `Function`, the constructor that compiling needs. */
+const withFunction = <A>(replacement: (...args: ReadonlyArray<string>) => unknown, body: () => A): A => {
+  const original = globalThis.Function
+  // Only called, never constructed or subclassed, while the body runs.
+  globalThis.Function = replacement as unknown as FunctionConstructor
+  try {
+    return body()
+  } finally {
+    globalThis.Function = original
+  }
+}
+
+describe("compilation", () => {
+  const original = globalThis.Function
+  const answers = () => {
+    const codec = codecOf({ n: Schema.Int, at: Schema.Date })
+    return [codec.decodePayload({ n: 1, at: "1970-01-01T00:00:00.000Z" }), problems(codec.decodePayload({ n: "1" }))]
+  }
+
+  it("happens, for these schemas only", () => {
+    let compiled = 0
+    const counting = (...args: ReadonlyArray<string>) => {
+      compiled++
+      return original(...args)
+    }
+    withFunction(counting, () => Schema.decodeUnknownExit(Schema.Struct({ n: Schema.Int }))({ n: 1 }))
+    expect(compiled).toBe(0)
+    withFunction(counting, answers)
+    expect(compiled).toBeGreaterThan(0)
+  })
+
+  it("is done without where Function is refused", () => {
+    const refused = withFunction(() => {
+      throw new EvalError("Code generation from strings disallowed")
+    }, answers)
+    expect(refused).toEqual(answers())
+    expect(refused[1]).toEqual(["n: expected number, got \"1\"", "at: is missing"])
+  })
+})
+
 /** Random numbers of a seed (mulberry32), so that one seed builds the same schema twice. */
 const random = (seed: number) => {
   let state = seed >>> 0
