@@ -56,15 +56,20 @@ export interface Committed {
 const isCareful = (text: string): boolean =>
   Json.isSuspicious(text) && JSON.stringify(JSON.parse(text)) !== text
 
+const isEmpty = (attributes: JsonObject): boolean => {
+  for (const _ in attributes) return false
+  return true
+}
+
 const encodeFact = (fact: NewFact): Row => {
   // A function or a symbol has no JSON and counts as no data; the event store lets neither through.
   const data: string | undefined = JSON.stringify(fact.data)
-  const attributes = JSON.stringify(fact.attributes)
+  const attributes = isEmpty(fact.attributes) ? null : JSON.stringify(fact.attributes)
   return {
     fact,
     data: data ?? null,
-    attributes: attributes === "{}" ? null : attributes,
-    careful: (data !== undefined && isCareful(data)) || isCareful(attributes)
+    attributes,
+    careful: (data !== undefined && isCareful(data)) || (attributes !== null && isCareful(attributes))
   }
 }
 

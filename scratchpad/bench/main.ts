@@ -1,0 +1,29 @@
+/**
+ * `npm run -s bench -- <name> [--quick] [--json]`: runs scratchpad/bench/<name>.ts, which exports `run(bench)`.
+ */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { Bench } from "./Bench.ts"
+
+const own = new Set(["main.ts", "Bench.ts"])
+const names = Fs.readdirSync(import.meta.dirname)
+  .filter((file) => file.endsWith(".ts") && !own.has(file))
+  .map((file) => Path.basename(file, ".ts"))
+
+const args = process.argv.slice(2)
+const flags = args.filter((arg) => arg.startsWith("--"))
+const [name, ...rest] = args.filter((arg) => !arg.startsWith("--"))
+const unknown = flags.find((flag) => flag !== "--quick" && flag !== "--json")
+if (name === undefined || rest.length > 0 || unknown !== undefined || !names.includes(name)) {
+  process.stderr.write(`usage: bench <name> [--quick] [--json]\nnames: ${names.join(", ")}\n`)
+  process.exit(2)
+}
+
+const bench = new Bench(name, flags.includes("--quick"), flags.includes("--json"))
+try {
+  const module: { readonly run: (bench: Bench) => Promise<void> } = await import(`./${name}.ts`)
+  bench.calibrate()
+  await module.run(bench)
+} finally {
+  bench.close()
+}
