@@ -21,7 +21,8 @@
  * ```
  *
  * **Gotchas** `(payload) => Effect.gen(function*() { … })` works but makes a new generator function for every call;
- * the generator method does not.
+ * the generator method does not. A handler of an event that the group does not have does not compile, and where types
+ * were not checked the layer dies with a `TypeError` that names the nearest event.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -30,6 +31,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Envelope } from "./Envelope.ts"
 import type * as Event from "./Event.ts"
+import * as EventName from "./EventName.ts"
 import type { KsiError } from "./KsiError.ts"
 
 // `any` is written nowhere; where TypeScript needs "whatever this function is", `unknown` and `never` say it.
@@ -106,11 +108,21 @@ export interface AnyGroup {
   readonly events: { readonly [name: string]: Event.Any }
 }
 
+// What `NoStrangers` refuses, once more at run time: `ksi start app.ts` runs modules whose types nobody checked.
+const refuseStrangers = (names: ReadonlyArray<string>, handlers: object): void => {
+  for (const key of Object.keys(handlers)) {
+    if (!key.includes(":") || names.includes(key)) continue
+    const [nearest] = EventName.nearest(key, names, 1)
+    throw new TypeError(`"${key}" is no event of this group${nearest === undefined ? "" : `; nearest: "${nearest}"`}`)
+  }
+}
+
 const contextOf = (
   events: ReadonlyArray<Event.Any>,
   handlers: object,
   context: Context.Context<never>
 ): Context.Context<never> => {
+  refuseStrangers(events.map(({ name }) => name), handlers)
   let result = Context.empty()
   for (const { name } of events) {
     const run: unknown = Object.hasOwn(handlers, name) ? Reflect.get(handlers, name) : undefined

@@ -2,6 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Schema, Stream } from "effect"
 import type { Envelope } from "../../src/event/Envelope.ts"
 import * as Event from "../../src/event/Event.ts"
+import * as KsiError from "../../src/event/KsiError.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 
 const Reserve = Event.make("stock:reserve", { payload: { sku: Schema.String }, success: Schema.String })
@@ -74,6 +75,18 @@ describe("toLayer", () => {
       expect(seen).toEqual([])
       const result = yield* Effect.gen(() => steps as Generator<Effect.Effect<void>, string, never>)
       expect(result).toBe("hello tea")
+    }))
+
+  it.effect("a handler of a stranger is refused at run time too", () =>
+    Effect.gen(function*() {
+      const handlers = { "stock:reserve": () => Effect.succeed(""), "stock:watch": () => Stream.empty }
+      // The wider object has the narrower type: as good as a module whose types nobody checked.
+      const misspelt: typeof handlers = Object.assign({ "stock:resrved": () => Effect.void }, handlers)
+      const layer = Stock.toLayer(misspelt)
+      const exit = yield* Effect.exit(Layer.build(layer))
+      const defect = Exit.isFailure(exit) ? KsiError.defectOf(exit.cause) : undefined
+      expect(defect).toBeInstanceOf(TypeError)
+      expect(String(defect)).toContain("\"stock:resrved\" is no event of this group; nearest: \"stock:reserved\"")
     }))
 
   it.effect("what building acquires is released with the layer; a failure to build is the layer's", () =>
