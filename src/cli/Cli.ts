@@ -7,8 +7,10 @@
  * **Example**
  *
  * ```ts
- * const code = yield* Cli.run(["status", "--json"], { version: "0.1.0", start })
- * code                                        // 0, or 5 when no daemon runs
+ * // NodeRuntime.runMain(Cli.run(argv, { version, start }).pipe(Effect.provide(world)), { teardown: Cli.teardown })
+ * let code = -1
+ * Cli.teardown(Exit.succeed(3), (given) => { code = given })
+ * code                                        // 3
  * ```
  *
  * **Gotchas** Interrupting `run` interrupts it: whoever runs the process turns that into exit code 130 with `teardown`.

@@ -8,11 +8,11 @@
  * **Example**
  *
  * ```ts
- * const io = Io.layer({ env: process.env, stdin: process.stdin, stdout: process.stdout, stderr: process.stderr })
- * Effect.gen(function*() {
- *   const { write } = yield* Io
- *   yield* write("{\"position\":1}\n")
- * })
+ * const { PassThrough } = yield* Effect.promise(() => import("node:stream"))
+ * const stdout = new PassThrough()
+ * const world = Io.Io.layer({ env: {}, stdin: new PassThrough(), stdout, stderr: new PassThrough() })
+ * yield* Effect.flatMap(Io.Io, (io) => io.write("text")).pipe(Effect.provide(world))
+ * String(stdout.read())                       // "text"
  * ```
  */
 import * as NodeStream from "@effect/platform-node/NodeStream"
@@ -64,7 +64,7 @@ export class Io extends Context.Service<Io, {
   readonly runs: ((pid: number) => boolean) | undefined
 }>()("ksi/cli/Io") {
   /** Over the streams of the process. */
-  static readonly layer = (streams: Streams): Layer.Layer<Io> => Layer.effect(Io, make(streams))
+  static readonly layer = (streams: Streams): Layer.Layer<Io> => Layer.sync(Io, () => make(streams))
 }
 
 /** What an exception says. */
@@ -75,16 +75,11 @@ const codeOf = (cause: unknown): unknown =>
 
 const goneCodes: ReadonlySet<unknown> = new Set(["EPIPE", "ECONNRESET", "ERR_STREAM_DESTROYED", "ERR_STREAM_WRITE_AFTER_END"])
 
-/** A stream reports a failed write to the callback and as an event; the event alone would end the process. */
-const muted = (stream: Writable) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const ignore = () => {}
-      stream.on("error", ignore)
-      return ignore
-    }),
-    (ignore) => Effect.sync(() => stream.off("error", ignore))
-  )
+/**
+ * A stream reports a failed write to the callback and as an event; the event alone would end the process. It may come
+ * after the command has ended, so nothing takes the listener off again.
+ */
+const mute = (stream: Writable): Writable => stream.on("error", () => {})
 
 const write = (stream: Writable) => (text: string): Effect.Effect<void, Closed | IoFailed> =>
   text === "" ? Effect.void : Effect.callback<void, Closed | IoFailed>((resume) => {
@@ -96,13 +91,10 @@ const write = (stream: Writable) => (text: string): Effect.Effect<void, Closed |
     })
   })
 
-const make = Effect.fnUntraced(function*({ env, runs, stderr, stdin, stdout }: Streams) {
+const make = ({ env, runs, stderr, stdin, stdout }: Streams): Io["Service"] => {
   const variable = (name: string) => env[name] === "" ? undefined : env[name]
-  // These streams live as long as the process: no scope ends before the last write.
-  yield* muted(stdout)
-  yield* muted(stderr)
   const dumb = variable("TERM") === "dumb"
-  const toError = write(stderr)
+  const toError = write(mute(stderr))
   return Io.of({
     variable,
     stdin: NodeStream.fromReadable({
@@ -110,7 +102,7 @@ const make = Effect.fnUntraced(function*({ env, runs, stderr, stdin, stdout }: S
       onError: (cause) => new IoFailed({ stream: "stdin", problem: sentenceOf(cause) }),
       closeOnDone: false
     }),
-    write: write(stdout),
+    write: write(mute(stdout)),
     writeError: (text) => Effect.ignore(toError(text)),
     interactive: stdout.isTTY === true,
     animated: stderr.isTTY === true && !dumb,
@@ -118,4 +110,4 @@ const make = Effect.fnUntraced(function*({ env, runs, stderr, stdin, stdout }: S
     columns: stderr.columns ?? 80,
     runs
   })
-})
+}

@@ -8,8 +8,9 @@
  *
  * ```ts
  * const reader = new Lines.Reader()
- * reader.push(new TextEncoder().encode("{\"id\":\"1\"}\n{\"id\":"))     // [{ number: 1, text: "{\"id\":\"1\"}" }]
- * reader.end()                              // [{ number: 2, problem: "…" }]
+ * reader.push(new TextEncoder().encode("{\"id\":\"1\"}\n[1"))     // [{ number: 1, text: "{\"id\":\"1\"}" }]
+ * reader.push(new TextEncoder().encode("]"))  // []
+ * reader.end()                                // [{ number: 2, problem: "an event must be a JSON object" }]
  * ```
  *
  * **Gotchas** A byte order mark, CRLF, blank lines and a missing last line feed are no errors. Blank lines count.

@@ -7,7 +7,8 @@
  * **Example**
  *
  * ```ts
- * const failure = Output.failureOf(new KsiError.NoHandler({ event: "stock:reserve", passed: 0, similar: [] }))
+ * const failure = Output.failureOf(
+ *   KsiError.make(new KsiError.NoHandler({ event: "stock:reserve", passed: 0, similar: [] })))
  * failure.code                                // 3
  * Output.render(failure, false)
  * // ✗ NoHandler  nobody handles "stock:reserve"

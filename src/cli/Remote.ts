@@ -6,8 +6,7 @@
  * **Example**
  *
  * ```ts
- * const remote = yield* Remote.connect
- * const { position } = yield* remote.call("system:health", {})
+ * Remote.given({ stream: undefined, from: 1 })          // { from: 1 }
  * ```
  */
 import * as Flag from "effect/cli/Flag"

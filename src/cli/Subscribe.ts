@@ -8,7 +8,7 @@
  *
  * ```ts
  * Subscribe.fromOf("41")                      // Result.succeed(41)
- * Subscribe.fromOf("yesterday")               // Result.fail("expected start, now or a position, found \"yesterday\"")
+ * Subscribe.fromOf("yesterday")               // Result.fail("expected start, now or a position from 1, found \"yesterday\"")
  * ```
  *
  * **Gotchas** Requests (`--requests`) come live only: those of the time without a connection are not told later.
