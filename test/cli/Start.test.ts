@@ -1,0 +1,80 @@
+import { NodeServices } from "@effect/platform-node"
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Layer, Schema } from "effect"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { connect } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Start from "../../src/cli/Start.ts"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
+import { Ksi } from "../../src/Ksi.ts"
+import { ksi } from "./commandLine.ts"
+
+const Ping = Event.make("net:ping", { success: Schema.String })
+const Net = EventGroup.make(Ping)
+const net = Ksi.serve(Net).pipe(Layer.provide(Net.toLayer({ "net:ping": () => Effect.succeed("pong") })))
+
+const world = (modules: Readonly<Record<string, unknown>>) =>
+  Layer.merge(
+    NodeServices.layer,
+    Layer.succeed(Start.Host, {
+      load: async (path) => modules[path],
+      command: "ksi",
+      info: { version: "1.2.3" }
+    })
+  )
+
+const home = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "ksi-start-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+)
+
+const ask = (socket: string, frame: object): Effect.Effect<unknown> =>
+  Effect.callback((resume) => {
+    const client = connect(socket, () => client.write(`${JSON.stringify(frame)}\n`))
+    client.once("data", (bytes) => {
+      client.destroy()
+      resume(Effect.succeed(JSON.parse(String(bytes))))
+    })
+  })
+
+describe("daemon", () => {
+  it.live("is reachable when it has started, knows its modules, and is gone with its scope", () =>
+    Effect.gen(function*() {
+      const path = yield* home
+      const socket = yield* Effect.scoped(Effect.gen(function*() {
+        const daemon = yield* Start.daemon({ ...Start.defaults, home: path, modules: ["net.ts"] })
+        expect(daemon.socket).toBe(join(path, "run", "daemon.sock"))
+        expect(yield* ask(daemon.socket, { event: "net:ping" })).toMatchObject({ ok: true, data: { result: "pong" } })
+        expect(yield* ask(daemon.socket, { event: "system:health" })).toMatchObject({
+          data: { version: "1.2.3", connections: 1, home: path }
+        })
+        expect(yield* ask(daemon.socket, { event: "system:shutdown" })).toMatchObject({ ok: true })
+        yield* daemon.stopped
+        return daemon.socket
+      }))
+      expect(existsSync(socket)).toBe(false)
+      expect(existsSync(join(path, "ksi.db"))).toBe(true)
+    }).pipe(Effect.provide(world({ "net.ts": { default: net } }))))
+
+  it.live("a module that collides is named", () =>
+    Effect.gen(function*() {
+      const path = yield* home
+      const error = yield* Effect.flip(
+        Effect.scoped(Start.daemon({ ...Start.defaults, home: path, modules: ["net.ts", "again.ts"] }))
+      )
+      expect(error.reason).toMatchObject({ _tag: "PluginInvalid", plugin: "again.ts" })
+      expect(error.message).toContain("net:ping")
+      expect(existsSync(join(path, "run", "daemon.sock"))).toBe(false)
+    }).pipe(Effect.provide(world({ "net.ts": { default: net }, "again.ts": { default: Layer.fresh(net) } }))))
+})
+
+describe("the command", () => {
+  it.live("is listed in the help", () =>
+    Effect.gen(function*() {
+      const { code, stdout } = yield* ksi(["--help"])
+      expect(code).toBe(0)
+      expect(stdout).toContain("start")
+    }))
+})

@@ -1,0 +1,100 @@
+// `ksi start`, as a process: modules in order, what cannot start is named, one daemon a home, signals, kill -9.
+import { describe, expect, it } from "vitest"
+import { statSync } from "node:fs"
+import { Home } from "./Daemon.ts"
+
+const fixture = (name: string) => `test/scenarios/fixtures/${name}.ts`
+const shop = "scratchpad/examples/05_service.ts"
+
+describe("ksi start", () => {
+  it("says where it listens and what to try, serves its modules, and stops when asked", async () => {
+    await using home = new Home()
+    const daemon = await home.start(shop)
+    expect(daemon.stdout).toContain(home.socket)
+    expect(daemon.stdout.match(/ksi (health|discover|subscribe)/g)).toHaveLength(3)
+    expect(statSync(home.socket).mode & 0o777).toBe(0o600)
+
+    const ordered = await home.ksi("call", "shop:order", "sku=tea", "quantity=2", "--json")
+    expect(ordered).toEqual({ code: 0, stdout: "{\"order\":\"tea-1\"}\n", stderr: "" })
+    const [sold, unknown] = await home.frames(
+      { event: "shop:order", data: { sku: "gold", quantity: 1 }, correlation_id: 7 },
+      { event: "shop:ordr" }
+    )
+    expect(sold).toMatchObject({
+      ok: false, correlation_id: 7,
+      data: { status: "failed", cause: "domain", reason: "SoldOut", error: "gold is sold out", error_data: { sku: "gold" } }
+    })
+    expect(unknown).toMatchObject({ ok: false, data: { status: "error", details: { similar: ["shop:order", "shop:ordered"] } } })
+
+    expect((await home.ksi("stop")).code).toBe(0)
+    const ended = await daemon.ended()
+    expect(ended.code).toBe(0)
+    expect(ended.stderr).toContain("2 tea ordered")
+  })
+
+  it("starts modules in order and stops them in reverse", async () => {
+    await using home = new Home()
+    const daemon = await home.start(fixture("first"), shop)
+    const ended = await daemon.kill("SIGTERM")
+    expect(ended.code).toBe(0)
+    expect(ended.stderr.indexOf("first started")).toBeGreaterThanOrEqual(0)
+    expect(ended.stderr.indexOf("first stopped")).toBeGreaterThan(ended.stderr.indexOf("first started"))
+  })
+
+  it.for([
+    ["broken", "the warehouse does not answer"],
+    ["needy", "fixtures/Missing"],
+    ["nothing", "default export must be a Layer"],
+    ["absent", "absent.ts"]
+  ] as const)("names a module that cannot start (%s), closes what was started, exit 5", async ([name, why]) => {
+    await using home = new Home()
+    const ended = await home.ksi("start", fixture("first"), fixture(name))
+    expect(ended.code).toBe(5)
+    expect(ended.stdout).toBe("")
+    expect(ended.stderr).toContain(`✗ PluginInvalid  ${fixture(name)}`)
+    expect(ended.stderr).toContain(why)
+    expect(ended.stderr).toContain("first stopped")
+    // The home is free again.
+    const daemon = await home.start()
+    expect((await daemon.kill("SIGINT")).code).toBe(0)
+  })
+
+  it("one daemon a home: the second one is refused with exit 5, the first one is not disturbed", async () => {
+    await using home = new Home()
+    await home.start()
+    const second = await home.ksi("start", "--json")
+    expect(second.code).toBe(5)
+    expect(JSON.parse(second.stderr)).toMatchObject({ error: { reason: "StoreLocked", retryable: true } })
+    expect((await home.ksi("health")).code).toBe(0)
+  })
+
+  it("kill -9 leaves a home that starts again, with every acknowledged fact", async () => {
+    await using home = new Home()
+    const first = await home.start(shop)
+    for (let n = 1; n <= 3; n++) {
+      expect((await home.frames({ event: "shop:order", data: { sku: "tea", quantity: n } }))[0]).toMatchObject({ ok: true })
+    }
+    await first.kill("SIGKILL")
+    await home.start(shop)
+    const log = await home.ksi("stream-log", "shop-tea", "--json")
+    const facts = log.stdout.trimEnd().split("\n").map((line) => JSON.parse(line) as { position: number; data: { quantity: number } })
+    expect(facts.map(({ data, position }) => [position, data.quantity])).toEqual([[1, 1], [2, 2], [3, 3]])
+  })
+
+  it("in memory nothing is left behind", async () => {
+    await using home = new Home()
+    const first = await home.start("--store", "memory", shop)
+    await home.frames({ event: "shop:order", data: { sku: "tea", quantity: 1 } })
+    await first.kill("SIGTERM")
+    await home.start("--store", "memory", shop)
+    const streams = await home.ksi("streams", "--json")
+    expect(streams).toEqual({ code: 0, stdout: "", stderr: "" })
+  })
+
+  it("a wrong setting is a usage error that names the choices", async () => {
+    await using home = new Home()
+    const flag = await home.ksi("start", "--sync", "maybe")
+    expect(flag.code).toBe(2)
+    expect(flag.stderr).toContain("full")
+  })
+})
