@@ -5,9 +5,9 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Bench } from "./Bench.ts"
 
-const own = new Set(["main.ts", "Bench.ts"])
+// Benchmarks are written small, what they share has a capital.
 const names = Fs.readdirSync(import.meta.dirname)
-  .filter((file) => file.endsWith(".ts") && !own.has(file))
+  .filter((file) => /^[a-z][a-z-]*\.ts$/.test(file) && file !== "main.ts")
   .map((file) => Path.basename(file, ".ts"))
 
 const args = process.argv.slice(2)
