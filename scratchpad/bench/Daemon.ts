@@ -3,6 +3,8 @@ import { type ChildProcess, spawn } from "node:child_process"
 import * as Path from "node:path"
 
 const root = Path.join(import.meta.dirname, "..", "..")
+// As in the npm scripts.
+const env = { ...process.env, NODE_COMPILE_CACHE: Path.join(root, "node_modules", ".cache", "ksi") }
 const flags = ["--disable-warning=ExperimentalWarning", "--conditions=ksi-source", Path.join(root, "src", "main.ts")]
 
 /** A daemon that is ready. */
@@ -25,6 +27,7 @@ export const start = async (home: string, ...args: ReadonlyArray<string>): Promi
   const began = performance.now()
   const child = spawn(process.execPath, [...flags, "start", "--json", "--home", home, ...args], {
     cwd: root,
+    env,
     stdio: ["ignore", "pipe", "inherit"]
   })
   const line = await new Promise<string>((resolve, reject) => {
@@ -48,6 +51,7 @@ export const start = async (home: string, ...args: ReadonlyArray<string>): Promi
 export const ksi = async (home: string, ...args: ReadonlyArray<string>): Promise<string> => {
   const child = spawn(process.execPath, [...flags, ...args, "--home", home], {
     cwd: root,
+    env,
     stdio: ["ignore", "pipe", "inherit"]
   })
   let out = ""
