@@ -1,0 +1,71 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Registry from "../../src/cli/Registry.ts"
+
+describe("listing", () => {
+  it("is grouped by namespace, with aligned columns", () => {
+    const text = Registry.listing({
+      stock: {
+        description: "Goods",
+        events: [
+          { name: "stock:reserve", kind: "request", mode: "call", handlers: 1, description: "Holds goods" },
+          { name: "stock:watch", kind: "request", mode: "stream", handlers: 0 },
+          { name: "stock:reserved", kind: "fact", handlers: 0, description: "Goods were held" }
+        ]
+      },
+      a: { events: [{ name: "a:b", kind: "fact", handlers: 2 }] }
+    })
+    expect(text).toBe([
+      "stock  3 events  Goods",
+      "  stock:reserve   request  Holds goods",
+      "  stock:watch     stream   (nobody answers)",
+      "  stock:reserved  fact     Goods were held",
+      "",
+      "a  1 event",
+      "  a:b             fact",
+      ""
+    ].join("\n"))
+  })
+  it("of nothing is nothing", () => {
+    expect(Registry.listing({})).toBe("")
+  })
+})
+
+describe("description", () => {
+  it("shows kind, handlers, parameters, examples and schemas", () => {
+    const text = Registry.description({
+      event: "stock:reserve",
+      kind: "request",
+      mode: "call",
+      handlers: 0,
+      summary: "Holds goods",
+      parameters: { sku: { type: "string", required: true, description: "what" }, n: { type: "integer", required: false, description: "" } },
+      examples: [{ command: "ksi call stock:reserve sku=tea" }],
+      schemas: { payload: { type: "object" }, success: { type: "string" }, error: null }
+    })
+    expect(text).toBe([
+      "stock:reserve  request, no handler",
+      "  Holds goods",
+      "",
+      "payload",
+      "  sku  string   required  what",
+      "  n    integer  optional",
+      "",
+      "examples",
+      "  ksi call stock:reserve sku=tea",
+      "",
+      "payload schema",
+      "  {",
+      "    \"type\": \"object\"",
+      "  }",
+      "",
+      "success schema",
+      "  {",
+      "    \"type\": \"string\"",
+      "  }",
+      ""
+    ].join("\n"))
+  })
+  it("leaves out what there is not", () => {
+    expect(Registry.description({ event: "a:b", kind: "fact", handlers: 2 })).toBe("a:b  fact, 2 handlers\n")
+  })
+})
