@@ -1,0 +1,111 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Effect, Exit } from "effect"
+import * as Cli from "../../src/cli/Cli.ts"
+import { Kept, ksi } from "./commandLine.ts"
+
+describe("help and version", () => {
+  it.effect("help is data: stdout, exit 0", () =>
+    Effect.gen(function*() {
+      const { code, stderr, stdout } = yield* ksi(["--help"])
+      expect([code, stderr]).toEqual([0, ""])
+      const commands = [
+        "start", "status", "health", "stop", "discover", "describe", "call", "emit", "send", "subscribe", "import",
+        "export", "streams", "stream-log", "time"
+      ]
+      for (const name of commands) expect(stdout).toMatch(new RegExp(`^  ${name} `, "m"))
+      expect(stdout).not.toContain("\u001b")
+      expect((yield* ksi([])).stdout).toBe(stdout)
+    }))
+  it.effect("every command has help, and says what it does", () =>
+    Effect.gen(function*() {
+      for (const name of ["status", "call", "import", "subscribe"]) {
+        const { code, stdout } = yield* ksi([name, "--help"])
+        expect(code).toBe(0)
+        expect(stdout).toContain(`ksi ${name}`)
+        expect(stdout).toContain("DESCRIPTION")
+      }
+      expect((yield* ksi(["time", "at", "--help"])).stdout).toContain("ksi time at [flags] <instant|position>")
+    }))
+  it.effect("the version, for people and for programs", () =>
+    Effect.gen(function*() {
+      expect(yield* ksi(["--version"])).toEqual({ code: 0, stdout: "ksi 1.2.3\n", stderr: "" })
+      expect(yield* ksi(["--version", "--json"])).toEqual({ code: 0, stdout: "{\"version\":\"1.2.3\"}\n", stderr: "" })
+    }))
+  it.effect("a reader that goes away is exit 0", () =>
+    Effect.gen(function*() {
+      expect((yield* ksi(["--help"], { stdout: new Kept(false, 0) })).code).toBe(0)
+    }))
+})
+
+describe("usage", () => {
+  const cases: ReadonlyArray<readonly [argv: ReadonlyArray<string>, text: string]> = [
+    [["statsu"], "nearest    status"],
+    [["export", "--form", "1"], "nearest    --from"],
+    [["call"], "Missing required argument: event"],
+    [["describe"], "Missing required argument: event"],
+    [["time", "at"], "Missing required argument"],
+    [["status", "extra"], "extra"],
+    [["subscribe", "*", "--limit", "few"], "--limit"],
+    [["subscribe", "*", "--limit", "0"], "--limit: expected 1 or more, found 0"],
+    [["subscribe", "*", "--from", "then"], "--from: expected start, now or a position from 1, found \"then\""],
+    [["call", "a:b", "two"], "expected key=value, found \"two\""],
+    [["call", "a:b", "--data", "{"], "--data is not JSON"],
+    [["call", "a:b", "--data", "[1]"], "the data must be a JSON object"],
+    [["call", "a:b", "--data", "@/nonexistent/file"], "cannot read \"/nonexistent/file\": there is no such file"],
+    [["import", "/nonexistent/file"], "cannot read \"/nonexistent/file\": there is no such file"],
+    [["import", "/"], "it is a directory"]
+  ]
+  for (const [argv, text] of cases) {
+    it.live(`ksi ${argv.join(" ")}`, () =>
+      Effect.gen(function*() {
+        const human = yield* ksi(argv)
+        expect([human.code, human.stdout]).toEqual([2, ""])
+        expect(human.stderr).toMatch(/^✗ Usage {2}/)
+        expect(human.stderr).toContain(text)
+        expect(human.stderr).toMatch(/\n {2}next {7}ksi .*\n$/)
+        const json = yield* ksi([...argv, "--json"])
+        expect([json.code, json.stdout]).toEqual([2, ""])
+        expect(json.stderr.trimEnd().split("\n").length).toBe(1)
+        expect(JSON.parse(json.stderr)).toMatchObject({ error: { reason: "Usage", retryable: false } })
+      }))
+  }
+})
+
+describe("without a daemon", () => {
+  const commands = [
+    ["status"], ["health"], ["stop"], ["discover"], ["describe", "a:b"], ["call", "a:b"], ["emit", "a:b"], ["send", "a:b"],
+    ["subscribe", "*"], ["import", "-"], ["export"], ["streams"], ["stream-log", "s"], ["time", "at", "1"]
+  ]
+  for (const argv of commands) {
+    it.live(`ksi ${argv.join(" ")} is 5, next ksi start`, () =>
+      Effect.gen(function*() {
+        const env = { KSI_HOME: "/nonexistent" }
+        const human = yield* ksi(argv, { env })
+        expect([human.code, human.stdout]).toEqual([5, ""])
+        expect(human.stderr).toMatch(/^✗ ConnectionLost {2}no daemon answers at \/nonexistent\/run\/daemon\.sock: .*\n {2}next {7}ksi start\n$/)
+        const json = yield* ksi(["--json", ...argv], { env })
+        expect([json.code, json.stdout]).toEqual([5, ""])
+        expect(JSON.parse(json.stderr)).toMatchObject({ error: { reason: "ConnectionLost", retryable: true } })
+      }))
+  }
+  it.live("colour where people watch, not with NO_COLOR", () =>
+    Effect.gen(function*() {
+      const seen = (env: Record<string, string>) =>
+        Effect.map(ksi(["status", "--home", "/nonexistent"], { stderr: new Kept(true), env }), ({ stderr }) => stderr.includes("\u001b"))
+      expect(yield* seen({})).toBe(true)
+      expect(yield* seen({ NO_COLOR: "1" })).toBe(false)
+    }))
+})
+
+describe("teardown", () => {
+  const codeOf = (exit: Exit.Exit<unknown, unknown>) => {
+    let code = -1
+    Cli.teardown(exit, (given) => {
+      code = given
+    })
+    return code
+  }
+  it("is the answer of run, 130 when interrupted, 70 when broken", () => {
+    expect([Exit.succeed(3), Exit.interrupt(1), Exit.die("x"), Exit.failCause(Cause.fail("x"))].map(codeOf)).toEqual([3, 130, 70, 70])
+  })
+})

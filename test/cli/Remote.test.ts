@@ -1,0 +1,76 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Layer, Option, Stream } from "effect"
+import { PlatformError, SystemError } from "effect/PlatformError"
+import * as KsiError from "../../src/event/KsiError.ts"
+import * as Remote from "../../src/cli/Remote.ts"
+import { world } from "./commandLine.ts"
+
+const placed = (env: Record<string, string>, flags: { readonly socket?: string; readonly home?: string } = {}) =>
+  Remote.address.pipe(Effect.provide(Layer.mergeAll(
+    world({ env }),
+    Layer.succeed(Remote.Socket, Option.fromUndefinedOr(flags.socket)),
+    Layer.succeed(Remote.Home, Option.fromUndefinedOr(flags.home))
+  )))
+
+describe("address", () => {
+  it.effect("a flag goes before the environment, a socket before a home", () =>
+    Effect.gen(function*() {
+      const env = { KSI_SOCKET: "/e.sock", KSI_HOME: "/e" }
+      expect(yield* placed(env, { socket: "/f.sock", home: "/f" })).toBe("/f.sock")
+      expect(yield* placed(env, { home: "/f" })).toBe("/f/run/daemon.sock")
+      expect(yield* placed(env)).toBe("/e.sock")
+      expect(yield* placed({ KSI_HOME: "/e" })).toBe("/e/run/daemon.sock")
+      expect(yield* placed({})).toBe("var/run/daemon.sock")
+    }))
+})
+
+describe("pages", () => {
+  const remote = (replies: ReadonlyArray<object>) => {
+    const asked: Array<object> = []
+    const never = () => Effect.die("not asked for")
+    const answer: Remote.Remote = {
+      address: "a",
+      call: (_event, data) =>
+        Effect.suspend(() => {
+          asked.push(data)
+          return Effect.succeed({ ...replies[asked.length - 1] })
+        }),
+      callRaw: never,
+      subscribe: () => Stream.empty
+    }
+    return { asked, answer }
+  }
+  it.effect("follow the cursor, with the first question beside it", () =>
+    Effect.gen(function*() {
+      const { answer, asked } = remote([{ items: [{ n: 1 }], cursor: "c1" }, { items: [], cursor: "c2" }, { items: [{ n: 2 }] }])
+      expect(yield* Stream.runCollect(Remote.pages(answer, "store:export", { from: 1 }))).toEqual([{ n: 1 }, { n: 2 }])
+      expect(asked).toEqual([{ from: 1 }, { from: 1, cursor: "c1" }, { from: 1, cursor: "c2" }])
+    }))
+  it.effect("are asked for as they are consumed", () =>
+    Effect.gen(function*() {
+      const { answer, asked } = remote([{ items: [{ n: 1 }], cursor: "c1" }, { items: [{ n: 2 }] }])
+      yield* Remote.pages(answer, "store:export", {}).pipe(Stream.take(1), Stream.runDrain)
+      expect(asked.length).toBe(1)
+    }))
+})
+
+describe("connect", () => {
+  it.live("nobody there is ConnectionLost, unsent", () =>
+    Effect.gen(function*() {
+      const settings = Layer.mergeAll(
+        world({}),
+        Layer.succeed(Remote.Socket, Option.some("/nonexistent/daemon.sock")),
+        Layer.succeed(Remote.Home, Option.none())
+      )
+      const error = yield* Effect.flip(Effect.scoped(Remote.connect)).pipe(Effect.provide(settings))
+      expect(KsiError.is(error) && error.reason).toMatchObject({ _tag: "ConnectionLost", unsent: true, address: "/nonexistent/daemon.sock" })
+    }))
+})
+
+it("file problems are in plain words", () => {
+  const error = (_tag: "NotFound" | "PermissionDenied" | "Busy") =>
+    new PlatformError(new SystemError({ _tag, module: "FileSystem", method: "open", description: "why" }))
+  expect(Remote.fileProblem(error("NotFound"))).toBe("there is no such file")
+  expect(Remote.fileProblem(error("PermissionDenied"))).toBe("permission denied")
+  expect(Remote.fileProblem(error("Busy"))).toContain("why")
+})
