@@ -131,6 +131,15 @@ describe("event_log:query", () => {
     expect(new Set(ids).size).toBe(54)
   }))
 
+  test("pages through more requests than one look at the journal gives", Effect.gen(function*() {
+    const ksi = yield* KsiService
+    for (let n = 0; n < 250; n++) yield* ksi.call(Pack, { sku: String(n) })
+    const skus = ({ events }: Reply) => events.map(({ data }) => Number((data as { sku: string }).sku))
+    expect(skus(yield* ask("event_log:query", { limit: 1000, pattern: "shop:*" })).toSorted((a, b) => a - b))
+      .toEqual(Array.from({ length: 250 }, (_, n) => n))
+    expect(skus(yield* ask("event_log:query", { limit: 2, offset: 240, pattern: "shop:*" })).toSorted()).toEqual([8, 9])
+  }))
+
   test("looks at a bounded number of facts and says which", Effect.gen(function*() {
     yield* give(0, 1, () => ({ type: "old:fact" }))
     for (let at = 1; at < 11_000; at += 1000) yield* give(at, 1000)

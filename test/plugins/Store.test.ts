@@ -19,9 +19,9 @@ describe("store:import", () => {
       const events = [cloudEvent(1, { data: { a: 1 } }), cloudEvent(2)]
       expect(yield* importAll(events)).toEqual({ imported: 2, duplicates: 0, rejected: [], position: 2 })
       expect(yield* importAll(events)).toEqual({ imported: 0, duplicates: 2, rejected: [], position: 2 })
-      const mixed = [cloudEvent(3), cloudEvent(1, { data: { a: 2 } }), cloudEvent(3), cloudEvent(2)]
+      const mixed = [cloudEvent(3), cloudEvent(1, { data: { a: 2 } }), cloudEvent(3), cloudEvent(2), 7]
       const reply = yield* importAll(mixed)
-      expect(reply).toMatchObject({ imported: 1, duplicates: 2, position: 3, rejected: [{ index: 1, reason: "IdConflict" }] })
+      expect(reply).toMatchObject({ imported: 1, duplicates: 2, position: 3, rejected: [{ index: 1, reason: "IdConflict" }, { index: 4, reason: "PayloadInvalid" }] })
       expect(JSON.stringify(reply["rejected"])).toContain("stored at position 1 with other content")
     })))
 
@@ -143,7 +143,9 @@ describe("store:export", () => {
       yield* importAll(many(2, () => "a"))
       for (let at = 0; at < 60; at += 20) yield* store.append({ facts: Array.from({ length: 20 }, (_, n) => own(at + n)) })
       yield* importAll(many(2, () => "z", 10))
-      expect((yield* pagesOf("store:export", { limit: 3 })).items.map(({ id }) => id)).toEqual(["1", "2", "10", "11"])
+      const shown = yield* pagesOf("store:export", { limit: 3 })
+      expect(shown.items.map(({ id }) => id)).toEqual(["1", "2", "10", "11"])
+      expect(shown.pages).toBeLessThan(6)
       expect((yield* pagesOf("store:export", { all: true })).items.length).toBe(64)
       expect((yield* pagesOf("store:streams", { limit: 1 })).items).toEqual([{ streamId: "a", version: 2 }, { streamId: "z", version: 2 }])
       expect((yield* pagesOf("store:streams", { all: true })).items.map(({ streamId }) => streamId)).toEqual(["a", "ksi-saga", "z"])
@@ -172,6 +174,10 @@ describe("store:read", () => {
       const now = 10 + extra - 100
       expect(yield* versions({ limit: 3, backward: true })).toEqual(Array.from({ length: now }, (_, i) => now - i))
       expect(yield* versions({ limit: 1, from: 4, to: 6 })).toEqual([4, 5, 6])
+      // The last page knows that it is the last.
+      for (const backward of [true, false]) {
+        expect((yield* pagesOf("store:read", { stream: "odd", limit: 5, backward })).pages).toBe(2)
+      }
       expect(yield* versions({ limit: 1, from: 4, to: 6, backward: true })).toEqual([6, 5, 4])
       expect(yield* versions({ from: 400 })).toEqual([])
       const { items: [first] } = yield* pagesOf("store:read", { stream: "even" })
