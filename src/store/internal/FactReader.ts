@@ -22,22 +22,7 @@ const size = `${overheadBytes} + ifnull(octet_length(e.data), 0) + ifnull(octet_
 const json = `concat('[', e.position, ',', e.version, ',', e.stream, ',', e.source, ',', json_quote(e.id), ',', e.name,
   ',', ifnull(e.attributes, '0'), ',', json_quote(e.time), ',', e.timestamp, ',', e.recorded, ',' || e.data, ']')`
 
-const range = { from: "events e WHERE e.position BETWEEN ?1 AND ?2", order: "e.position" }
-// CROSS JOIN keeps the order of the list: positions as a JSON array, of which the first ?2 are taken.
-const list = {
-  from: "json_each(?1) p CROSS JOIN events e ON e.position = p.value WHERE p.key < ?2",
-  order: "p.key"
-}
-
-/** The three questions that make a page, about a range of positions or a list of them. */
-const statements = (db: DatabaseSync, { from, order }: { readonly from: string; readonly order: string }) => ({
-  bytes: db.prepare(`SELECT total(${size}) AS n FROM ${from}`),
-  fitting: db.prepare(`SELECT count(*) AS n FROM
-    (SELECT sum(${size}) OVER (ORDER BY ${order} ROWS UNBOUNDED PRECEDING) AS upto FROM ${from}) WHERE upto <= ?3`),
-  page: db.prepare(`SELECT concat('[', group_concat(${json}), ']') AS page FROM ${from}`)
-})
-
-type Statements = ReturnType<typeof statements>
+const range = "events e WHERE e.position BETWEEN ?1 AND ?2"
 
 /** One fact as the page has it. */
 type Row = readonly [
@@ -53,8 +38,10 @@ export class FactReader {
   /** The first position with a number that a double cannot hold. */
   careful: number
   private readonly pageBytes: number
-  private readonly byRange: Statements
-  private readonly byList: Statements
+  private readonly bytes: StatementSync
+  private readonly fitting: StatementSync
+  private readonly joined: StatementSync
+  private readonly listed: StatementSync
   private readonly positionsById: StatementSync
   private readonly positionById: StatementSync
 
@@ -64,8 +51,14 @@ export class FactReader {
     this.sources = new Dictionary(db, "sources")
     this.pageBytes = pageBytes
     this.careful = StoreFile.number(db, "SELECT careful FROM meta") || Infinity
-    this.byRange = statements(db, range)
-    this.byList = statements(db, list)
+    this.bytes = db.prepare(`SELECT total(${size}) AS n FROM ${range}`)
+    this.fitting = db.prepare(`SELECT count(*) AS n FROM
+      (SELECT sum(${size}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) AS upto FROM ${range}) WHERE upto <= ?3`)
+    this.joined = db.prepare(`SELECT concat('[', group_concat(${json}), ']') AS page FROM ${range}`)
+    // CROSS JOIN keeps the order of the list.
+    this.listed = db.prepare(`SELECT ${size}, ${json} FROM json_each(?) p CROSS JOIN events e ON e.position = p.value`, {
+      returnArrays: true
+    })
     this.positionsById = db.prepare("SELECT position FROM events WHERE id = ? ORDER BY position LIMIT ?")
     this.positionById = db.prepare("SELECT position FROM events WHERE id = ? AND source = ?")
   }
@@ -77,14 +70,27 @@ export class FactReader {
 
   /** Facts with `from <= position <= to`, both of them there. */
   between(from: number, to: number): ReadonlyArray<StoredFact> {
-    return this.parse(this.page(this.byRange, from, to, (count) => from + count - 1), to)
+    const { pageBytes } = this
+    const last = Number(this.bytes.get(from, to)?.["n"]) <= pageBytes
+      ? to
+      : from + Math.max(1, Number(this.fitting.get(from, to, pageBytes)?.["n"])) - 1
+    return this.parse(String(this.joined.get(from, last)?.["page"]), last)
   }
 
   /** The facts at these positions, in this order. */
   at(positions: ReadonlyArray<number>): ReadonlyArray<StoredFact> {
     if (positions.length === 0) return []
-    const page = this.page(this.byList, JSON.stringify(positions), positions.length, (count) => count)
-    return this.parse(page, positions.reduce((a, b) => Math.max(a, b)))
+    const texts: Array<string> = []
+    let left = this.pageBytes
+    // One after another: they lie apart, and looking at their sizes first would cost as much again. With returnArrays
+    // a row is an array; the type library knows only objects.
+    for (const row of this.listed.iterate(JSON.stringify(positions)) as unknown as Iterable<readonly [number, string]>) {
+      left -= row[0]
+      if (left < 0 && texts.length > 0) break
+      texts.push(row[1])
+    }
+    if (left >= 0 && texts.length < positions.length) throw new Error("the store is corrupt: an event of the index is missing")
+    return this.parse(`[${texts.join(",")}]`, positions.reduce((a, b) => Math.max(a, b)))
   }
 
   /** Facts with this id, of any source. */
@@ -105,17 +111,9 @@ export class FactReader {
     this.sources.reset()
   }
 
-  private page(by: Statements, what: number | string, end: number, endOf: (count: number) => number): string {
-    const { pageBytes } = this
-    const last = Number(by.bytes.get(what, end)?.["n"]) <= pageBytes
-      ? end
-      : endOf(Math.max(1, Number(by.fitting.get(what, end, pageBytes)?.["n"])))
-    return String(by.page.get(what, last)?.["page"])
-  }
-
   private parse(page: string, newest: number): ReadonlyArray<StoredFact> {
     const parsed = newest < this.careful ? JSON.parse(page) : Json.parse(page)
-    // The page statement builds exactly these rows.
+    // The statements build exactly these rows.
     return (parsed as ReadonlyArray<Row>).map((row) => ({
       id: row[4],
       source: this.sources.text(row[3]),
