@@ -78,13 +78,11 @@ export const parseTime = (text: string): number | undefined => {
 
 const isPositiveInteger = (u: unknown): boolean => Number.isSafeInteger(u) && Number(u) > 0
 
-const text = (input: JsonObject, key: string, max: number): Result.Result<string, string> => {
-  const value = input[key]
-  if (value === undefined) return Result.fail(`"${key}" is missing`)
-  if (!Predicate.isString(value) || value.length === 0) return Result.fail(`"${key}" must be a non-empty text`)
-  return value.length > max
-    ? Result.fail(`"${key}" has ${value.length} characters, at most ${max} are allowed`)
-    : Result.succeed(value)
+/** What is wrong with an attribute that must be a text; `undefined` where nothing is. */
+const problemOf = (value: unknown, key: string, max: number): string | undefined => {
+  if (value === undefined) return `"${key}" is missing`
+  if (!Predicate.isString(value) || value.length === 0) return `"${key}" must be a non-empty text`
+  return value.length > max ? `"${key}" has ${value.length} characters, at most ${max} are allowed` : undefined
 }
 
 const attributesOf = (input: JsonObject): Result.Result<JsonObject, string> => {
@@ -108,24 +106,23 @@ const attributesOf = (input: JsonObject): Result.Result<JsonObject, string> => {
 export const decode = (input: unknown, maxLength = Limits.defaults.idLength): Result.Result<NewFact, string> => {
   if (!Predicate.isObject(input) || Array.isArray(input)) return Result.fail("an event must be a JSON object")
   const event = input as JsonObject // an object and no array, as just checked
-  return Result.gen(function*() {
-    if (event["specversion"] !== "1.0") return yield* Result.fail("\"specversion\" must be \"1.0\"")
-    const id = yield* text(event, "id", maxLength)
-    const source = yield* text(event, "source", maxLength)
-    const name = yield* text(event, "type", EventName.maxForeignLength)
-    const subject = event["subject"] === undefined || event["subject"] === null
-      ? source
-      : yield* text(event, "subject", maxLength)
-    const time = event["time"] ?? undefined
-    if (time !== undefined && (!Predicate.isString(time) || parseTime(time) === undefined)) {
-      return yield* Result.fail(`"time" must be an RFC 3339 text such as "2018-03-15T12:00:00Z", found ${JSON.stringify(time)}`)
-    }
-    if (event["data"] !== undefined && event["data_base64"] !== undefined) {
-      return yield* Result.fail("\"data\" and \"data_base64\" exclude each other")
-    }
-    const attributes = yield* attributesOf(event)
-    return { id, source, name, streamId: subject, data: event["data"], time, attributes }
-  })
+  const { data, id, source, specversion, type } = event
+  const subject = event["subject"] ?? undefined
+  const time = event["time"] ?? undefined
+  if (specversion !== "1.0") return Result.fail("\"specversion\" must be \"1.0\"")
+  const problem = problemOf(id, "id", maxLength) ?? problemOf(source, "source", maxLength) ??
+    problemOf(type, "type", EventName.maxForeignLength) ??
+    (subject === undefined ? undefined : problemOf(subject, "subject", maxLength))
+  if (problem !== undefined) return Result.fail(problem)
+  if (time !== undefined && (!Predicate.isString(time) || parseTime(time) === undefined)) {
+    return Result.fail(`"time" must be an RFC 3339 text such as "2018-03-15T12:00:00Z", found ${JSON.stringify(time)}`)
+  }
+  if (data !== undefined && event["data_base64"] !== undefined) {
+    return Result.fail("\"data\" and \"data_base64\" exclude each other")
+  }
+  // All four are texts: they have no problem.
+  const fact = { id, source, name: type, streamId: subject ?? source } as { [K in "id" | "source" | "name" | "streamId"]: string }
+  return Result.map(attributesOf(event), (attributes) => ({ ...fact, data, time, attributes }))
 }
 
 /** The CloudEvent of a fact; of a stored one with the extensions `position` and `version`. */

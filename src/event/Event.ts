@@ -25,6 +25,7 @@
  *
  * Source: seed section 4; option names follow Effect's `Rpc.make`.
  */
+import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as EventName from "./EventName.ts"
@@ -109,8 +110,10 @@ export type Failure<Ev extends AnyRequest> = Ev["error"]["Type"]
 
 type Fields<P> = P extends Schema.Top ? P : P extends Schema.Struct.Fields ? Schema.Struct<P> : never
 
-/** The payload of an event that takes none: any object is accepted and ignored. */
-export const NoPayload = Schema.Struct({})
+/** The payload of an event that takes none: any object is accepted, and its fields are ignored. */
+export const NoPayload = Schema.Struct({}).check(
+  Schema.makeFilter((value: unknown) => Predicate.isObject(value) && !Array.isArray(value), { expected: "an object" })
+)
 
 const payloadSchema = (payload: Schema.Top | Schema.Struct.Fields | undefined): Schema.Top =>
   payload === undefined ? NoPayload : Schema.isSchema(payload) ? payload : Schema.Struct(payload)
