@@ -1,0 +1,218 @@
+// Every command against a real daemon, for people and for programs; and what only a process of its own can show: exit
+// codes, pipes that close or stall, Ctrl-C.
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { Effect } from "effect"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { existsSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { gzipSync } from "node:zlib"
+import { ksi } from "../cli/commandLine.ts"
+import { Home, root } from "./Daemon.ts"
+
+const home = new Home()
+const at = (name: string) => join(home.path, name)
+/** Runs a command line in this process. */
+const run = (argv: ReadonlyArray<string>, stdin = "") => Effect.runPromise(ksi(argv, { env: { KSI_HOME: home.path }, stdin }))
+const linesOf = (text: string) => text.trimEnd().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>)
+
+const event = (n: number, more: object = {}) => ({
+  specversion: "1.0", id: `e${n}`, source: "/test", type: "order:placed", subject: `order-${n % 3}`,
+  time: `2018-03-15T12:00:${String(n).padStart(2, "0")}.50Z`, data: { n, total: n * 1.5 }, ...more
+})
+const ndjson = (events: ReadonlyArray<object>) => events.map((each) => `${JSON.stringify(each)}\n`).join("")
+
+beforeAll(async () => {
+  await home.start("test/cli/app.ts")
+})
+afterAll(() => home[Symbol.asyncDispose]())
+
+describe("asking", () => {
+  it("call: the reply without the wire's dress", async () => {
+    expect(await run(["call", "app:add", "a=1", "b=2"])).toEqual({ code: 0, stdout: "3\n", stderr: "" })
+    expect(await run(["call", "app:echo", "value.x=1", "--json"])).toEqual({ code: 0, stdout: "{\"value\":{\"x\":1}}\n", stderr: "" })
+    expect(await run(["call", "app:echo", "value.x=1"])).toEqual({ code: 0, stdout: "{\n  \"value\": {\n    \"x\": 1\n  }\n}\n", stderr: "" })
+    expect((await run(["send", "app:add", "a=1", "b=2", "--json"])).stdout).toBe("3\n")
+  })
+  it("data from the flag, a file and stdin; pairs go over it", async () => {
+    writeFileSync(at("data.json"), "\uFEFF{\"a\":1,\"b\":1}")
+    expect((await run(["call", "app:add", "--data", "{\"a\":1,\"b\":1}", "b=4"])).stdout).toBe("5\n")
+    expect((await run(["call", "app:add", "b=5", "--data", `@${at("data.json")}`])).stdout).toBe("6\n")
+    expect((await run(["call", "app:add", "--data", "-"], "{\"a\":3,\"b\":4}")).stdout).toBe("7\n")
+  })
+  it("emit: id and position", async () => {
+    const reply = await run(["emit", "app:noted", "text=first", "--json"])
+    expect(reply).toMatchObject({ code: 0, stderr: "" })
+    expect(JSON.parse(reply.stdout)).toEqual({ event_id: expect.any(String), position: expect.any(Number) })
+    expect(Object.keys(JSON.parse((await run(["send", "app:noted", "text=second"])).stdout) as object)).toEqual(["event_id", "position"])
+  })
+
+  const failures: ReadonlyArray<readonly [argv: ReadonlyArray<string>, code: number, reason: string, text: string]> = [
+    [["call", "app:refuse", "why=tea"], 1, "DeclaredFailure", "✗ DeclaredFailure  app:refuse failed: refused: tea\n  error      Refused\n  why        tea\n"],
+    [["call", "app:add", "a=1", "b=two"], 2, "PayloadInvalid", "✗ PayloadInvalid  app:add rejected before any handler ran\n  b          "],
+    [["call", "app:noted", "text=x"], 2, "WrongShape", "✗ WrongShape  app:noted is a fact: use emit, not call\n  next       ksi emit app:noted\n"],
+    [["emit", "app:add"], 2, "WrongShape", "✗ WrongShape  app:add is a request: use call, not emit\n  next       ksi call app:add\n"],
+    [["call", "app:ad"], 3, "UnknownEvent", "✗ UnknownEvent  no event is called \"app:ad\"\n  nearest    app:add"],
+    [["describe", "app:ad"], 3, "UnknownEvent", "  next       ksi discover 'app:*'\n"],
+    [["stream-log", "nothing"], 3, "NotFound", "✗ NotFound  there is no stream \"nothing\""],
+    [["time", "at", "yesterday"], 2, "PayloadInvalid", "(at data.at)"],
+    [["subscribe", "order::x"], 2, "PayloadInvalid", "✗ PayloadInvalid"],
+    [["call", "app:crash"], 70, "Defect", "✗ Defect"],
+    [["call", "app:lie"], 70, "ReplyInvalid", "✗ ReplyInvalid  the handler of app:lie answered with an invalid reply\n  n          "]
+  ]
+  it.for(failures)("%j is exit %i, %s", async ([argv, code, reason, text]) => {
+    const human = await run(argv)
+    expect([human.code, human.stdout]).toEqual([code, ""])
+    expect(human.stderr).toContain(text)
+    expect(human.stderr).not.toContain("the inside of the handler")
+    const json = await run([...argv, "--json"])
+    expect([json.code, json.stdout]).toEqual([code, ""])
+    expect(json.stderr.indexOf("\n")).toBe(json.stderr.length - 1)
+    expect(JSON.parse(json.stderr)).toEqual({
+      error: { reason, message: expect.any(String), details: expect.any(Object), retryable: false }
+    })
+  })
+})
+
+describe("looking", () => {
+  it("status and health", async () => {
+    const status = await run(["status", "--json"])
+    expect(JSON.parse(status.stdout)).toMatchObject({ status: "running", socket: home.socket, pid: expect.any(Number) })
+    expect((await run(["status"])).stdout).toMatch(/^status {4}running\nversion {3}/)
+    expect(JSON.parse((await run(["health", "--json"])).stdout)).toMatchObject({ status: "healthy", store: { kind: "sqlite" } })
+    expect((await run(["health"])).stdout).toMatch(/^store\.kind +sqlite$/m)
+  })
+  it("discover and describe", async () => {
+    const { stdout } = await run(["discover", "app:*"])
+    expect(stdout).toMatch(/^app {2}7 events/)
+    expect(stdout).toMatch(/^ {2}app:add +request +Adds two numbers\.$/m)
+    expect(JSON.parse((await run(["discover", "app:*", "--json"])).stdout)).toMatchObject({ namespaces: { app: { count: 7 } } })
+    expect(await run(["discover", "nobody:*"])).toEqual({ code: 0, stdout: "", stderr: "no event matches nobody:*\n" })
+    expect((await run(["describe", "app:add"])).stdout).toMatch(/^app:add {2}request, 1 handler\n {2}Adds two numbers\.\n\npayload\n {2}a {2}number/)
+    expect(JSON.parse((await run(["describe", "app:add", "--json"])).stdout)).toMatchObject({ event: "app:add", schemas: { payload: { type: "object" } } })
+  })
+})
+
+describe("facts", () => {
+  const lossless = "{\"specversion\":\"1.0\",\"id\":\"big\",\"source\":\"/test\",\"type\":\"x.y/Z\",\"data\":{\"n\":12345678901234567890,\"s\":\"ü\"},\"ext\":\"1\"}"
+  const events = Array.from({ length: 30 }, (_, n) => event(n))
+
+  it("import, again, and with lines that are none", async () => {
+    writeFileSync(at("events.ndjson.gz"), gzipSync(ndjson(events) + lossless))
+    const first = await run(["import", at("events.ndjson.gz"), "--json"])
+    expect(first).toMatchObject({ code: 0, stderr: "" })
+    expect(JSON.parse(first.stdout)).toMatchObject({ imported: 31, duplicates: 0, rejected: 0, rejections: [], events_per_second: expect.any(Number) })
+    expect((await run(["import", at("events.ndjson.gz")])).stdout).toMatch(/^nothing new, 31 events there already in /)
+
+    const bad = `${ndjson([event(1, { data: "other" })])}\n{"half\n${ndjson([event(40), { ...event(41), type: 7 }])}`
+    const human = await run(["import", "-"], bad)
+    expect([human.code, human.stdout.split(" in ")[0]]).toEqual([1, "imported 1 event, 3 lines rejected"])
+    expect(human.stderr).toMatch(/✗ line 1 {2}an event "e1" of source "\/test" is stored at position \d+ with other content\n/)
+    expect(human.stderr).toMatch(/✗ line 3 {2}not JSON/)
+    expect(human.stderr).toMatch(/✗ line 5 {2}.*"type"/)
+    const json = await run(["import", "-", "--json"], bad)
+    expect([json.code, json.stderr]).toEqual([1, ""])
+    const summary = JSON.parse(json.stdout) as { readonly rejections: ReadonlyArray<{ readonly line: number; readonly reason: string }> }
+    expect(summary).toMatchObject({ imported: 0, duplicates: 1, rejected: 3 })
+    expect(summary.rejections.map(({ line, reason }) => [line, reason]).toSorted()).toEqual([[1, "IdConflict"], [3, "LineInvalid"], [5, "PayloadInvalid"]])
+  })
+  it("a file that is cut off says so", async () => {
+    const packed = gzipSync(ndjson(events))
+    writeFileSync(at("cut.gz"), packed.subarray(0, packed.length - 12))
+    const cut = await run(["import", at("cut.gz")])
+    expect(cut.code).toBe(5)
+    expect(cut.stderr).toContain("the gzip data end too early; the file is cut off")
+  })
+  it("export gives back what came in, and takes bounds", async () => {
+    const all = await run(["export"])
+    expect(all.stdout).toContain("\"data\":{\"n\":12345678901234567890,\"s\":\"ü\"}")
+    const exported = linesOf(all.stdout)
+    expect(exported.map(({ position }) => position)).toEqual(exported.map((_, i) => i + 1))
+    for (const each of events) {
+      const { position, version, ...back } = exported.find(({ id }) => id === each.id) ?? {}
+      expect(back).toEqual(each)
+      expect([position, version]).toEqual([expect.any(Number), expect.any(Number)])
+    }
+    expect(linesOf((await run(["export", "--from", "2", "--to", "3", "--json"])).stdout).map(({ position }) => position)).toEqual([2, 3])
+    expect(linesOf((await run(["export", "--stream", "order-1"])).stdout).map(({ id }) => id)).toContain("e1")
+    expect(await run(["import", "-"], all.stdout)).toMatchObject({ code: 0, stdout: expect.stringMatching(/^nothing new/) })
+  })
+  it("streams and stream-log", async () => {
+    expect((await run(["streams", "order-"])).stdout).toBe("order-0  v10\norder-1  v11\norder-2  v10\n")
+    expect((await run(["streams", "order-", "--json"])).stdout.split("\n")[0]).toBe("{\"streamId\":\"order-0\",\"version\":10}")
+    expect((await run(["stream-log", "order-0"])).stdout.split("\n")[0]).toMatch(/^v1 +\d+ +2018-03-15T12:00:00\.50Z {2}order:placed {2}\{"n":0,"total":0\}$/)
+    expect(linesOf((await run(["stream-log", "order-0", "--json"])).stdout).map(({ version }) => version)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+  })
+  it("time at an instant and a position", async () => {
+    const seen = await run(["time", "at", "2018-03-15T12:00:05Z", "--json"])
+    expect(linesOf(seen.stdout)).toEqual([3, 4, 2].map((n) => ({
+      streamId: `order-${n % 3}`, version: n < 3 ? 1 : 2, lastEvent: "order:placed", lastEventId: `e${n}`,
+      timestamp: `2018-03-15T12:00:0${n}.50Z`, state: { n, total: n * 1.5 }
+    })))
+    expect(Object.keys(linesOf(seen.stdout)[0] ?? {})).toEqual(["streamId", "version", "lastEvent", "lastEventId", "timestamp", "state"])
+    expect(seen.stderr).toBe("")
+    const human = await run(["time", "at", "2018-03-15T12:00:05Z", "--stream", "order-2"])
+    expect(human.stdout).toBe("order-2  v1  order:placed  2018-03-15T12:00:02.50Z  {\"n\":2,\"total\":3}\n")
+    expect(human.stderr).toBe("1 stream as of 2018-03-15T12:00:05Z\n")
+    expect((await run(["time", "at", "1"])).stderr).toBe("1 stream as of position 1\n")
+  })
+  it("subscribe from the start, with a limit", async () => {
+    const json = await run(["subscribe", "order:*", "--from", "start", "--limit", "2", "--json"])
+    expect(linesOf(json.stdout).map(({ event_id }) => event_id)).toEqual(["e0", "e1"])
+    expect((await run(["subscribe", "order:*", "--from", "start", "--limit", "1"])).stdout)
+      .toMatch(/^\d+ {2}2018-03-15T12:00:00\.500Z {2}order:placed {2}order-0 {2}\{"n":0,"total":0\}\n$/)
+  })
+})
+
+describe("as a process", () => {
+  const many = 20_000
+  beforeAll(async () => {
+    writeFileSync(at("many.ndjson"), ndjson(Array.from({ length: many }, (_, n) => event(n, { source: "/many", time: undefined, subject: `many-${n % 100}` }))))
+    expect((await run(["import", at("many.ndjson")])).code).toBe(0)
+  })
+
+  const shell = (line: string) => {
+    const main = ["--disable-warning=ExperimentalWarning", "--conditions=ksi-source", join(root, "src", "main.ts")]
+    const command = [process.execPath, ...main].map((word) => `'${word}'`).join(" ")
+    const child = spawn("bash", ["-c", line.replaceAll("KSI", command)], { env: { ...process.env, KSI_HOME: home.path } })
+    let stdout = ""
+    let stderr = ""
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text))
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text))
+    return once(child, "close").then(() => ({ stdout, stderr }))
+  }
+
+  it("a reader that goes away ends the command quietly, exit 0", async () => {
+    const { stderr, stdout } = await shell("KSI export | head -1 >/dev/null; echo ${PIPESTATUS[0]}")
+    expect([stdout, stderr]).toEqual(["0\n", ""])
+  })
+  it("a reader that is slow gets everything, in order", async () => {
+    const { stderr, stdout } = await shell("KSI export --json | (sleep 1; cat) | tail -n +1 | wc -l")
+    expect([Number(stdout) >= many, stderr]).toEqual([true, ""])
+  })
+  it("exit codes leave the process, and piped output is plain", async () => {
+    const { stderr, stdout } = await shell("KSI call app:add a=1 b=2; echo $?; KSI call app:refuse why=x 2>&1 >/dev/null; echo $?")
+    expect(stderr).toBe("")
+    expect(stdout).toBe("3\n0\n✗ DeclaredFailure  app:refuse failed: refused: x\n  error      Refused\n  why        x\n  next       ksi describe app:refuse\n1\n")
+  })
+  it("Ctrl-C is 130, and says nothing", async () => {
+    const subscriber = home.spawn("subscribe", "app:noted", "--from", "start", "--json")
+    const caller = home.spawn("call", "app:hang")
+    await subscriber.says("first")
+    expect(await subscriber.kill("SIGINT")).toMatchObject({ code: 130, stderr: "" })
+    expect(await caller.kill("SIGINT")).toMatchObject({ stdout: "", stderr: "" })
+  })
+  it("subscribe goes on when the daemon is back; stop frees the home", async () => {
+    const head = (JSON.parse((await run(["health", "--json"])).stdout) as { readonly position: number }).position
+    const subscriber = home.spawn("subscribe", "app:noted", "--from", String(head + 1), "--limit", "2", "--json")
+    await run(["emit", "app:noted", "text=before"])
+    await subscriber.says("before")
+    expect(await run(["stop", "--json"])).toMatchObject({ code: 0, stderr: "", stdout: expect.stringMatching(/^\{"status":"stopped"/) })
+    expect(existsSync(home.socket)).toBe(false)
+    await home.start("test/cli/app.ts")
+    await run(["emit", "app:noted", "text=after"])
+    const { code, stderr, stdout } = await subscriber.ended()
+    expect([code, stderr]).toEqual([0, ""])
+    expect(linesOf(stdout).map(({ data, position }) => [position, data])).toEqual([[head + 1, { text: "before" }], [head + 2, { text: "after" }]])
+  })
+})
