@@ -107,7 +107,8 @@ const make = ({ env, runs, stderr, stdin, stdout }: Streams): Io["Service"] => {
     interactive: stdout.isTTY === true,
     animated: stderr.isTTY === true && !dumb,
     coloured: stderr.isTTY === true && !dumb && variable("NO_COLOR") === undefined,
-    columns: stderr.columns ?? 80,
+    // A terminal that does not know its width says 0.
+    columns: stderr.columns || 80,
     runs
   })
 }

@@ -98,9 +98,9 @@ const withoutTag = (value: object): object => {
 const nearestRow = (names: ReadonlyArray<string>): Failure["rows"] =>
   names.length === 0 ? [] : [["nearest", names.join(", ")]]
 
-const problemRows = (problems: ReadonlyArray<KsiError.Problem>): Failure["rows"] =>
+const problemRows = (root: "data" | "reply", problems: ReadonlyArray<KsiError.Problem>): Failure["rows"] =>
   problems.map(({ path, problem }) =>
-    path === "" ? ["data", problem] : [path.split(".").at(-1) ?? path, `${problem}   (at data.${path})`])
+    path === "" ? [root, problem] : [path.split(".").at(-1) ?? path, `${problem}   (at ${root}.${path})`])
 
 /** The headline of a reason: its message without what gets a row of its own. */
 const headlineOf = (reason: KsiError.Reason): string => {
@@ -125,7 +125,7 @@ const ofReason = (reason: KsiError.Reason): Failure => ({
   message: reason.message,
   headline: headlineOf(reason),
   rows: [
-    ...("problems" in reason ? problemRows(reason.problems) : []),
+    ...("problems" in reason ? problemRows(reason._tag === "ReplyInvalid" ? "reply" : "data", reason.problems) : []),
     ...("similar" in reason ? nearestRow(reason.similar) : []),
     ["next", reason.next]
   ],

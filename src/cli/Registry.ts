@@ -86,16 +86,20 @@ export const description = (help: JsonObject): string => {
   ].join("")
 }
 
+/** A pattern as people say it: a bare namespace means everything in it. */
+export const patternOf = (text: string): string => text.includes(":") || text === "*" ? text : `${text}:*`
+
 /** `ksi discover`. */
 export const discover = Command.make(
   "discover",
-  { pattern: Argument.String("pattern").pipe(Argument.withDescription("As stock:*; default everything"), Argument.optional) },
+  { pattern: Argument.String("pattern").pipe(Argument.withDescription("As stock:* or stock; default everything"), Argument.optional) },
   Effect.fnUntraced(function*({ pattern }) {
     const remote = yield* Remote.connect
-    const reply = yield* remote.call("system:discover", { pattern: Option.getOrElse(pattern, () => "*"), level: "events" })
+    const wanted = Option.match(pattern, { onNone: () => "*", onSome: patternOf })
+    const reply = yield* remote.call("system:discover", { pattern: wanted, level: "events" })
     const namespaces = objectAt(reply, "namespaces")
     if (Object.keys(namespaces).length === 0) {
-      yield* Output.narrate(`no event matches ${Option.getOrElse(pattern, () => "*")}`)
+      yield* Output.narrate(`no event matches ${wanted}`)
     }
     yield* Output.documentOr(answerOf(reply, {}), () => listing(namespaces))
   }, Effect.scoped)

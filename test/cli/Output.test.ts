@@ -40,7 +40,7 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
   [
     new KsiError.ReplyInvalid({ event: "stock:reserve", problems: [{ path: "holdId", problem: "missing" }] }),
     70,
-    "✗ ReplyInvalid  the handler of stock:reserve answered with an invalid reply\n  holdId     missing   (at data.holdId)\n  next       ksi describe stock:reserve\n"
+    "✗ ReplyInvalid  the handler of stock:reserve answered with an invalid reply\n  holdId     missing   (at reply.holdId)\n  next       ksi describe stock:reserve\n"
   ],
   [
     new KsiError.WrongShape({ event: "stock:reserved", used: "call", expected: "emit" }),
