@@ -343,18 +343,35 @@ describe("kill -9", () => {
 // A few streams, ids and versions, so that they meet often.
 const Step = Schema.Struct({
   facts: Schema.Array(Schema.Struct({
-    id: Schema.Literals(["1", "2", "3", "4", "5", "6", "7", "8", "9"]),
+    id: Schema.Literals(times(40).map(String)),
     stream: Schema.Literals(["a", "b", "ü😀"]),
-    data: Schema.Literals(["x", "y"])
-  })).check(Schema.isMaxLength(4)),
+    data: Schema.Literals(["x", "x", "x", "y"])
+  })).check(Schema.isMaxLength(6)),
   expected: Schema.Literals([-1, 0, 1, 2, 3]),
   each: Schema.Boolean,
-  reopen: Schema.Literals([false, false, false, false, true])
+  /** What happens afterwards: the next step is in the same transaction, in another, or after closing and opening. */
+  last: Schema.Literals(["together", "together", "together", "apart", "reopen"])
+})
+type Step = typeof Step.Type
+
+const batches = (steps: ReadonlyArray<Step>): ReadonlyArray<ReadonlyArray<Step>> => {
+  const all: Array<Array<Step>> = [[]]
+  for (const step of steps) {
+    all.at(-1)?.push(step)
+    if (step.last !== "together") all.push([])
+  }
+  return all
+}
+
+const requestOf = ({ each, expected, facts }: Step): Append => ({
+  facts: facts.map(({ data, id, stream }) => fact(id, stream, data)),
+  mode: each ? "each" : "all",
+  expectedVersion: expected < 0 ? undefined : expected
 })
 
 describe("against a model", () => {
   it.effect.prop("does what the store in memory does, whatever is appended, also when it is closed and opened", [
-    Schema.Array(Step).check(Schema.isMaxLength(12))
+    Schema.Array(Step).check(Schema.isMaxLength(24))
   ], ([steps]) =>
     Effect.gen(function*() {
       const model = yield* EventStore.EventStore
@@ -364,15 +381,14 @@ describe("against a model", () => {
         Effect.flatMap(Layer.buildWithScope(layer({ filename, indexThreshold: 3 }), scope), (context) =>
           Effect.provide(EventStore.EventStore, context)))
       let store = yield* opened
-      for (const { each, expected, facts, reopen } of steps) {
-        const request: Append = {
-          facts: facts.map(({ data, id, stream }) => fact(id, stream, data)),
-          mode: each ? "each" : "all",
-          expectedVersion: expected < 0 ? undefined : expected
-        }
-        const answer = Effect.map(Effect.exit(model.append(request)), shownExit)
-        expect(shownExit(yield* Effect.exit(store.append(request)))).toEqual(yield* answer)
-        if (reopen) {
+      for (const batch of batches(steps)) {
+        // All at once: they share a transaction, and come in this order.
+        const append = (store: Store) =>
+          Effect.forEach(batch, (step) => Effect.map(Effect.exit(store.append(requestOf(step))), shownExit), {
+            concurrency: "unbounded"
+          })
+        expect(yield* append(store)).toEqual(yield* append(model))
+        if (batch.at(-1)?.last === "reopen") {
           yield* Scope.close(scope, Exit.void)
           scope = yield* Scope.make()
           store = yield* opened

@@ -120,6 +120,21 @@ const lastTime = () => {
   }
 }
 
+const rowsPerStatement = 16
+/** Thrown where a fact of several was there before. */
+const stumbled = Symbol("stumbled")
+
+/** A row of `events`. */
+type Columns = [
+  position: number, stream: number, version: number, source: number, id: string, name: number, data: string | null,
+  attributes: string | null, time: string | null, timestamp: number, recorded: number
+]
+
+const insertInto = (rows: number): string => {
+  const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+  return `INSERT INTO events VALUES ${Array.from({ length: rows }, () => row).join(", ")} ON CONFLICT (id, source) DO NOTHING`
+}
+
 const idConflict = ({ id, source }: NewFact, { position }: Outcome) =>
   KsiError.make(new KsiError.IdConflict({ id, source, position }))
 
@@ -131,6 +146,7 @@ export class FactWriter {
   private readonly file: StoreFile.StoreFile["Service"]
   private readonly reader: FactReader
   private readonly insert: StatementSync
+  private readonly insertMany: StatementSync
   private readonly removeAfter: StatementSync
   private readonly dataVersion: StatementSync
   private readonly timeOf = lastTime()
@@ -138,15 +154,16 @@ export class FactWriter {
   private recorded = 0
   /** The facts of the batch at hand. */
   private facts: Array<Written> = []
+  /** Rows that wait for their statement to be full; `undefined` where each is written at once. */
+  private pending: Array<Columns> | undefined
 
   constructor(file: StoreFile.StoreFile["Service"], reader: FactReader, threshold: number) {
     const { db } = file
     this.file = file
     this.reader = reader
     this.index = new StreamIndex(db, threshold)
-    this.insert = db.prepare(
-      "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, source) DO NOTHING"
-    )
+    this.insert = db.prepare(insertInto(1))
+    this.insertMany = db.prepare(insertInto(rowsPerStatement))
     this.removeAfter = db.prepare("DELETE FROM events WHERE position > ?")
     this.dataVersion = db.prepare("PRAGMA data_version")
     this.load()
@@ -161,7 +178,7 @@ export class FactWriter {
       const answers = this.file.transaction(() => {
         if (this.version() !== this.seen) this.load()
         recorded = Math.max(now, this.recorded)
-        const answers = appends.map((append) => this.append(append, recorded))
+        const answers = this.together(appends, recorded) ?? appends.map((append) => this.append(append, recorded))
         this.index.advance(this.facts.length)
         if (this.reader.careful !== careful) this.file.db.prepare("UPDATE meta SET careful = ?").run(this.reader.careful)
         return answers
@@ -193,6 +210,40 @@ export class FactWriter {
     this.index.load()
   }
 
+  /**
+   * All appends with many rows to a statement, which costs a good deal less but does not tell which of them were there
+   * before. Where one was, this leaves nothing behind and answers `undefined`: then they are written one by one.
+   */
+  private together(appends: ReadonlyArray<Encoded>, recorded: number): ReadonlyArray<Answer> | undefined {
+    if (appends.reduce((count, { rows }) => count + rows.length, 0) < rowsPerStatement) return undefined
+    const streams = this.reader.streams.mark
+    this.pending = []
+    try {
+      const answers = appends.map((append) => this.append(append, recorded))
+      this.flush()
+      return answers
+    } catch (cause) {
+      if (cause !== stumbled) throw cause
+      this.undo(0)
+      this.removeAfter.run(this.head)
+      this.reader.streams.undo(streams)
+      return undefined
+    } finally {
+      this.pending = undefined
+    }
+  }
+
+  /** Writes the rows that wait for company; throws `stumbled` where one of them was there before. */
+  private flush(): void {
+    const { pending } = this
+    if (pending === undefined) return
+    let changes = 0
+    if (pending.length === rowsPerStatement) changes = Number(this.insertMany.run(...pending.flat()).changes)
+    else for (const row of pending) changes += Number(this.insert.run(...row).changes)
+    if (changes !== pending.length) throw stumbled
+    pending.length = 0
+  }
+
   private append(append: Encoded, recorded: number): Answer {
     const moved = this.moved(append)
     if (moved !== undefined) return moved
@@ -222,6 +273,7 @@ export class FactWriter {
     const stream = this.reader.streams.find(streamId)
     const actual = stream === undefined ? 0 : this.index.version(stream)
     if (actual === expected) return undefined
+    this.flush()
     const outcomes: Array<Outcome> = []
     for (const row of rows) {
       const source = this.reader.sources.find(row.fact.source)
@@ -255,11 +307,13 @@ export class FactWriter {
     const position = this.head + this.facts.length + 1
     const source = sources.intern(fact.source)
     const timestamp = this.timeOf(fact.time) ?? recordedAt
-    const { changes } = this.insert.run(
+    const columns: Columns = [
       position, stream, version, source, fact.id, names.intern(fact.name), row.data, row.attributes, fact.time ?? null,
       timestamp, recordedAt
-    )
-    if (changes === 0) {
+    ]
+    if (this.pending !== undefined) {
+      if (this.pending.push(columns) === rowsPerStatement) this.flush()
+    } else if (this.insert.run(...columns).changes === 0) {
       const outcome = this.stored(row, source)
       if (outcome === undefined) throw new Error(`the store is corrupt: event "${fact.id}" is and is not there`)
       return outcome
