@@ -118,38 +118,44 @@ const opened = (path: string): Effect.Effect<Net.Socket, KsiError.KsiError, Scop
 const bytesPerCharacter = 3
 
 interface Wire {
-  readonly outgoing: Outgoing
-  /** Waits for the next lines; fails with why there are none. */
-  readonly pull: Effect.Effect<ReadonlyArray<Frame.Incoming>, string>
+  readonly send: (text: string) => void
+  readonly pause: () => void
+  readonly resume: () => void
 }
 
-const openWire = Effect.fnUntraced(function*(path: string) {
+interface WireSink {
+  readonly frame: (frame: Frame.Incoming) => void
+  /** There will be no more frames; may come again. */
+  readonly lost: (problem: string) => void
+}
+
+const openWire = Effect.fnUntraced(function*(path: string, sink: WireSink) {
   const limits = yield* Limits
   const socket = yield* opened(path)
   const transport = new NetTransport(socket)
-  const outgoing = yield* Outgoing.make(transport.write, limits.connectionBufferBytes)
-  let got: Array<Frame.Incoming> = []
-  let problem: string | undefined
-  const lines = new Lines(limits.frameBytes * bytesPerCharacter, {
+  const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes)
+  const broken = (problem: string) => {
+    sink.lost(problem)
+    transport.destroy()
+  }
+  const lines = new Lines((limits.frameBytes + Frame.replyOverhead) * bytesPerCharacter, {
     line: (text) => {
       const incoming = Frame.decodeIncoming(text)
-      if (Result.isSuccess(incoming)) got.push(incoming.success)
-      else problem ??= `it sent what is no frame: ${incoming.failure}`
+      if (Result.isSuccess(incoming)) sink.frame(incoming.success)
+      else broken(`it sent what is no frame: ${incoming.failure}`)
     },
-    bad: (why) => {
-      problem ??= `it sent a line that is ${why}`
-    }
+    bad: (why) => broken(`it sent a line that is ${why}`)
   })
-  const pull = transport.pull.pipe(
-    Effect.mapError(() => transport.problem ?? "it closed the connection"),
-    Effect.flatMap((chunks) => {
-      for (const chunk of chunks) if (typeof chunk !== "string") lines.push(chunk)
-      const taken = got
-      got = []
-      return problem === undefined ? Effect.succeed(taken) : Effect.fail(problem)
-    })
-  )
-  const wire: Wire = { outgoing, pull }
+  transport.start({
+    bytes: (chunk) => lines.push(chunk),
+    drained: () => outgoing.drained(),
+    ended: () => sink.lost(transport.problem ?? "it closed the connection")
+  })
+  yield* Effect.addFinalizer(() => Effect.sync(() => {
+    outgoing.flush()
+    sink.lost("the client is closed")
+  }))
+  const wire: Wire = { send: (text) => outgoing.append(text), pause: transport.pause, resume: transport.resume }
   return wire
 })
 
@@ -161,39 +167,30 @@ const defaultOutstanding = 64
 
 const makeCalls = Effect.fnUntraced(function*(options: ConnectOptions) {
   const { clientId, path } = options
-  const { outgoing, pull } = yield* openWire(path)
-  const waiting = new Map<string, Resume>()
+  const waiting = new Map<unknown, Resume>()
   const turns = Semaphore.makeUnsafe(options.outstanding ?? defaultOutstanding)
   let ended: string | undefined
   let last = 0
-
-  const settle = (incoming: Frame.Incoming): void => {
-    const id = String(incoming.correlationId)
-    const resume = waiting.get(id)
-    waiting.delete(id)
-    resume?.(Frame.decodeReply(incoming))
-  }
-  const end = (problem: string): void => {
-    ended = problem
-    const owed = [...waiting.values()]
-    waiting.clear()
-    for (const resume of owed) resume(Effect.fail(lost(path, problem, false)))
-  }
-  const readAll = pull.pipe(
-    Effect.map((frames) => {
-      for (const frame of frames) settle(frame)
-    }),
-    Effect.forever({ disableYield: true }),
-    Effect.catch((problem) => Effect.sync(() => end(problem)))
-  )
-  yield* Effect.forkScoped(Effect.ensuring(readAll, Effect.sync(() => ended ?? end("the client is closed"))))
+  const wire = yield* openWire(path, {
+    frame: (incoming) => {
+      const resume = waiting.get(incoming.correlationId)
+      waiting.delete(incoming.correlationId)
+      resume?.(Frame.decodeReply(incoming))
+    },
+    lost: (problem) => {
+      ended ??= problem
+      const owed = [...waiting.values()]
+      waiting.clear()
+      for (const resume of owed) resume(Effect.fail(lost(path, ended, false)))
+    }
+  })
 
   const send = (event: string, dataText: string, callOptions: CallOptions = {}) =>
     Effect.callback<Frame.Reply, CallFailure>((resume) => {
       if (ended !== undefined) return resume(Effect.fail(lost(path, ended, true)))
       const correlationId = `c${++last}`
       waiting.set(correlationId, resume)
-      outgoing.append(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions }))
+      wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions }))
       return Effect.sync(() => waiting.delete(correlationId))
     })
   return (event: string, dataText: string, callOptions?: CallOptions) =>
@@ -221,22 +218,44 @@ type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
 
 const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wanted: SubscribeOptions) {
   const { clientId, path } = options
-  const { outgoing, pull } = yield* openWire(path)
   const { from, onSubscribed, pattern, requests } = wanted
-  const dataText = JSON.stringify({ pattern, subscription_id: "s", from, requests })
-  outgoing.append(Frame.encodeRequest({ event: "pubsub:subscribe", dataText, correlationId: "s", clientId }))
-  return Effect.gen(function*() {
-    for (;;) {
-      const items: Array<Told> = []
-      for (const frame of yield* Effect.mapError(pull, (problem) => lost(path, problem, false))) {
-        if (!frame.ok) return yield* Effect.fail(Frame.failureOf(frame))
-        if (!isReply(frame)) items.push(told(frame))
-        else if (onSubscribed !== undefined) onSubscribed(numberOf(Reflect.get(Object(frame.data), "position")) ?? 0)
-      }
-      // The length was looked at.
-      if (items.length > 0) return items as unknown as NonEmpty<Told>
-    }
+  let items: Array<Told> = []
+  let failure: CallFailure | undefined
+  let wake: (() => void) | undefined
+  const fail = (cause: CallFailure) => {
+    failure ??= cause
+    wake?.()
+  }
+  const wire = yield* openWire(path, {
+    frame: (frame) => {
+      if (!frame.ok) return fail(Frame.failureOf(frame))
+      if (isReply(frame)) return onSubscribed?.(numberOf(Reflect.get(Object(frame.data), "position")) ?? 0)
+      items.push(told(frame))
+      // No more than one chunk is held: the daemon notices, and reads on from its journal later.
+      wire.pause()
+      wake?.()
+    },
+    lost: (problem) => fail(lost(path, problem, false))
   })
+  const dataText = JSON.stringify({ pattern, subscription_id: "s", from, requests })
+  wire.send(Frame.encodeRequest({ event: "pubsub:subscribe", dataText, correlationId: "s", clientId }))
+  const next = Effect.callback<NonEmpty<Told>, CallFailure>((resume) => {
+    wake = () => {
+      if (items.length === 0 && failure === undefined) return
+      wake = undefined
+      const taken = items
+      items = []
+      if (taken.length === 0 && failure !== undefined) return resume(Effect.fail(failure))
+      wire.resume()
+      // The length was looked at.
+      resume(Effect.succeed(taken as unknown as NonEmpty<Told>))
+    }
+    wake()
+    return Effect.sync(() => {
+      wake = undefined
+    })
+  })
+  return next
 })
 
 // -------------------------------------------------------------------------------------------------------------- layer

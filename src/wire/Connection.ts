@@ -13,21 +13,24 @@
  *
  * ```ts
  * const sent: Array<string> = []
- * const bytes = new TextEncoder().encode("{\"event\":\"no:such\"}\n")
- * let pulls = 0
- * yield* Connection.run({
- *   pull: Effect.suspend(() => pulls++ === 0 ? Effect.succeed([bytes]) : Effect.fail("the end")),
- *   write: (text) => Effect.sync(() => { sent.push(text) }),
- *   ended: Effect.succeed("half-closed")
- * }, { principal: "owner" })
+ * const transport: Connection.Transport = {
+ *   start: (sink) => {
+ *     sink.bytes(new TextEncoder().encode("{\"event\":\"no:such\"}\n"))
+ *     sink.ended("half-closed")
+ *   },
+ *   pause: () => {},
+ *   resume: () => {},
+ *   write: (text) => sent.push(text) > 0
+ * }
+ * yield* Connection.run(transport, { principal: "owner" })
  * JSON.parse(sent.join("")).data.reason        // "UnknownEvent"
  * ```
  *
  * **Gotchas** What waits to be written is counted in characters, not bytes. A single reply may exceed the bound by its
  * own length, and so may each request that was running when it was reached.
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -42,7 +45,7 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
-import { Followers } from "./internal/Followers.ts"
+import { Followers, type Fork } from "./internal/Followers.ts"
 import { Lines } from "./internal/Lines.ts"
 import { Outgoing } from "./internal/Outgoing.ts"
 
@@ -54,14 +57,23 @@ import { Outgoing } from "./internal/Outgoing.ts"
  */
 export type Ended = "gone" | "half-closed" | "stopping"
 
-/** What a connection needs of its transport. */
+/** Who is told of what comes in. */
+export interface Sink {
+  readonly bytes: (chunk: Uint8Array) => void
+  /** The other side has read what was written. */
+  readonly drained: () => void
+  /** There will be no more bytes. May come again, as when a half-closed side is gone for good. */
+  readonly ended: (how: Ended) => void
+}
+
+/** What a connection needs of its transport: events instead of effects, because every chunk pays for them. */
 export interface Transport {
-  /** Waits for the next bytes; fails when there will be none. */
-  readonly pull: Effect.Effect<NonEmptyReadonlyArray<Uint8Array | string>, unknown>
-  /** Hands text over; completes when more may follow. */
-  readonly write: (text: string) => Effect.Effect<void, unknown>
-  /** How it ended; asked once, after the last pull. */
-  readonly ended: Effect.Effect<Ended>
+  /** Begins to read. */
+  readonly start: (sink: Sink) => void
+  readonly pause: () => void
+  readonly resume: () => void
+  /** Hands text over; says whether more may follow at once, else `drained` is called. */
+  readonly write: (text: string) => boolean
 }
 
 /** Who is at the other end. */
@@ -81,6 +93,8 @@ interface Parts {
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
   readonly principal: string
+  /** Runs in the surroundings of the listener: its loggers, its clock. */
+  readonly fork: Fork
 }
 
 const labelOf = (correlationId: unknown, maxLength: number): string | undefined => {
@@ -93,7 +107,7 @@ const answersNothing = (event: Event.Any | undefined): boolean =>
   event?.kind === "request" && SchemaAST.isVoid(event.success.ast)
 
 /** Runs the requests of one connection and appends their replies. */
-const makeRequests = ({ clock, followers, limits, outgoing, principal, router }: Parts) => {
+const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, router }: Parts, completed: () => void) => {
   const running = new Set<Fiber.Fiber<unknown, unknown>>()
 
   // An event that answers nothing is written as `null` by its schema; on the wire it is a bare success.
@@ -107,7 +121,7 @@ const makeRequests = ({ clock, followers, limits, outgoing, principal, router }:
   const textOf = (envelope: LiveEnvelope, correlationId: unknown, exit: Dispatched): string => {
     const now = clock.currentTimeMillisUnsafe()
     const text = Frame.encodeReply(envelope, correlationId, plain(envelope, exit), now)
-    if (text.length <= limits.frameBytes) return text
+    if (text.length <= limits.frameBytes + Frame.replyOverhead) return text
     const reason = { limit: "frameBytes", max: limits.frameBytes, actual: text.length, retryable: false }
     return Frame.encodeReply(envelope, correlationId, KsiError.exit(new KsiError.LimitExceeded(reason)), now)
   }
@@ -122,7 +136,7 @@ const makeRequests = ({ clock, followers, limits, outgoing, principal, router }:
       deadline: deadlineMillis === undefined ? undefined : clock.currentTimeMillisUnsafe() + deadlineMillis
     })
     const answered = Control.isControl(event) ? followers.attach(envelope, clientId) : undefined
-    const fiber = Effect.runFork(router.dispatch(envelope))
+    const fiber = fork(router.dispatch(envelope))
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) {
       outgoing.append(textOf(envelope, correlationId, exit))
@@ -133,7 +147,7 @@ const makeRequests = ({ clock, followers, limits, outgoing, principal, router }:
       running.delete(fiber)
       outgoing.append(textOf(envelope, correlationId, exit))
       answered?.()
-      outgoing.changed()
+      completed()
     })
   }
 
@@ -150,52 +164,83 @@ const makeRequests = ({ clock, followers, limits, outgoing, principal, router }:
   }
 }
 
-type Requests = ReturnType<typeof makeRequests>
-
 // ------------------------------------------------------------------------------------------------------------ running
 
-/** Begins every request of `pending` as soon as there is room. */
-const beginAll = (pending: Array<string | Frame.Unreadable>, requests: Requests, outgoing: Outgoing) => {
+/** What has come in and not begun, and how the connection ends. */
+const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
+  const { followers, fork, limits, outgoing } = parts
+  let pending: Array<string | Frame.Unreadable> = []
   let at = 0
-  const beginSome = (): boolean => {
-    outgoing.hold()
-    for (; at < pending.length && requests.hasRoom(); at++) {
-      const incoming = pending[at]
-      if (incoming !== undefined) requests.begin(incoming)
-    }
-    outgoing.flush()
-    return at === pending.length && requests.hasRoom()
-  }
-  return Effect.suspend(function again(): Effect.Effect<void> {
-    if (outgoing.broken || beginSome()) {
-      pending.length = 0
-      return Effect.void
-    }
-    return Effect.flatMap(outgoing.until(requests.hasRoom), again)
-  })
-}
+  let waitingLength = 0
+  let paused = false
+  let ended: Ended | undefined
 
-const readAll = Effect.fnUntraced(function*(transport: Transport, parts: Parts, requests: Requests) {
-  const { limits, outgoing } = parts
-  const pending: Array<string | Frame.Unreadable> = []
   const lines = new Lines(limits.frameBytes, {
-    // An empty line is nothing: somebody typed a newline too many.
-    line: (text) => text.trim() === "" ? 0 : pending.push(text),
+    line: (text) => {
+      // An empty line is nothing: somebody typed a newline too many.
+      if (text.trim() === "") return
+      waitingLength += text.length
+      pending.push(text)
+    },
     bad: (why) => pending.push(why === "too long" ? Frame.tooLong(limits.frameBytes) : Frame.notUtf8)
   })
-  while (!outgoing.broken) {
-    const pulled = yield* Effect.exit(transport.pull)
-    if (Exit.isFailure(pulled)) break
-    for (const chunk of pulled.value) lines.push(typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk)
-    if (pending.length > 0) yield* beginAll(pending, requests, outgoing)
+  const requests = makeRequests(parts, () => advance())
+
+  const beginSome = (): void => {
+    // What is flushed may make room for more.
+    do {
+      outgoing.hold()
+      while (at < pending.length && requests.hasRoom()) {
+        const incoming = pending[at++]
+        if (incoming === undefined) continue
+        if (typeof incoming === "string") waitingLength -= incoming.length
+        requests.begin(incoming)
+      }
+      outgoing.flush()
+    } while (at < pending.length && requests.hasRoom())
+    if (at < pending.length) return
+    pending = []
+    at = 0
   }
-  const ended = yield* transport.ended
-  if (ended === "half-closed") {
-    lines.end()
-    yield* beginAll(pending, requests, outgoing)
+
+  /** Goes on as far as there is room; called whenever there may be more of it. */
+  const advance = (): void => {
+    if (at < pending.length) beginSome()
+    // Some is read ahead while there is no room: a client that goes away is noticed meanwhile.
+    const full = waitingLength >= limits.connectionBufferBytes
+    if (full !== paused && ended === undefined) {
+      paused = full
+      if (full) transport.pause()
+      else transport.resume()
+    }
+    if (ended === undefined || at < pending.length || !requests.isIdle() || !followers.isEmpty) return
+    outgoing.flush()
+    if (outgoing.isEmpty) done()
   }
-  return ended
-})
+
+  const sink: Sink = {
+    bytes: (chunk) => {
+      if (ended !== undefined) return
+      lines.push(chunk)
+      advance()
+    },
+    drained: () => {
+      outgoing.drained()
+      advance()
+    },
+    ended: (how) => {
+      if (how === "half-closed" && ended === undefined) lines.end()
+      ended = how
+      if (how === "gone") {
+        outgoing.break()
+        return done()
+      }
+      if (how === "stopping") fork(followers.closeAll)
+      advance()
+    }
+  }
+  return { advance, requests, sink }
+}
 
 /**
  * Serves one connection until it ends. Never fails: what goes wrong is answered, or ends the connection. Interrupting
@@ -209,17 +254,22 @@ export const run: (
   const subscriptions = yield* Subscriptions
   const limits = yield* Limits
   const clock = yield* Clock.Clock
-  const { principal } = options
-  const outgoing = yield* Outgoing.make(transport.write, limits.connectionBufferBytes)
   const scope = yield* Effect.scope
-  const followers = new Followers({ router, subscriptions, limits, clock, outgoing, scope, principal })
-  const parts: Parts = { router, followers, outgoing, limits, clock, principal }
-  const requests = makeRequests(parts)
-  yield* Effect.addFinalizer(() => Effect.tap(requests.interrupt, () => Effect.sync(() => outgoing.flush())))
-  const ended = yield* readAll(transport, parts, requests)
-  if (ended === "gone") return
-  if (ended === "stopping") yield* followers.closeAll
-  yield* outgoing.until(() => requests.isIdle() && followers.isEmpty)
-  outgoing.flush()
-  yield* outgoing.until(() => outgoing.isEmpty)
+  const { principal } = options
+  const fork = Effect.runForkWith(yield* Effect.context<never>())
+  const over = Deferred.makeUnsafe<void>()
+  const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes)
+  const followers = new Followers({
+    router, subscriptions, limits, clock, outgoing, scope, principal, fork, closed: () => reading.advance()
+  })
+  const parts: Parts = { router, followers, outgoing, limits, clock, principal, fork }
+  const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(reading.requests.interrupt, Effect.sync(() => {
+      outgoing.flush()
+      outgoing.break()
+    }))
+  )
+  transport.start(reading.sink)
+  yield* Deferred.await(over)
 }, Effect.scoped)

@@ -130,7 +130,12 @@ export const decode = (line: string): Result.Result<Request, Unreadable> => {
   } catch (cause) {
     return unreadable(`it is not JSON (${cause instanceof Error ? cause.message : String(cause)})`)
   }
-  if (!isObject(frame)) return unreadable("it is not a JSON object")
+  if (typeof frame !== "object" || frame === null || Array.isArray(frame)) return unreadable("it is not a JSON object")
+  // An object and no array, as just checked.
+  return requestOf(frame as JsonObject)
+}
+
+const requestOf = (frame: JsonObject): Result.Result<Request, Unreadable> => {
   const { correlation_id: correlationId, deadline_ms: deadlineMillis, event, idempotency_key: idempotencyKey } = frame
   if (typeof event !== "string" || event === "") {
     return unreadable(event === undefined ? "it has no \"event\"" : "\"event\" is not a text", undefined, correlationId)
@@ -171,6 +176,9 @@ export const encodeRequest = (request: {
 
 // ------------------------------------------------------------------------------------------------------------ replies
 
+/** Characters that a reply may have beyond `frameBytes`: what is around its data. */
+export const replyOverhead = 4096
+
 // Seconds with a fraction; Python tells an int from a float, and the original's clients expect a float. The last text
 // is kept: many replies share a millisecond.
 let lastMillis = -1
@@ -193,18 +201,17 @@ const contextText = ({ id, metadata }: Envelope): string =>
     metadata.clientId === undefined ? "null" : JSON.stringify(metadata.clientId)
   },"_timestamp":${seconds(metadata.timestamp)},"_response_id":"resp_${id}"}`
 
-const has = (value: unknown, key: string): boolean => isObject(value) && value[key] !== undefined
-
 /** The `data` of a successful reply. `undefined` is the answer of an event that answers nothing. */
 const dataText = (value: unknown, context: string): string => {
-  if (value === undefined) return `{"status":"success",${context}}`
+  const text = JSON.stringify(value)
+  if (text === undefined) return `{"status":"success",${context}}`
+  if (!text.startsWith("{")) return `{"status":"success","result":${text},${context}}`
+  // It wrote itself as an object, so it is one.
+  const own = value as JsonObject
   // The context is the router's to give.
-  const own = has(value, "_ksi_context") && isObject(value) ? { ...value, _ksi_context: undefined } : value
-  const text = JSON.stringify(own) ?? "null"
-  // A value that writes itself as something else (a raw number) is no object on the wire.
-  if (!isObject(own) || !text.startsWith("{")) return `{"status":"success","result":${text},${context}}`
-  if (text === "{}") return `{"status":"success",${context}}`
-  return `${text.slice(0, -1)}${own["status"] === undefined ? ",\"status\":\"success\"," : ","}${context}}`
+  if (own["_ksi_context"] !== undefined) return dataText({ ...own, _ksi_context: undefined }, context)
+  const status = own["status"] === undefined ? "\"status\":\"success\"," : ""
+  return `${text.slice(0, -1)}${text.length === 2 ? "" : ","}${status}${context}}`
 }
 
 const frame = (event: string | undefined, ok: boolean, data: string, correlationId: unknown, now: number): string =>

@@ -6,6 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import type { Router } from "../../bus/Router.ts"
 import type { Subscription, Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery, Envelope } from "../../event/Envelope.ts"
@@ -17,6 +18,9 @@ import * as Control from "../Control.ts"
 import * as Frame from "../Frame.ts"
 import type { Outgoing } from "./Outgoing.ts"
 
+/** Runs an effect in a fiber of its own. */
+export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+
 interface Parts {
   readonly router: Router["Service"]
   readonly subscriptions: Subscriptions["Service"]
@@ -25,6 +29,9 @@ interface Parts {
   readonly outgoing: Outgoing
   readonly scope: Scope.Scope
   readonly principal: string
+  readonly fork: Fork
+  /** Told when a subscription has ended. */
+  readonly closed: () => void
 }
 
 interface Wanted {
@@ -56,6 +63,8 @@ const parseAll = Effect.fnUntraced(function*(patterns: ReadonlyArray<string>) {
 export class Followers {
   private readonly parts: Parts
   private readonly open = new Map<string, Scope.Closeable>()
+  // One door at a time, in the order of the requests: a client need not wait for the end before it begins again.
+  private readonly turn = Semaphore.makeUnsafe(1)
 
   constructor(parts: Parts) {
     this.parts = parts
@@ -77,14 +86,15 @@ export class Followers {
         begin = begins
         return position
       })
+    const inTurn = this.turn.withPermits(1)
     Control.attach(envelope, {
       hello: (payload) => this.hello(payload),
-      subscribe: (payload) => this.subscribe(payload, follow),
+      subscribe: (payload) => inTurn(this.subscribe(payload, follow)),
       unsubscribe: ({ subscription_id }) =>
-        Effect.map(this.end(`pubsub ${subscription_id}`, subscription_id), () => ({ status: "unsubscribed", subscription_id })),
-      monitor: (payload) => this.monitor(payload, clientId, follow),
+        inTurn(Effect.as(this.end(`pubsub ${subscription_id}`, subscription_id), { status: "unsubscribed", subscription_id })),
+      monitor: (payload) => inTurn(this.monitor(payload, clientId, follow)),
       unmonitor: ({ client_id = clientId ?? "client" }) =>
-        Effect.map(this.end(`monitor ${client_id}`, client_id), () => ({ status: "unsubscribed", client_id }))
+        inTurn(Effect.as(this.end(`monitor ${client_id}`, client_id), { status: "unsubscribed", client_id }))
     })
     return () => begin?.()
   }
@@ -150,21 +160,19 @@ export class Followers {
       ...(wanted.from === undefined ? {} : { from: wanted.from })
     }).pipe(Scope.provide(scope), Effect.onError(() => this.close(key)))
     const begins = () => {
-      if (this.open.get(key) === scope) Fiber.runIn(Effect.runFork(this.deliver(key, wanted, subscription)), scope)
+      if (this.open.get(key) === scope) Fiber.runIn(this.parts.fork(this.deliver(key, wanted, subscription)), scope)
     }
     return { position: subscription.position, begins }
   })
 
   private deliver(key: string, wanted: Wanted, subscription: Subscription): Effect.Effect<void> {
     const { clock, outgoing } = this.parts
-    const hasRoom = () => outgoing.hasRoom
-    const room = Effect.suspend(() => outgoing.hasRoom ? Effect.void : outgoing.until(hasRoom))
-    const next = Effect.andThen(room, subscription.next)
+    const next = Effect.andThen(outgoing.room, subscription.next)
     const tellAll = Effect.fnUntraced(function*(this: Followers) {
-      while (!outgoing.broken) {
+      for (;;) {
         for (const delivery of yield* next) {
           if (!wanted.accepts(delivery)) continue
-          if (!outgoing.hasRoom) yield* room
+          if (!outgoing.hasRoom) yield* outgoing.room
           outgoing.append(this.textOf(delivery, wanted.id))
         }
       }
@@ -183,20 +191,15 @@ export class Followers {
 
   // The fiber that calls this runs in the scope; it cannot wait for its own end.
   private forget(key: string): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const scope = this.open.get(key)
-      this.open.delete(key)
-      this.parts.outgoing.changed()
-      return scope === undefined ? Effect.void : Effect.sync(() => void Effect.runFork(Scope.close(scope, Exit.void)))
-    })
+    return Effect.sync(() => void this.parts.fork(this.close(key)))
   }
 
   private close(key: string): Effect.Effect<void> {
     return Effect.suspend(() => {
       const scope = this.open.get(key)
       this.open.delete(key)
-      this.parts.outgoing.changed()
-      return scope === undefined ? Effect.void : Scope.close(scope, Exit.void)
+      if (scope === undefined) return Effect.void
+      return Effect.ensuring(Scope.close(scope, Exit.void), Effect.sync(this.parts.closed))
     })
   }
 

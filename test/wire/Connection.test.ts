@@ -1,0 +1,341 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Context, Effect, Exit, Fiber, Layer, Logger, Schema, Scope } from "effect"
+import { Subscriptions } from "../../src/bus/Subscription.ts"
+import * as Limits from "../../src/event/Limits.ts"
+import * as EventStore from "../../src/store/EventStore.ts"
+import * as Connection from "../../src/wire/Connection.ts"
+import { eventually, makeCounts, type Reply, runtime } from "./Daemon.ts"
+
+const bytes = (text: string) => new TextEncoder().encode(text)
+
+/** A transport that the test drives; `reads` says whether the other side takes what is written. */
+class Driven implements Connection.Transport {
+  readonly writes: Array<string> = []
+  paused = false
+  reads = true
+  sink: Connection.Sink = { bytes: () => {}, drained: () => {}, ended: () => {} }
+  readonly start = (sink: Connection.Sink) => {
+    this.sink = sink
+  }
+  readonly pause = () => {
+    this.paused = true
+  }
+  readonly resume = () => {
+    this.paused = false
+  }
+  readonly write = (text: string) => {
+    this.writes.push(text)
+    return this.reads
+  }
+  send(...frames: ReadonlyArray<unknown>): void {
+    this.sink.bytes(bytes(frames.map((frame) => `${JSON.stringify(frame)}\n`).join("")))
+  }
+  get replies(): ReadonlyArray<Reply> {
+    return this.writes.join("").split("\n").slice(0, -1).map((line) => JSON.parse(line))
+  }
+}
+
+const open = Effect.fnUntraced(function*(limits: Partial<Limits.LimitsShape> = {}) {
+  const counts = makeCounts()
+  const context = yield* Layer.build(runtime(counts)).pipe(Effect.provideService(Limits.Limits, { ...Limits.defaults, ...limits }))
+  const transport = new Driven()
+  const fiber = yield* Connection.run(transport, { principal: "owner" }).pipe(
+    Effect.provideContext(context),
+    Effect.provideService(Limits.Limits, { ...Limits.defaults, ...limits }),
+    Effect.forkScoped({ startImmediately: true })
+  )
+  return { transport, fiber, counts, context, subscriptions: Context.get(context, Subscriptions) }
+})
+
+const echo = (value: unknown, correlation_id: unknown = value) => ({ event: "t:echo", data: { value }, correlation_id })
+const later = (value: unknown) => ({ event: "t:later", data: { value }, correlation_id: value })
+const happened = (n: number) => ({ event: "t:happened", data: { n }, correlation_id: n })
+
+describe("lines", () => {
+  it.live("bad lines are answered, and the connection stays usable", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open({ frameBytes: 1000 })
+      transport.sink.bytes(bytes("\n   \n\r\nnot json\n[]\n{\"correlation_id\":4}\n"))
+      transport.sink.bytes(Uint8Array.from([123, 0xff, 0xfe, 125, 10]))
+      transport.sink.bytes(bytes(`{"event":"t:echo","data":{"value":"${"x".repeat(2000)}"}}\n`))
+      transport.send(echo("fine"))
+      expect(transport.replies.map(({ correlation_id, data, ok }) => [ok, data.reason ?? data.result, correlation_id])).toEqual([
+        [false, "FrameInvalid", null],
+        [false, "FrameInvalid", null],
+        [false, "FrameInvalid", 4],
+        [false, "FrameInvalid", null],
+        [false, "LimitExceeded", null],
+        [true, "fine", "fine"]
+      ])
+      expect(transport.replies[4]?.data.details).toEqual({ limit: "frameBytes", max: 1000, retryable: false })
+    }))
+
+  it.live("a line that is too long is answered once and skipped, however it arrives", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open({ frameBytes: 100 })
+      for (let i = 0; i < 50; i++) transport.sink.bytes(bytes("y".repeat(30)))
+      transport.sink.bytes(bytes("y\n{\"event\":\"t:echo\",\"data\":{\"value\":1}}\nz"))
+      transport.sink.bytes(bytes("z\n"))
+      expect(transport.replies.map(({ data }) => data.reason ?? data.result)).toEqual(["LimitExceeded", 1, "FrameInvalid"])
+    }))
+
+  it.live("the limit is exact, in bytes", () =>
+    Effect.gen(function*() {
+      const line = "{\"event\":\"t:echo\",\"data\":{\"value\":\"éé\"}}"
+      const length = bytes(line).length
+      const fits = yield* open({ frameBytes: length })
+      fits.transport.sink.bytes(bytes(`${line}\n${line}\n`))
+      expect(fits.transport.replies.map(({ ok }) => ok)).toEqual([true, true])
+      const tooLong = yield* open({ frameBytes: length - 1 })
+      tooLong.transport.sink.bytes(bytes(`${line}\n${line}\n`))
+      expect(tooLong.transport.replies.map(({ data }) => data.reason)).toEqual(["LimitExceeded", "LimitExceeded"])
+    }))
+
+  const Text = Schema.Array(Schema.String)
+  it.effect.prop("however the bytes are cut, the replies are the same", [Text, Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 40 })))], ([values, cuts]) =>
+    Effect.gen(function*() {
+      const frames = [...values, "süß 🫖"].map((value) => `${JSON.stringify(echo(value))}\n`).join("")
+      const all = bytes(frames)
+      const whole = yield* open()
+      whole.transport.sink.bytes(all)
+      const cut = yield* open()
+      for (let at = 0, i = 0; at < all.length; i++) {
+        const size = cuts[i % cuts.length] ?? 1
+        cut.transport.sink.bytes(all.slice(at, at + size))
+        at += size
+      }
+      const seen = (replies: ReadonlyArray<Reply>) => replies.map(({ correlation_id, data }) => [correlation_id, data.result])
+      expect(seen(whole.transport.replies)).toEqual([...values, "süß 🫖"].map((value) => [value, value]))
+      expect(seen(cut.transport.replies)).toEqual(seen(whole.transport.replies))
+    }))
+
+  it.live("a last line without a newline counts when its sender still reads", () =>
+    Effect.gen(function*() {
+      const { fiber, transport } = yield* open()
+      transport.sink.bytes(bytes(JSON.stringify(later("last"))))
+      transport.sink.ended("half-closed")
+      yield* Fiber.join(fiber)
+      expect(transport.replies.map(({ data }) => data.result)).toEqual(["last"])
+    }))
+})
+
+describe("requests", () => {
+  it.live("the answers of one chunk leave in one write, and so do those of one turn", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open()
+      transport.send(...Array.from({ length: 64 }, (_, i) => echo(i)))
+      expect(transport.writes.length).toBe(1)
+      transport.send(...Array.from({ length: 64 }, (_, i) => later(i)))
+      yield* eventually(() => transport.replies.length === 128)
+      expect(transport.writes.length).toBeLessThanOrEqual(4)
+    }))
+
+  it.live("an event that answers nothing, values with a codec, declared failures, defects, streams", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open()
+      transport.send(
+        { event: "t:nothing" },
+        { event: "t:when", data: { at: "2020-01-01T00:00:00.000Z" } },
+        { event: "t:refuse", data: { why: "no" } },
+        { event: "t:die" },
+        { event: "t:items" },
+        { event: "t:ech" },
+        echo(null)
+      )
+      yield* eventually(() => transport.replies.length === 7)
+      const plain = (event: string) => {
+        const { _ksi_context, ...data } = transport.replies.find((reply) => reply.event === event)?.data
+        return data
+      }
+      expect(plain("t:nothing")).toEqual({ status: "success" })
+      expect(plain("t:when")).toEqual({ status: "success", result: "2020-01-01T00:00:00.000Z" })
+      expect(plain("t:refuse")).toMatchObject({ cause: "domain", reason: "Refused", error_data: { _tag: "Refused", why: "no" } })
+      expect(plain("t:die")).toMatchObject({ cause: "defect" })
+      expect(transport.writes.join("")).not.toContain("secret")
+      expect(plain("t:items")).toMatchObject({ reason: "WrongShape", details: { used: "call", expected: "stream" } })
+      expect(plain("t:ech")).toMatchObject({ status: "error", details: { similar: ["t:echo"] } })
+      expect(plain("t:echo")).toEqual({ status: "success", result: null })
+    }).pipe(Effect.provide(Logger.layer([]))))
+
+  it.live("each request is a root with an id of its own; labels are told", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open()
+      transport.send({ ...echo(1), _client_id: "probe" }, { ...echo(2), _client_id: 7 })
+      const [first, second] = transport.replies.map(({ data }) => data._ksi_context)
+      expect(first).toMatchObject({ _parent_event_id: null, _event_depth: 0, _client_id: "probe" })
+      expect([first._root_event_id, first._correlation_id]).toEqual([first._event_id, first._event_id])
+      expect(second._client_id).toBe(null)
+      expect(second._event_id).not.toBe(first._event_id)
+    }))
+
+  it.live("a deadline in milliseconds from now interrupts the handler", () =>
+    Effect.gen(function*() {
+      const { counts, transport } = yield* open()
+      transport.send({ event: "t:forever", deadline_ms: 20 })
+      yield* eventually(() => transport.replies.length === 1)
+      expect(transport.replies[0]?.data.reason).toBe("DeadlineExceeded")
+      expect(counts).toMatchObject({ running: 0, interrupted: 1 })
+    }))
+
+  it.live("no more than `connectionRequests` run, and no more is read than may wait", () =>
+    Effect.gen(function*() {
+      const { counts, transport } = yield* open({ connectionRequests: 3, connectionBufferBytes: 500 })
+      const forever = { event: "t:forever", deadline_ms: 30 }
+      transport.send(...Array.from({ length: 20 }, () => forever))
+      expect(counts.running).toBe(3)
+      expect(transport.paused).toBe(true)
+      yield* eventually(() => transport.replies.length === 20)
+      expect(counts).toMatchObject({ running: 0, interrupted: 20 })
+      expect(transport.paused).toBe(false)
+    }))
+
+  it.live("a reply longer than a frame may be is a failure", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open({ frameBytes: 1000 })
+      transport.send({ event: "t:big", data: { size: 10_000 } })
+      expect(transport.replies[0]?.data).toMatchObject({ reason: "LimitExceeded", details: { limit: "frameBytes", max: 1000 } })
+    }))
+})
+
+describe("a client that does not read", () => {
+  it.live("holds back its requests within a bound, and gets every answer when it reads again", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open({ connectionBufferBytes: 10_000 })
+      transport.reads = false
+      for (let i = 0; i < 200; i++) transport.send(echo(`${i} ${"x".repeat(1000)}`, i))
+      expect(transport.writes.length).toBe(1)
+      expect(transport.paused).toBe(true)
+      transport.reads = true
+      while (transport.replies.length < 200) transport.sink.drained()
+      expect(transport.replies.map(({ correlation_id }) => correlation_id)).toEqual(Array.from({ length: 200 }, (_, i) => i))
+      // One write and what was gathered behind it: never more than the bound and one reply.
+      expect(Math.max(...transport.writes.map((text) => text.length))).toBeLessThan(10_000 + 2000)
+      expect(transport.paused).toBe(false)
+    }))
+
+  it.live("holds back its subscription, which misses nothing", () =>
+    Effect.gen(function*() {
+      const { context, transport } = yield* open({ connectionBufferBytes: 5000, subscriptionBuffer: 8 })
+      const store = Context.get(context, EventStore.EventStore)
+      transport.send({ event: "pubsub:subscribe", pattern: "t:*", subscription_id: "s", from: "start" })
+      yield* eventually(() => transport.replies.length === 1)
+      transport.reads = false
+      for (let n = 1; n <= 100; n++) yield* store.appendTo("s", [{ name: "t:happened", data: { n, pad: "x".repeat(200) } }])
+      const held = () => transport.writes.slice(1).join("").length
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 20)))
+      expect(held()).toBeLessThan(5000 + 1000)
+      transport.reads = true
+      yield* Effect.forkScoped(Effect.forever(Effect.andThen(
+        Effect.promise(() => new Promise((resolve) => setImmediate(resolve))), Effect.sync(() => transport.sink.drained()))))
+      yield* eventually(() => transport.replies.length === 101)
+      expect(transport.replies.slice(1).map(({ position }) => position)).toEqual(Array.from({ length: 100 }, (_, i) => i + 1))
+    }))
+})
+
+describe("subscriptions", () => {
+  it.live("are announced before their first frame, and catch up", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open()
+      transport.send(happened(1), happened(2))
+      yield* eventually(() => transport.replies.length === 2)
+      transport.send({ event: "pubsub:subscribe", pattern: "t:*", subscription_id: "s1", from: 2, correlation_id: "sub" })
+      transport.send(happened(3))
+      yield* eventually(() => transport.replies.length === 6)
+      const [announced, ...rest] = transport.replies.slice(2).filter(({ correlation_id }) => typeof correlation_id !== "number")
+      expect(announced).toMatchObject({ correlation_id: "sub", data: { status: "subscribed", subscription_id: "s1", position: 2 } })
+      const { event_id, timestamp } = rest[0] as Reply
+      expect(rest[0]).toEqual({
+        event: "t:happened", event_name: "t:happened", data: { n: 2 }, subscription_id: "s1", position: 2, version: 2, stream_id: "t",
+        event_id, timestamp
+      })
+      expect(rest.map(({ position }) => position)).toEqual([2, 3])
+    }))
+
+  it.live("tell of requests when asked to, as their schemas write them and without a position", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open()
+      transport.send({ event: "pubsub:subscribe", pattern: "t:*", subscription_id: "s1", requests: true })
+      yield* eventually(() => transport.replies.length === 1)
+      transport.send({ event: "t:when", data: { at: "2020-01-01T00:00:00.000Z" } })
+      yield* eventually(() => transport.replies.length === 3)
+      const told = transport.replies.find(({ event_name }) => event_name === "t:when")
+      expect(told).toMatchObject({ data: { at: "2020-01-01T00:00:00.000Z" }, subscription_id: "s1" })
+      expect([told?.["position"], told?.["version"]]).toEqual([undefined, undefined])
+    }))
+
+  it.live("refuse a name twice, a bad pattern, too many, and an end of what is not open", () =>
+    Effect.gen(function*() {
+      const { subscriptions, transport } = yield* open({ connectionSubscriptions: 2 })
+      const subscribe = (subscription_id: string, pattern = "t:*") => ({ event: "pubsub:subscribe", pattern, subscription_id, correlation_id: subscription_id })
+      transport.send(subscribe("a"), subscribe("a"), subscribe("x", "t*"), subscribe("b"), subscribe("c"))
+      transport.send({ event: "pubsub:unsubscribe", subscription_id: "nope" }, { event: "pubsub:unsubscribe", subscription_id: "a" })
+      yield* eventually(() => transport.replies.length === 7)
+      expect(transport.replies.map(({ data }) => data.reason ?? data.status)).toEqual([
+        "subscribed", "PayloadInvalid", "PayloadInvalid", "subscribed", "LimitExceeded", "NotFound", "unsubscribed"
+      ])
+      expect(subscriptions.count()).toBe(1)
+    }))
+
+  it.live("the original's word follows several patterns with requests, each event once; again replaces", () =>
+    Effect.gen(function*() {
+      const { subscriptions, transport } = yield* open()
+      const monitor = (event_patterns: unknown) => ({ event: "monitor:subscribe", data: { event_patterns, client_id: "sub1" }, correlation_id: "s0" })
+      transport.send(monitor(["t:echo", "t:*", "u:*"]))
+      yield* eventually(() => transport.replies.length === 1)
+      expect(transport.replies[0]?.data).toMatchObject({ status: "subscribed", client_id: "sub1", patterns: ["t:echo", "t:*", "u:*"] })
+      transport.send(echo(1), happened(1))
+      yield* eventually(() => transport.replies.length === 5)
+      expect(transport.replies.flatMap(({ event_name }) => event_name ?? []).toSorted()).toEqual(["t:echo", "t:happened"])
+      transport.send(monitor("u:*"), { event: "monitor:unsubscribe", data: {}, _client_id: "sub1" }, { event: "monitor:unsubscribe" })
+      yield* eventually(() => transport.replies.length === 8)
+      expect(transport.replies.slice(5).map(({ data }) => data.reason ?? data.status)).toEqual(["subscribed", "unsubscribed", "NotFound"])
+      expect(subscriptions.count()).toBe(0)
+    }))
+})
+
+describe("the end", () => {
+  it.live("a client that is gone takes its requests and subscriptions with it, silently", () => {
+    const logged: Array<unknown> = []
+    return Effect.gen(function*() {
+      const { counts, fiber, subscriptions, transport } = yield* open()
+      transport.send({ event: "t:forever" }, { event: "t:forever" }, { event: "pubsub:subscribe", pattern: "*", subscription_id: "s" })
+      yield* eventually(() => transport.replies.length === 1)
+      expect([counts.running, subscriptions.count()]).toEqual([2, 1])
+      transport.sink.ended("gone")
+      yield* Fiber.join(fiber)
+      expect(counts).toMatchObject({ running: 0, interrupted: 2 })
+      expect(subscriptions.count()).toBe(0)
+      expect(transport.replies.length).toBe(1)
+      expect(logged).toEqual([])
+    }).pipe(Effect.provide(Logger.layer([Logger.make(({ message }) => logged.push(message))])))
+  })
+
+  it.live("interrupting it answers what was running", () =>
+    Effect.gen(function*() {
+      const { fiber, transport } = yield* open()
+      transport.send({ event: "t:forever", correlation_id: 1 })
+      yield* Fiber.interrupt(fiber)
+      expect(transport.replies.map(({ correlation_id, data }) => [correlation_id, data.cause])).toEqual([[1, "interrupt"]])
+    }))
+
+  it.live("stopping closes subscriptions, begins nothing, and waits for what runs", () =>
+    Effect.gen(function*() {
+      const { fiber, subscriptions, transport } = yield* open()
+      transport.send({ event: "pubsub:subscribe", pattern: "*", subscription_id: "s" }, later(1))
+      transport.sink.ended("stopping")
+      transport.send(later(2))
+      yield* Fiber.join(fiber)
+      expect(subscriptions.count()).toBe(0)
+      expect(transport.replies.map(({ correlation_id, data }) => data.result ?? correlation_id)).toEqual([null, 1])
+    }))
+
+  it.live("its scope is its own", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { counts, transport } = yield* open().pipe(Scope.provide(scope))
+      transport.send({ event: "t:forever" })
+      yield* Scope.close(scope, Exit.void)
+      expect(counts).toMatchObject({ running: 0, interrupted: 1 })
+    }))
+})
+
