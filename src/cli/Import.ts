@@ -147,8 +147,11 @@ const open = Effect.fnUntraced(function*(file: string) {
   } satisfies Source
 })
 
-/** Says how it goes: over one line on a terminal, else a line now and then. */
-const makeProgress = Effect.fnUntraced(function*(tally: Tally, share: () => number | undefined) {
+/**
+ * Says how it goes: over one line on a terminal, else a line now and then; nothing with `--json`. `share` is the part
+ * that is done, from 0 to 1, where it is known.
+ */
+export const makeProgress = Effect.fnUntraced(function*(tally: Tally, share: () => number | undefined) {
   const { animated, columns, writeError } = yield* Io
   const json = yield* Output.Json
   const start = yield* Clock.currentTimeMillis

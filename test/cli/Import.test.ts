@@ -1,8 +1,11 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Effect, Layer, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import { gunzipSync, gzipSync } from "node:zlib"
 import * as Import from "../../src/cli/Import.ts"
 import { IoFailed } from "../../src/cli/Io.ts"
+import * as Output from "../../src/cli/Output.ts"
+import { Kept, world } from "./commandLine.ts"
 
 const cut = (bytes: Uint8Array, size: number) =>
   Stream.fromIterable(Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => bytes.slice(i * size, (i + 1) * size))).pipe(
@@ -73,4 +76,38 @@ describe("words", () => {
     expect(Import.bar(done, undefined, 1000, 60)).toBe("500 events  1,000/s")
     expect(Import.bar(done, 1, 1000, 200).length).toBeLessThan(80)
   })
+})
+
+describe("progress", () => {
+  const said = (terminal: boolean, json: boolean) =>
+    Effect.gen(function*() {
+      const stderr = new Kept(terminal)
+      const tally = { imported: 0, duplicates: 0, rejected: 0 }
+      const seen: Array<string> = []
+      yield* Effect.gen(function*() {
+        const progress = yield* Import.makeProgress(tally, () => undefined)
+        for (const [millis, imported] of [[50, 10], [60, 20], [50, 30], [3000, 4000]] as const) {
+          yield* TestClock.adjust(millis)
+          tally.imported = imported
+          yield* progress.tick
+          seen.push(stderr.text)
+          stderr.text = ""
+        }
+        yield* progress.clear
+        expect(yield* progress.seconds).toBe(3.16)
+      }).pipe(Effect.provide(Layer.mergeAll(world({ stderr }), Layer.succeed(Output.Json, json))))
+      return [...seen, stderr.text]
+    })
+  it.effect("is written over on a terminal, ten times a second, and gone at the end", () =>
+    Effect.gen(function*() {
+      expect(yield* said(true, false)).toEqual(["", "\r20 events  182/s\u001b[K", "", "\r4,000 events  1,266/s\u001b[K", "\r\u001b[K"])
+    }))
+  it.effect("is a line every few seconds elsewhere", () =>
+    Effect.gen(function*() {
+      expect(yield* said(false, false)).toEqual(["", "", "", "4,000 events  1,266/s\n", ""])
+    }))
+  it.effect("is silent for programs", () =>
+    Effect.gen(function*() {
+      expect(yield* said(true, true)).toEqual(["", "", "", "", ""])
+    }))
 })

@@ -116,6 +116,14 @@ describe("facts", () => {
     expect(summary).toMatchObject({ imported: 0, duplicates: 1, rejected: 3 })
     expect(summary.rejections.map(({ line, reason }) => [line, reason]).toSorted()).toEqual([[1, "IdConflict"], [3, "LineInvalid"], [5, "PayloadInvalid"]])
   })
+  it("so many rejected lines are told, all are counted", async () => {
+    const many = "nope\n".repeat(1500)
+    const json = JSON.parse((await run(["import", "-", "--json"], many)).stdout) as { readonly rejected: number; readonly rejections: ReadonlyArray<unknown> }
+    expect([json.rejected, json.rejections.length]).toEqual([1500, 1000])
+    const human = await run(["import", "-"], many)
+    expect([human.code, human.stdout.split(" in ")[0]]).toEqual([1, "imported 0 events, 1,500 lines rejected"])
+    expect(human.stderr.split("\n").slice(999)).toEqual([expect.stringMatching(/^✗ line 1000 /), "  further rejected lines are only counted", ""])
+  })
   it("a file that is cut off says so", async () => {
     const packed = gzipSync(ndjson(events))
     writeFileSync(at("cut.gz"), packed.subarray(0, packed.length - 12))
