@@ -166,54 +166,65 @@ const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, rou
 
 // ------------------------------------------------------------------------------------------------------------ running
 
-/** What has come in and not begun, and how the connection ends. */
-const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
-  const { followers, fork, limits, outgoing } = parts
-  let pending: Array<string | Frame.Unreadable> = []
+/** What has come in and not begun. */
+const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
+  let queue: Array<string | Frame.Unreadable> = []
   let at = 0
-  let waitingLength = 0
-  let paused = false
-  let ended: Ended | undefined
-
-  const lines = new Lines(limits.frameBytes, {
+  let length = 0
+  const lines = new Lines(frameBytes, {
     line: (text) => {
       // An empty line is nothing: somebody typed a newline too many.
       if (text.trim() === "") return
-      waitingLength += text.length
-      pending.push(text)
+      length += text.length
+      queue.push(text)
     },
-    bad: (why) => pending.push(why === "too long" ? Frame.tooLong(limits.frameBytes) : Frame.notUtf8)
+    bad: (why) => queue.push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
   })
+  return {
+    lines,
+    isEmpty: () => at === queue.length,
+    isFull: () => length >= connectionBufferBytes,
+    take: (): string | Frame.Unreadable | undefined => {
+      const taken = queue[at++]
+      if (typeof taken === "string") length -= taken.length
+      if (at < queue.length) return taken
+      queue = []
+      at = 0
+      return taken
+    }
+  }
+}
+
+/** Begins what comes in as there is room for it, and knows when the connection is over. */
+const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
+  const { followers, fork, limits, outgoing } = parts
+  const pending = makePending(limits)
+  let paused = false
+  let ended: Ended | undefined
   const requests = makeRequests(parts, () => advance())
 
   const beginSome = (): void => {
     // What is flushed may make room for more.
     do {
       outgoing.hold()
-      while (at < pending.length && requests.hasRoom()) {
-        const incoming = pending[at++]
-        if (incoming === undefined) continue
-        if (typeof incoming === "string") waitingLength -= incoming.length
-        requests.begin(incoming)
+      while (!pending.isEmpty() && requests.hasRoom()) {
+        const incoming = pending.take()
+        if (incoming !== undefined) requests.begin(incoming)
       }
       outgoing.flush()
-    } while (at < pending.length && requests.hasRoom())
-    if (at < pending.length) return
-    pending = []
-    at = 0
+    } while (!pending.isEmpty() && requests.hasRoom())
   }
 
   /** Goes on as far as there is room; called whenever there may be more of it. */
   const advance = (): void => {
-    if (at < pending.length) beginSome()
+    if (!pending.isEmpty()) beginSome()
     // Some is read ahead while there is no room: a client that goes away is noticed meanwhile.
-    const full = waitingLength >= limits.connectionBufferBytes
-    if (full !== paused && ended === undefined) {
-      paused = full
-      if (full) transport.pause()
+    if (pending.isFull() !== paused && ended === undefined) {
+      paused = !paused
+      if (paused) transport.pause()
       else transport.resume()
     }
-    if (ended === undefined || at < pending.length || !requests.isIdle() || !followers.isEmpty) return
+    if (ended === undefined || !pending.isEmpty() || !requests.isIdle() || !followers.isEmpty) return
     outgoing.flush()
     if (outgoing.isEmpty) done()
   }
@@ -221,7 +232,7 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
   const sink: Sink = {
     bytes: (chunk) => {
       if (ended !== undefined) return
-      lines.push(chunk)
+      pending.lines.push(chunk)
       advance()
     },
     drained: () => {
@@ -229,7 +240,7 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
       advance()
     },
     ended: (how) => {
-      if (how === "half-closed" && ended === undefined) lines.end()
+      if (how === "half-closed" && ended === undefined) pending.lines.end()
       ended = how
       if (how === "gone") {
         outgoing.break()

@@ -144,7 +144,7 @@ describe("requests", () => {
       )
       yield* eventually(() => transport.replies.length === 7)
       const plain = (event: string) => {
-        const { _ksi_context, ...data } = transport.replies.find((reply) => reply.event === event)?.data
+        const { _ksi_context, ...data } = (transport.replies.find((reply) => reply.event === event) as Reply).data
         return data
       }
       expect(plain("t:nothing")).toEqual({ status: "success" })
