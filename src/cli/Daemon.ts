@@ -15,7 +15,6 @@ import * as FileSystem from "effect/FileSystem"
 import * as Schedule from "effect/Schedule"
 import type { JsonObject } from "../event/CloudEvent.ts"
 import * as KsiError from "../event/KsiError.ts"
-import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
@@ -61,12 +60,15 @@ export const health = Command.make("health", {}, Effect.fnUntraced(function*() {
   yield* Output.documentOr(answer, () => text(answer))
 }, Effect.scoped)).pipe(Command.withDescription("Print the daemon's figures"))
 
-const alive = Effect.fnUntraced(function*(address: string, pid: unknown) {
-  const io = yield* Io
+/**
+ * Whether a daemon still holds its home: its socket is there, or, where the system tells (Linux), its process, which
+ * may have modules to stop after the socket is gone. A process that has ended and waits for its parent holds nothing.
+ */
+const holds = Effect.fnUntraced(function*(address: string, pid: unknown) {
   const fs = yield* FileSystem.FileSystem
-  if (io.runs !== undefined && typeof pid === "number") return io.runs(pid)
-  // Without a process id the socket is all there is to see.
-  return yield* fs.exists(address).pipe(Effect.orElseSucceed(() => false))
+  if (yield* fs.exists(address).pipe(Effect.orElseSucceed(() => false))) return true
+  const state = yield* fs.readFileString(`/proc/${String(pid)}/status`).pipe(Effect.orElseSucceed(() => "State: Z"))
+  return !/^State:\s+[ZX]/m.test(state)
 })
 
 const isLost = (error: Remote.RemoteError): boolean =>
@@ -83,7 +85,7 @@ export const stop = Command.make("stop", {}, Effect.fnUntraced(function*() {
   }))
   yield* Output.narrate("stopping")
   // Nobody tells when another process has ended: this is the one place that looks again and again.
-  yield* alive(address, pid).pipe(
+  yield* holds(address, pid).pipe(
     Effect.repeat({ schedule: Schedule.spaced("25 millis"), while: (running) => running }),
     Effect.timeoutOrElse({
       duration: stopMillis,

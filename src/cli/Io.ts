@@ -39,8 +39,6 @@ export interface Streams {
   readonly stdin: Readable
   readonly stdout: Writable & { readonly isTTY?: boolean }
   readonly stderr: Writable & { readonly isTTY?: boolean; readonly columns?: number }
-  /** Whether a process of this id runs; absent where nobody can say. */
-  readonly runs?: (pid: number) => boolean
 }
 
 /** The world around a command. */
@@ -60,8 +58,6 @@ export class Io extends Context.Service<Io, {
   readonly coloured: boolean
   /** Width of stderr in characters. */
   readonly columns: number
-  /** Whether a process of this id runs; undefined where nobody can say. */
-  readonly runs: ((pid: number) => boolean) | undefined
 }>()("ksi/cli/Io") {
   /** Over the streams of the process. */
   static readonly layer = (streams: Streams): Layer.Layer<Io> => Layer.sync(Io, () => make(streams))
@@ -91,7 +87,7 @@ const write = (stream: Writable) => (text: string): Effect.Effect<void, Closed |
     })
   })
 
-const make = ({ env, runs, stderr, stdin, stdout }: Streams): Io["Service"] => {
+const make = ({ env, stderr, stdin, stdout }: Streams): Io["Service"] => {
   const variable = (name: string) => env[name] === "" ? undefined : env[name]
   const dumb = variable("TERM") === "dumb"
   const toError = write(mute(stderr))
@@ -108,7 +104,6 @@ const make = ({ env, runs, stderr, stdin, stdout }: Streams): Io["Service"] => {
     animated: stderr.isTTY === true && !dumb,
     coloured: stderr.isTTY === true && !dumb && variable("NO_COLOR") === undefined,
     // A terminal that does not know its width says 0.
-    columns: stderr.columns || 80,
-    runs
+    columns: stderr.columns || 80
   })
 }

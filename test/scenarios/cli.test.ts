@@ -223,4 +223,13 @@ describe("as a process", () => {
     expect([code, stderr]).toEqual([0, ""])
     expect(linesOf(stdout).map(({ data, position }) => [position, data])).toEqual([[head + 1, { text: "before" }], [head + 2, { text: "after" }]])
   })
+  it("stop waits for modules that take their time: the next start finds the home free", async () => {
+    await using other = new Home()
+    for (let round = 0; round < 2; round++) {
+      const daemon = await other.start("test/cli/slowly.ts")
+      expect(await other.ksi("stop")).toEqual({ code: 0, stdout: "stopped\n", stderr: "stopping\n" })
+      const ended = await Promise.race([daemon.ended(), new Promise<undefined>((resolve) => setTimeout(resolve, 250, undefined))])
+      expect(ended?.code).toBe(0)
+    }
+  })
 })
