@@ -98,6 +98,34 @@ describe("group commit", () => {
         expect((yield* verify(store)).map(({ id }) => id)).toEqual(times(60).filter((i) => i !== 7).map(String))
       })))
 
+  it.effect("a retry in the same commit as its first try, whose stream has moved on, is a no-op", () =>
+    open({}, (store) =>
+      Effect.gen(function*() {
+        const again = { facts: [fact("3")], expectedVersion: 0 }
+        const requests: ReadonlyArray<Append> = [
+          ...times(5).map((i) => ({ facts: [fact(`${i}`)] })), again, ...times(20).map((i) => ({ facts: [fact(`${i + 5}`)] }))
+        ]
+        const outcomes = yield* Effect.forEach(requests, store.append, { concurrency: "unbounded" })
+        expect(outcomes[5]).toEqual([{ kind: "duplicate", position: 4, version: 4 }])
+        expect(yield* verify(store)).toHaveLength(25)
+      })))
+
+  it.effect("a commit that fails leaves nothing behind, in the file or in memory", () => {
+    const filename = fresh()
+    return open({ filename, indexThreshold: 3 }, (store) =>
+      Effect.gen(function*() {
+        yield* store.append({ facts: times(8).map((i) => fact(`${i}`)) })
+        ask(filename, "CREATE TRIGGER refuse BEFORE INSERT ON events WHEN NEW.id = 'bad' BEGIN SELECT RAISE(ABORT, 'refused'); END")
+        const batch = (last: string) => Effect.forEach([...times(20).map((i) => `n${i}`), last], (id) =>
+          Effect.exit(store.append({ facts: [fact(id, id.length > 2 ? "new" : "a")] })), { concurrency: "unbounded" })
+        expect((yield* batch("bad")).every(Exit.isFailure)).toBe(true)
+        expect(yield* verify(store)).toHaveLength(8)
+        expect(yield* store.streams({ limit: 9 })).toEqual([{ streamId: "a", version: 8 }])
+        expect((yield* batch("good")).every(Exit.isSuccess)).toBe(true)
+        expect(yield* verify(store)).toHaveLength(29)
+      }))
+  })
+
   it.effect("1,000 callers at once are answered in several commits", () =>
     open({}, (store) =>
       Effect.gen(function*() {

@@ -189,7 +189,6 @@ export class FactWriter {
       return { answers, facts: this.facts }
     } catch (cause) {
       this.undo(0)
-      this.index.rolledBack()
       this.reader.careful = careful
       this.reader.reset()
       throw cause

@@ -5,8 +5,8 @@
  * which is written to `stream_index` in the order of the index, a slice with each append's transaction; `meta.through`
  * follows with the last slice. Opening a store reads only the events after `through` back into the tail.
  *
- * **Gotchas** `push` and `advance` happen inside a transaction that may fail: then `pop` what was pushed, newest first,
- * and call `rolledBack`. A half written slice is harmless: memory is asked first, and entries are written once more.
+ * **Gotchas** `push` and `advance` happen inside a transaction that may fail: then `pop` what was pushed, newest first.
+ * A slice that went with it is written again, for only `committed` says that it was written.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { BoundedMap } from "./BoundedMap.ts"
@@ -118,12 +118,6 @@ export class StreamIndex {
       this.target = head
     } else if (this.moving === undefined) this.sorted = []
     this.staged = 0
-  }
-
-  /** The transaction is gone. */
-  rolledBack(): void {
-    this.staged = 0
-    this.heads.clear()
   }
 
   /** Positions of versions, in the order asked for. */
