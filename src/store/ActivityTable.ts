@@ -9,9 +9,10 @@
  * **Example**
  *
  * ```ts
+ * yield* (yield* Ksi).call(Reserve, { sku: "tea", quantity: 1 })
  * const activity = yield* Activity
- * activity.record({ envelope, encode, exit, duration: 1.5 })
  * const { records, total } = yield* activity.query({ patterns: ["stock:*"], limit: 20 })
+ * [total, records[0]?.data]                   // [1, { sku: "tea", quantity: 1 }]
  * ```
  *
  * **Gotchas** Payloads are encoded when the batch is written, not when the request ended. A request is listed where it

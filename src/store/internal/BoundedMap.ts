@@ -9,7 +9,8 @@
  * ```ts
  * const heads = new BoundedMap<string, number>(1024)
  * heads.set("order-1", 3)
- * heads.get("order-1")     // 3, or undefined when it was dropped
+ * heads.get("order-1")                        // 3
+ * heads.get("order-2")                        // undefined
  * ```
  *
  * **Gotchas** It is a cache: a miss says nothing about the source.
