@@ -65,6 +65,9 @@ export const defaults: Options = {
   modules: []
 }
 
+// How long requests that run may still take when the daemon stops; then they are interrupted.
+const drain = "20 seconds"
+
 /** What only the process can do for a daemon; its entry point provides it. */
 export class Host extends Context.Service<Host, {
   /** Imports a module by a path relative to the working directory. */
@@ -142,7 +145,7 @@ export const daemon = Effect.fnUntraced(function*(options: Options): Effect.fn.R
   const core = (yield* runtime(options)).pipe(Layer.provideMerge(System.Shutdown.layer))
   const context = yield* Layer.build(builtins.pipe(Layer.provide(info), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
-  const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket })), context)
+  const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket, drain })), context)
   connections = Context.get(listening, Listener.Listener).connections
   return {
     socket,

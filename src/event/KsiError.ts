@@ -121,7 +121,8 @@ export class WrongShape extends Schema.TaggedClass<WrongShape>()("WrongShape", {
     return false
   }
   get next(): string {
-    return this.expected === "connection" ? "ksi subscribe <pattern>" : `ksi ${this.expected} ${this.event}`
+    if (this.expected === "connection") return "ksi subscribe <pattern>"
+    return this.expected === "stream" ? `ksi describe ${this.event}` : `ksi ${this.expected} ${this.event}`
   }
 }
 

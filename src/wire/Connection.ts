@@ -109,6 +109,8 @@ const answersNothing = (event: Event.Any | undefined): boolean =>
 /** Runs the requests of one connection and appends their replies. */
 const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, router }: Parts, completed: () => void) => {
   const running = new Set<Fiber.Fiber<unknown, unknown>>()
+  // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
+  let beginning = false
 
   // An event that answers nothing is written as `null` by its schema; on the wire it is a bare success.
   const plain = (envelope: LiveEnvelope, exit: Dispatched): Dispatched => {
@@ -136,7 +138,9 @@ const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, rou
       deadline: deadlineMillis === undefined ? undefined : clock.currentTimeMillisUnsafe() + deadlineMillis
     })
     const answered = Control.isControl(event) ? followers.attach(envelope, clientId) : undefined
+    beginning = true
     const fiber = fork(router.dispatch(envelope))
+    beginning = false
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) {
       outgoing.append(textOf(envelope, correlationId, exit))
@@ -154,7 +158,7 @@ const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, rou
   return {
     /** Whether another may begin. */
     hasRoom: () => running.size < limits.connectionRequests && outgoing.hasRoom,
-    isIdle: () => running.size === 0,
+    isIdle: () => running.size === 0 && !beginning,
     interrupt: Effect.suspend(() => Fiber.interruptAll([...running])),
     begin: (incoming: string | Frame.Unreadable): void => {
       const request = typeof incoming === "string" ? Frame.decode(incoming) : Result.fail(incoming)

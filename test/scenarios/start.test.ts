@@ -32,6 +32,14 @@ describe("ksi start", () => {
     expect(ended.stderr).toContain("2 tea ordered")
   })
 
+  it("answers the one who asked it to stop", async () => {
+    await using home = new Home()
+    const daemon = await home.start()
+    const [reply] = await home.frames({ event: "system:shutdown", correlation_id: "bye" })
+    expect(reply).toMatchObject({ ok: true, correlation_id: "bye", data: { status: "shutting_down" } })
+    expect((await daemon.ended()).code).toBe(0)
+  })
+
   it("starts modules in order and stops them in reverse", async () => {
     await using home = new Home()
     const daemon = await home.start(fixture("first"), shop)

@@ -30,7 +30,7 @@ export class Lines {
 
   /** Takes the next bytes. */
   push(chunk: Uint8Array): void {
-    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
+    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
     const first = bytes.indexOf(newline)
     if (first < 0) return this.hold(bytes)
     let from = 0
@@ -44,7 +44,7 @@ export class Lines {
       else this.finish()
     }
     const end = bytes.lastIndexOf(newline)
-    if (end >= from) this.whole(bytes.subarray(from, end))
+    if (end >= from) this.whole(from === 0 && end === bytes.length - 1 ? bytes : bytes.subarray(from, end + 1))
     if (end + 1 < bytes.length) this.hold(bytes.subarray(Math.max(from, end + 1)))
   }
 
@@ -87,17 +87,15 @@ export class Lines {
     else this.sink.bad("not UTF-8")
   }
 
-  /** Complete lines, joined by newlines. */
+  /** Complete lines, each with its newline. */
   private whole(lines: Buffer): void {
-    const together = lines.length <= this.maxBytes && isUtf8(lines)
-    if (together) {
+    if (lines.length - 1 <= this.maxBytes && isUtf8(lines)) {
       const text = lines.toString("utf8")
       let from = 0
       for (let to = text.indexOf("\n"); to >= 0; to = text.indexOf("\n", from)) {
         this.sink.line(text.slice(from, to))
         from = to + 1
       }
-      this.sink.line(from === 0 ? text : text.slice(from))
       return
     }
     let from = 0
@@ -105,6 +103,5 @@ export class Lines {
       this.one(lines.subarray(from, to))
       from = to + 1
     }
-    this.one(lines.subarray(from))
   }
 }
