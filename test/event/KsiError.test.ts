@@ -63,7 +63,7 @@ describe("reasons", () => {
     expect(new UnknownEvent({ event: "x", similar: [], namespaces: ["stock"] }).next).toBe("ksi discover")
     expect(new NotFound({ what: "stream", id: "s", similar: [] }).next).toBe("ksi streams")
     const shape = (expected: string) => new WrongShape({ event: "a:b", used: "call", expected })
-    expect([shape("call"), shape("emit"), shape("stream")].map(({ next }) => next)).toEqual(["ksi call a:b", "ksi emit a:b", "ksi stream a:b"])
+    expect([shape("call"), shape("emit"), shape("stream")].map(({ next }) => next)).toEqual(["ksi call a:b", "ksi emit a:b", "ksi describe a:b"])
     expect(shape("stream").message).toBe("a:b is a stream: use stream, not call")
     expect(shape("connection").message).toContain("belongs to a connection")
     const limit = { limit: "depth", max: 1 }
