@@ -87,7 +87,7 @@ export class Client extends Context.Service<Client, {
   readonly address: string
   /** Calls a request or emits a fact: the definition over there decides. */
   readonly call: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
-  /** `call` with data that is JSON text already and is sent as it is: one line, no newline inside. */
+  /** `call` with data that is JSON text already and is sent as it is. */
   readonly callRaw: (event: string, dataText: string, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
   /** Follows what happens, on a connection of its own. Fails with `ConnectionLost` when that ends. */
   readonly subscribe: (options: SubscribeOptions) => Stream.Stream<Told, CallFailure>
@@ -270,7 +270,8 @@ export const connect = (
   Effect.map(makeCalls(options), (callRaw) =>
     Client.of({
       address: options.path,
-      callRaw,
+      // A newline in a JSON text is white space (inside its texts it is escaped), but it would end the frame.
+      callRaw: (event, dataText, callOptions) => callRaw(event, dataText.replaceAll("\n", " "), callOptions),
       call: (event, data, callOptions) => callRaw(event, JSON.stringify(data) ?? "{}", callOptions),
       subscribe: (wanted) => Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
     }))

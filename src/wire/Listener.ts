@@ -166,7 +166,11 @@ const makeAccepting = Effect.fnUntraced(function*(server: Net.Server, serve: Ser
     for (const transport of open) transport.stop()
     return empty
   })
-  return { connections: () => open.size, destroy, drain }
+  /** A connection that could not be accepted (too many open files) must not end the process. */
+  const logErrors = Effect.sync(() => {
+    server.on("error", (error) => void fork(Effect.logError("a connection could not be accepted", error)))
+  })
+  return { connections: () => open.size, destroy, drain, logErrors }
 })
 
 // -------------------------------------------------------------------------------------------------------------- layer
@@ -190,6 +194,7 @@ const makeUnix = Effect.fnUntraced(function*({ drain, path }: UnixOptions) {
     Effect.andThen(stopAccepting, drain === undefined ? Effect.void : Effect.ignore(Effect.timeout(accepting.drain, drain)))
   )
   yield* listen(server, path)
+  yield* accepting.logErrors
   yield* trying(path, "the socket cannot be closed to others", () => Fs.chmod(path, 0o600))
   return Listener.of({ address: path, connections: accepting.connections })
 })

@@ -44,6 +44,8 @@ describe("calls", () => {
       const { client } = yield* connected()
       const { data } = yield* client.callRaw("t:echo", "{\"value\":{\"n\":12345678901234567890}}")
       expect(JSON.stringify(data)).toBe("{\"n\":12345678901234567890,\"status\":\"success\"}")
+      const pretty = yield* client.callRaw("t:echo", "{\n  \"value\": {\n    \"a\": \"b\\nc\"\n  }\n}\n")
+      expect(pretty.data["a"]).toBe("b\nc")
     }))
 
   it.live("emit a fact", () =>
