@@ -37,6 +37,7 @@ export class FactReader {
   readonly sources: Dictionary
   /** The first position with a number that a double cannot hold. */
   careful: number
+  private readonly readCareful: () => number
   private readonly pageBytes: number
   private readonly bytes: StatementSync
   private readonly fitting: StatementSync
@@ -50,7 +51,8 @@ export class FactReader {
     this.names = new Dictionary(db, "names")
     this.sources = new Dictionary(db, "sources")
     this.pageBytes = pageBytes
-    this.careful = StoreFile.number(db, "SELECT careful FROM meta") || Infinity
+    this.readCareful = () => StoreFile.number(db, "SELECT careful FROM meta") || Infinity
+    this.careful = this.readCareful()
     this.bytes = db.prepare(`SELECT total(${size}) AS n FROM ${range}`)
     this.fitting = db.prepare(`SELECT count(*) AS n FROM
       (SELECT sum(${size}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) AS upto FROM ${range}) WHERE upto <= ?3`)
@@ -104,11 +106,12 @@ export class FactReader {
     return position === undefined ? undefined : this.at([Number(position)])[0]
   }
 
-  /** Forgets what a transaction that is gone had written. */
+  /** Forgets what a transaction that is gone had written, and learns what another program wrote. */
   reset(): void {
     this.streams.reset()
     this.names.reset()
     this.sources.reset()
+    this.careful = this.readCareful()
   }
 
   private parse(page: string, newest: number): ReadonlyArray<StoredFact> {

@@ -7,7 +7,7 @@
  * Uniqueness of (source, id) is the table's: a fact is inserted first and looked at only when it was there already.
  * Uniqueness of (stream, version) is the writer's, who is alone with the file; `data_version` tells when it was not.
  */
-import type { StatementSync } from "node:sqlite"
+import type { SQLInputValue, StatementSync } from "node:sqlite"
 import type { Append, Outcome } from "../../bus/Journal.ts"
 import * as CloudEvent from "../../event/CloudEvent.ts"
 import type { JsonObject, NewFact, StoredFact } from "../../event/CloudEvent.ts"
@@ -124,14 +124,10 @@ const rowsPerStatement = 16
 /** Thrown where a fact of several was there before. */
 const stumbled = Symbol("stumbled")
 
-/** A row of `events`. */
-type Columns = [
-  position: number, stream: number, version: number, source: number, id: string, name: number, data: string | null,
-  attributes: string | null, time: string | null, timestamp: number, recorded: number
-]
+const columnCount = 11
 
 const insertInto = (rows: number): string => {
-  const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+  const row = `(${Array.from({ length: columnCount }, () => "?").join(", ")})`
   return `INSERT INTO events VALUES ${Array.from({ length: rows }, () => row).join(", ")} ON CONFLICT (id, source) DO NOTHING`
 }
 
@@ -154,8 +150,8 @@ export class FactWriter {
   private recorded = 0
   /** The facts of the batch at hand. */
   private facts: Array<Written> = []
-  /** Rows that wait for their statement to be full; `undefined` where each is written at once. */
-  private pending: Array<Columns> | undefined
+  /** Values of rows that wait for their statement to be full; `undefined` where each is written at once. */
+  private pending: Array<SQLInputValue> | undefined
 
   constructor(file: StoreFile.StoreFile["Service"], reader: FactReader, threshold: number) {
     const { db } = file
@@ -189,7 +185,6 @@ export class FactWriter {
       return { answers, facts: this.facts }
     } catch (cause) {
       this.undo(0)
-      this.reader.careful = careful
       this.reader.reset()
       throw cause
     }
@@ -236,10 +231,15 @@ export class FactWriter {
   private flush(): void {
     const { pending } = this
     if (pending === undefined) return
+    const rows = pending.length / columnCount
     let changes = 0
-    if (pending.length === rowsPerStatement) changes = Number(this.insertMany.run(...pending.flat()).changes)
-    else for (const row of pending) changes += Number(this.insert.run(...row).changes)
-    if (changes !== pending.length) throw stumbled
+    if (rows === rowsPerStatement) changes = Number(this.insertMany.run(...pending).changes)
+    else {
+      for (let at = 0; at < pending.length; at += columnCount) {
+        changes += Number(this.insert.run(...pending.slice(at, at + columnCount)).changes)
+      }
+    }
+    if (changes !== rows) throw stumbled
     pending.length = 0
   }
 
@@ -306,13 +306,16 @@ export class FactWriter {
     const position = this.head + this.facts.length + 1
     const source = sources.intern(fact.source)
     const timestamp = this.timeOf(fact.time) ?? recordedAt
-    const columns: Columns = [
-      position, stream, version, source, fact.id, names.intern(fact.name), row.data, row.attributes, fact.time ?? null,
-      timestamp, recordedAt
-    ]
+    const name = names.intern(fact.name)
+    const time = fact.time ?? null
     if (this.pending !== undefined) {
-      if (this.pending.push(columns) === rowsPerStatement) this.flush()
-    } else if (this.insert.run(...columns).changes === 0) {
+      const values = this.pending.push(
+        position, stream, version, source, fact.id, name, row.data, row.attributes, time, timestamp, recordedAt
+      )
+      if (values === rowsPerStatement * columnCount) this.flush()
+    } else if (this.insert.run(
+      position, stream, version, source, fact.id, name, row.data, row.attributes, time, timestamp, recordedAt
+    ).changes === 0) {
       const outcome = this.stored(row, source)
       if (outcome === undefined) throw new Error(`the store is corrupt: event "${fact.id}" is and is not there`)
       return outcome
