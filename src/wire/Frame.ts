@@ -191,14 +191,25 @@ const seconds = (millis: number): string => {
   return lastSeconds
 }
 
+/** A text as JSON: `JSON.stringify`, at half its cost for the short plain ones that names and labels are. */
+const quoted = (text: string): string => {
+  if (text.length > 64) return JSON.stringify(text)
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    const plain = code >= 0x20 && code < 0x7f && code !== 0x22 && code !== 0x5c
+    if (!plain) return JSON.stringify(text)
+  }
+  return `"${text}"`
+}
+
 const echo = (correlationId: unknown): string =>
-  correlationId === undefined ? "null" : JSON.stringify(correlationId) ?? "null"
+  typeof correlationId === "string" ? quoted(correlationId) : JSON.stringify(correlationId) ?? "null"
 
 const contextText = ({ id, metadata }: Envelope): string =>
   `"_ksi_context":{"_event_id":"${id}","_correlation_id":"${metadata.correlationId}","_parent_event_id":${
     metadata.causationId === undefined ? "null" : `"${metadata.causationId}"`
   },"_root_event_id":"${metadata.correlationId}","_event_depth":${metadata.depth},"_client_id":${
-    metadata.clientId === undefined ? "null" : JSON.stringify(metadata.clientId)
+    metadata.clientId === undefined ? "null" : quoted(metadata.clientId)
   },"_timestamp":${seconds(metadata.timestamp)},"_response_id":"resp_${id}"}`
 
 /** The `data` of a successful reply. `undefined` is the answer of an event that answers nothing. */
@@ -215,7 +226,7 @@ const dataText = (value: unknown, context: string): string => {
 }
 
 const frame = (event: string | undefined, ok: boolean, data: string, correlationId: unknown, now: number): string =>
-  `{"event":${event === undefined ? "null" : JSON.stringify(event)},"ok":${ok},"data":${data},"count":1,"correlation_id":${
+  `{"event":${event === undefined ? "null" : quoted(event)},"ok":${ok},"data":${data},"count":1,"correlation_id":${
     echo(correlationId)
   },"timestamp":${seconds(now)}}\n`
 
@@ -305,7 +316,7 @@ export const encodeUnreadable = ({ correlationId, event, reason }: Unreadable, n
 
 /** The line that tells a subscriber; `data` is the delivery's data as JSON. */
 export const encodeDelivery = (delivery: Delivery, subscriptionId: string, data: unknown): string => {
-  const name = JSON.stringify(delivery.name)
+  const name = quoted(delivery.name)
   const { metadata, position, version } = delivery
   const place = position === undefined
     ? ""
