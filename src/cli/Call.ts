@@ -22,15 +22,12 @@ import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import type { JsonObject } from "../event/CloudEvent.ts"
 import * as Json from "../event/Json.ts"
+import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
-
-const isObject = (u: unknown): u is JsonObject =>
-  typeof u === "object" && u !== null && !Array.isArray(u) && !Json.isRaw(u)
 
 /** A value of the command line: JSON where it is valid JSON, else the text. */
 const valueOf = (text: string): unknown => Result.getOrElse(Json.parseResult(text), () => text)
@@ -50,7 +47,7 @@ const put = (
     return Result.succeed(copy)
   }
   const inner = copy[head] ?? Object.create(null)
-  if (!isObject(inner)) return Result.fail(`"${key}" goes below "${head}", which is ${Output.textOf(inner)} and not an object`)
+  if (!Json.isObject(inner)) return Result.fail(`"${key}" goes below "${head}", which is ${Output.textOf(inner)} and not an object`)
   return Result.map(put(inner, rest, value, key), (nested) => {
     copy[head] = nested
     return copy
@@ -59,7 +56,7 @@ const put = (
 
 /** The payload of `key=value` pairs over `data`; the failure is a sentence. Dots in a key nest. */
 export const payload = (data: unknown, pairs: ReadonlyArray<string>): Result.Result<JsonObject, string> => {
-  if (!isObject(data)) return Result.fail(`the data must be a JSON object, found ${Output.textOf(data).slice(0, 80)}`)
+  if (!Json.isObject(data)) return Result.fail(`the data must be a JSON object, found ${Output.textOf(data).slice(0, 80)}`)
   let result: Result.Result<JsonObject, string> = Result.succeed(data)
   for (const pair of pairs) {
     const at = pair.indexOf("=")
@@ -74,9 +71,9 @@ export const payload = (data: unknown, pairs: ReadonlyArray<string>): Result.Res
 
 const schemaSays = (help: JsonObject, key: string): boolean => {
   const schemas = help["schemas"]
-  const success = isObject(schemas) ? schemas["success"] : undefined
-  const properties = isObject(success) ? success["properties"] : undefined
-  return isObject(properties) && Object.hasOwn(properties, key)
+  const success = Json.isObject(schemas) ? schemas["success"] : undefined
+  const properties = Json.isObject(success) ? success["properties"] : undefined
+  return Json.isObject(properties) && Object.hasOwn(properties, key)
 }
 
 /**

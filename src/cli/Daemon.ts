@@ -13,13 +13,13 @@ import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schedule from "effect/Schedule"
-import type { JsonObject } from "../event/CloudEvent.ts"
+import { isObject, type JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
 /** How long `stop` waits, in milliseconds: the daemon's drain and some more. */
-export const stopMillis = 30_000
+const stopMillis = 30_000
 
 /** Seconds in words: the two largest units. */
 export const uptime = (seconds: number): string => {
@@ -32,9 +32,8 @@ export const uptime = (seconds: number): string => {
 
 const rowsOf = (value: JsonObject, prefix = ""): ReadonlyArray<ReadonlyArray<string>> =>
   Object.entries(value).flatMap(([key, field]) =>
-    typeof field === "object" && field !== null && !Array.isArray(field)
-      // A JSON object, as just checked.
-      ? rowsOf(field as JsonObject, `${prefix}${key}.`)
+    isObject(field)
+      ? rowsOf(field, `${prefix}${key}.`)
       : [[`${prefix}${key}`, key === "uptime" ? uptime(Number(field)) : Output.textOf(field)]])
 
 const text = (value: JsonObject): string => Output.aligned(rowsOf(value)).map((row) => `${row}\n`).join("")

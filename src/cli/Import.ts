@@ -21,21 +21,22 @@ import * as FileSystem from "effect/FileSystem"
 import * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
 import { createGunzip } from "node:zlib"
-import type { JsonObject } from "../event/CloudEvent.ts"
-import { Io, IoFailed, sentenceOf } from "./Io.ts"
+import type { JsonObject } from "../event/Json.ts"
+import { sentenceOf } from "../event/KsiError.ts"
+import { Io, IoFailed } from "./Io.ts"
 import * as Lines from "./Lines.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
 /** A line that was not taken. */
-export interface Rejection {
+interface Rejection {
   readonly line: number
   readonly reason: string
   readonly message: string
 }
 
 /** How far an import is. */
-export interface Tally {
+interface Tally {
   imported: number
   /** Stored before with the same content. */
   duplicates: number
@@ -43,7 +44,7 @@ export interface Tally {
 }
 
 /** So many rejected lines are told one by one; all are counted. */
-export const maxRejections = 1000
+const maxRejections = 1000
 
 const aheadBatches = 4
 const barMillis = 100

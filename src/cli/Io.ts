@@ -22,6 +22,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import type { Readable, Writable } from "node:stream"
+import { sentenceOf } from "../event/KsiError.ts"
 
 /** The reader of stdout went away; there is nobody left to tell. */
 export class Closed extends Schema.TaggedClass<Closed>()("Closed", {}) {}
@@ -62,9 +63,6 @@ export class Io extends Context.Service<Io, {
   /** Over the streams of the process. */
   static readonly layer = (streams: Streams): Layer.Layer<Io> => Layer.sync(Io, () => make(streams))
 }
-
-/** What an exception says. */
-export const sentenceOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 
 const codeOf = (cause: unknown): unknown =>
   typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined

@@ -22,6 +22,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { DeclaredFailure } from "../bus/KsiService.ts"
+import { isObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { RemoteFailure } from "../wire/Frame.ts"
 import { Closed, Io, IoFailed } from "./Io.ts"
@@ -46,14 +47,12 @@ export class Usage extends Schema.TaggedClass<Usage>()("Usage", {
 /** The command has said all there is to say; only the exit code is left. */
 export class Ended extends Schema.TaggedClass<Ended>()("Ended", { code: Schema.Int }) {}
 
-/** Everything a command of this CLI fails with. */
-export type CommandError = KsiError.KsiError | DeclaredFailure | Usage | RemoteFailure | Ended | Closed | IoFailed
-
 /** The exit code of every reason: the one table. */
 export const exitCodes = {
   DeclaredFailure: 1,
   Usage: 2,
   PayloadInvalid: 2,
+  PatternInvalid: 2,
   FrameInvalid: 2,
   WrongShape: 2,
   UnknownEvent: 3,
@@ -88,7 +87,8 @@ export interface Failure {
   readonly code: number
 }
 
-const codeOf = (reason: string, otherwise: number): number => new Map<string, number>(Object.entries(exitCodes)).get(reason) ?? otherwise
+// A daemon of a newer version may say a reason that is not in the table.
+const codes: ReadonlyMap<string, number> = new Map(Object.entries(exitCodes))
 
 const withoutTag = (value: object): object => {
   const { _tag, ...fields } = { _tag: undefined, ...value }
@@ -134,8 +134,6 @@ const ofReason = (reason: KsiError.Reason): Failure => ({
   code: exitCodes[reason._tag]
 })
 
-const isObject = (u: unknown): u is object => typeof u === "object" && u !== null && !Array.isArray(u)
-
 const ofDeclared = ({ error, event, message }: DeclaredFailure): Failure => ({
   reason: "DeclaredFailure",
   message: `${event} failed: ${message}`,
@@ -171,7 +169,7 @@ const ofRemote = ({ cause, details, event, message, reason, retryable }: RemoteF
   rows: [["next", cause === "defect" ? "look for it in the daemon's log" : "ksi status"]],
   details: { event, ...(isObject(details) ? details : {}) },
   retryable,
-  code: codeOf(remoteReasons.get(cause) ?? reason, retryable ? exitCodes.ConnectionLost : exitCodes.Defect)
+  code: codes.get(remoteReasons.get(cause) ?? reason) ?? (retryable ? exitCodes.ConnectionLost : exitCodes.Defect)
 })
 
 /** A text as it is, any other value as JSON. */

@@ -14,15 +14,14 @@ import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { JsonObject } from "../event/CloudEvent.ts"
+import { isObject, type JsonObject } from "../event/Json.ts"
 import { answerOf } from "./Call.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
 const objectAt = (object: JsonObject, key: string): JsonObject => {
   const value = object[key]
-  // What is no object has no fields that anybody could read.
-  return typeof value === "object" && value !== null ? value as JsonObject : {}
+  return isObject(value) ? value : {}
 }
 
 const listAt = (object: JsonObject, key: string): ReadonlyArray<JsonObject> => {

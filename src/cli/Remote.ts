@@ -17,7 +17,7 @@ import type { PlatformError } from "effect/PlatformError"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { join } from "node:path"
-import type { JsonObject } from "../event/CloudEvent.ts"
+import type { JsonObject } from "../event/Json.ts"
 import * as Client from "../wire/Client.ts"
 import { Io } from "./Io.ts"
 

@@ -13,7 +13,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { JsonObject } from "../event/CloudEvent.ts"
+import type { JsonObject } from "../event/Json.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 

@@ -14,7 +14,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type { JsonObject } from "../event/CloudEvent.ts"
+import type { JsonObject } from "../event/Json.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 

@@ -22,10 +22,8 @@ import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as EventName from "./EventName.ts"
 import * as Json from "./Json.ts"
+import type { JsonObject } from "./Json.ts"
 import * as Limits from "./Limits.ts"
-
-/** A JSON object. */
-export type JsonObject = { readonly [key: string]: unknown }
 
 /** A fact as it is appended: what happened, to which stream, and who says so. */
 export interface NewFact {
@@ -85,6 +83,24 @@ const problemOf = (value: unknown, key: string, max: number): string | undefined
   return value.length > max ? `"${key}" has ${value.length} characters, at most ${max} are allowed` : undefined
 }
 
+/** What is wrong with an attribute of the event's own making; `undefined` where nothing is. */
+const extensionProblem = (key: string, value: unknown): string | undefined => {
+  if (!attributeName.test(key)) return `the attribute "${key}" must be lower-case letters and digits`
+  return Predicate.isObject(value) && !Json.isRaw(value)
+    ? `the attribute "${key}" must be a text, a number or a boolean`
+    : undefined
+}
+
+/** What is wrong with attributes that are given beside an event's own fields, in one sentence; `undefined` where nothing is. */
+export const attributeProblem = (attributes: JsonObject): string | undefined => {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (own.has(key)) return `"${key}" is not an extension attribute`
+    const problem = value === null ? undefined : extensionProblem(key, value)
+    if (problem !== undefined) return problem
+  }
+  return undefined
+}
+
 const attributesOf = (input: JsonObject): Result.Result<JsonObject, string> => {
   const exported = isPositiveInteger(input["position"]) && isPositiveInteger(input["version"])
   const attributes: Record<string, unknown> = {}
@@ -93,10 +109,8 @@ const attributesOf = (input: JsonObject): Result.Result<JsonObject, string> => {
     if (own.has(key) || (exported && (key === "position" || key === "version"))) continue
     const value = input[key]
     if (value === null) continue
-    if (!attributeName.test(key)) return Result.fail(`the attribute "${key}" must be lower-case letters and digits`)
-    if (Predicate.isObject(value) && !Json.isRaw(value)) {
-      return Result.fail(`the attribute "${key}" must be a text, a number or a boolean`)
-    }
+    const problem = extensionProblem(key, value)
+    if (problem !== undefined) return Result.fail(problem)
     attributes[key] = value
   }
   return Result.succeed(attributes)
@@ -104,11 +118,10 @@ const attributesOf = (input: JsonObject): Result.Result<JsonObject, string> => {
 
 /** Reads a CloudEvent; the failure is one sentence that names the attribute. */
 export const decode = (input: unknown, maxLength = Limits.defaults.idLength): Result.Result<NewFact, string> => {
-  if (!Predicate.isObject(input) || Array.isArray(input)) return Result.fail("an event must be a JSON object")
-  const event = input as JsonObject // an object and no array, as just checked
-  const { data, id, source, specversion, type } = event
-  const subject = event["subject"] ?? undefined
-  const time = event["time"] ?? undefined
+  if (!Json.isObject(input)) return Result.fail("an event must be a JSON object")
+  const { data, id, source, specversion, type } = input
+  const subject = input["subject"] ?? undefined
+  const time = input["time"] ?? undefined
   if (specversion !== "1.0") return Result.fail("\"specversion\" must be \"1.0\"")
   const problem = problemOf(id, "id", maxLength) ?? problemOf(source, "source", maxLength) ??
     problemOf(type, "type", EventName.maxForeignLength) ??
@@ -117,12 +130,12 @@ export const decode = (input: unknown, maxLength = Limits.defaults.idLength): Re
   if (time !== undefined && (!Predicate.isString(time) || parseTime(time) === undefined)) {
     return Result.fail(`"time" must be an RFC 3339 text such as "2018-03-15T12:00:00Z", found ${JSON.stringify(time)}`)
   }
-  if (data !== undefined && event["data_base64"] !== undefined) {
+  if (data !== undefined && input["data_base64"] !== undefined) {
     return Result.fail("\"data\" and \"data_base64\" exclude each other")
   }
   // All four are texts: they have no problem.
   const fact = { id, source, name: type, streamId: subject ?? source } as { [K in "id" | "source" | "name" | "streamId"]: string }
-  return Result.map(attributesOf(event), (attributes) => ({ ...fact, data, time, attributes }))
+  return Result.map(attributesOf(input), (attributes) => ({ ...fact, data, time, attributes }))
 }
 
 /** The CloudEvent of a fact; of a stored one with the extensions `position` and `version`. */

@@ -14,7 +14,10 @@
  *
  * Source: seed section 1; RFC 9562 section 5.7 (UUIDv7) and 6.2 method 1 (counter).
  */
-import type { JsonObject, NewFact, StoredFact } from "./CloudEvent.ts"
+import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+import type { NewFact, StoredFact } from "./CloudEvent.ts"
+import type { JsonObject } from "./Json.ts"
 
 /** What is known about an event besides its data. */
 export interface Metadata {
@@ -84,6 +87,12 @@ export const makeIds = (high: number, low: number): Ids => {
     return `${prefix}${hex(counter >>> 14, 3)}-${hex(0x8000 | (counter & 0x3fff), 4)}-${tail}`
   }
 }
+
+/** A source of ids whose random bits come from `Random`. */
+export const randomIds: Effect.Effect<Ids> = Effect.gen(function*() {
+  const high = yield* Random.nextIntBetween(0, 0xffff)
+  return makeIds(high, yield* Random.nextIntBetween(0, 0xffffffff))
+})
 
 /** `source` of everything this process says itself. */
 export const ownSource = "/ksi"

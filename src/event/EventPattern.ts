@@ -16,19 +16,9 @@
  *
  * **Gotchas** `stock:*` does not match `stock` itself, and `*` inside a segment (`st*ck`) is refused.
  */
+import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
-
-/** Why a text is not a pattern. */
-export class PatternInvalid extends Schema.TaggedClass<PatternInvalid>()("PatternInvalid", {
-  pattern: Schema.String,
-  problem: Schema.String
-}) {
-  /** One sentence for people. */
-  get message(): string {
-    return `"${this.pattern}" is not a pattern: ${this.problem}`
-  }
-}
+import * as KsiError from "./KsiError.ts"
 
 /** A parsed pattern. */
 export interface EventPattern {
@@ -53,8 +43,8 @@ const matchesSegments = (pattern: ReadonlyArray<string>, name: string): boolean 
 }
 
 /** Reads a pattern; the failure says what is wrong with it. */
-export const parse = (text: string): Result.Result<EventPattern, PatternInvalid> => {
-  const fail = (problem: string) => Result.fail(new PatternInvalid({ pattern: text, problem }))
+export const parse = (text: string): Result.Result<EventPattern, KsiError.PatternInvalid> => {
+  const fail = (problem: string) => Result.fail(new KsiError.PatternInvalid({ pattern: text, problem }))
   if (text.length === 0) return fail("it is empty; \"*\" is every event")
   if (text.length > maxLength) return fail(`it has ${text.length} characters, at most ${maxLength} are allowed`)
   const segments = text.split(":")
@@ -72,6 +62,10 @@ export const parse = (text: string): Result.Result<EventPattern, PatternInvalid>
       : (name: string) => name === text
   })
 }
+
+/** Reads a pattern; fails with `PatternInvalid`. */
+export const fromText = (text: string): Effect.Effect<EventPattern, KsiError.KsiError> =>
+  Effect.fromResult(Result.mapError(parse(text), KsiError.make))
 
 interface Node<A> {
   readonly children: Map<string, Node<A>>

@@ -12,6 +12,10 @@
  * ```
  */
 import * as Result from "effect/Result"
+import * as KsiError from "./KsiError.ts"
+
+/** A JSON object. */
+export type JsonObject = { readonly [key: string]: unknown }
 
 // Sixteen digits are the least that a double may not hold; an exponent of three digits is the least that can
 // overflow one. A hit inside a string only costs the careful path.
@@ -53,10 +57,14 @@ export const parse = (text: string): unknown => suspicious.test(text) ? native.p
 
 /** Parses; the failure is the sentence of the parser. */
 export const parseResult = (text: string): Result.Result<unknown, string> =>
-  Result.try({ try: () => parse(text), catch: (cause) => cause instanceof Error ? cause.message : String(cause) })
+  Result.try({ try: () => parse(text), catch: KsiError.sentenceOf })
 
 /** Whether a value is a number kept as its text. */
 export const isRaw = (u: unknown): u is RawJson => native.isRawJSON(u)
+
+/** Whether a JSON value is an object: no array, and no number kept as its text. */
+export const isObject = (u: unknown): u is JsonObject =>
+  typeof u === "object" && u !== null && !Array.isArray(u) && !isRaw(u)
 
 /**
  * Whether two JSON values mean the same: the order of an object's keys does not matter, that of an array does.

@@ -31,7 +31,8 @@ export type Problem = typeof Problem.Type
 
 const quoted = (names: ReadonlyArray<string>) => names.map((name) => `"${name}"`).join(", ")
 const nearestText = (names: ReadonlyArray<string>) => names.length === 0 ? "" : `; nearest: ${quoted(names)}`
-const problemsText = (problems: ReadonlyArray<Problem>) =>
+/** Several problems in one sentence. */
+export const problemsText = (problems: ReadonlyArray<Problem>) =>
   problems.map(({ path, problem }) => path === "" ? problem : `${path}: ${problem}`).join("; ")
 
 /** No event of this name is registered. */
@@ -84,6 +85,22 @@ export class PayloadInvalid extends Schema.TaggedClass<PayloadInvalid>()("Payloa
   }
   get next(): string {
     return `ksi describe ${this.event}`
+  }
+}
+
+/** A text that is no event pattern. */
+export class PatternInvalid extends Schema.TaggedClass<PatternInvalid>()("PatternInvalid", {
+  pattern: Schema.String,
+  problem: Schema.String
+}) {
+  get message(): string {
+    return `"${this.pattern}" is not a pattern: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return "ksi discover"
   }
 }
 
@@ -306,8 +323,8 @@ export class PluginInvalid extends Schema.TaggedClass<PluginInvalid>()("PluginIn
 
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
-  UnknownEvent, NoHandler, PayloadInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid, LimitExceeded,
-  DeadlineExceeded, VersionConflict, IdConflict, StoreLocked, StoreFailure, ConnectionLost,
+  UnknownEvent, NoHandler, PayloadInvalid, PatternInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid,
+  LimitExceeded, DeadlineExceeded, VersionConflict, IdConflict, StoreLocked, StoreFailure, ConnectionLost,
   ListenFailed, PluginInvalid
 ])
 /** Everything KSI itself can fail with. */
@@ -344,10 +361,18 @@ export const fail = (reason: Reason): Effect.Effect<never, KsiError> => Effect.f
 /** An exit that failed with this reason. */
 export const exit = (reason: Reason): Exit.Exit<never, KsiError> => Exit.fail(make(reason))
 
+/** The reason that a payload is wrong in one place; `path` as in `Problem`. */
+export const invalidAt = (event: string, path: string, problem: string): PayloadInvalid =>
+  new PayloadInvalid({ event, problems: [{ path, problem }] })
+
 /** Whether a value is a `KsiError`. */
 export const is = (u: unknown): u is KsiError => u instanceof KsiError
 
-/** What a fiber ended with when KSI could not give a reason: its first defect, or that it was interrupted. */
+/** What an exception of unknown kind says, in one sentence. */
+export const sentenceOf = (cause: unknown): string =>
+  cause instanceof Error && cause.message !== "" ? cause.message : String(cause)
+
+/** The first defect of a cause; `undefined` where it has none, as one that only failed or was interrupted. */
 export const defectOf = (cause: Cause.Cause<unknown>): unknown => {
   for (const reason of cause.reasons) if (reason._tag === "Die") return reason.defect
   return undefined

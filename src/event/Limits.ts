@@ -1,6 +1,7 @@
 /**
- * Every limit of the runtime, with its name and default. Reaching one is a typed error (`LimitExceeded`), never a
- * crash and never a silent loss.
+ * Every limit of the runtime, with its name and default. Reaching one is a typed error (`LimitExceeded`) or a wait,
+ * never a crash and never a silent loss: the one thing that is given up, the reaction to a fact beyond `factHandlers`,
+ * is logged (the fact itself is stored).
  *
  * **Example**
  *
@@ -23,7 +24,7 @@ export interface LimitsShape {
   readonly pageItems: number
   /** Events of one `store:import` call, and of one append. */
   readonly appendEvents: number
-  /** Appends that wait for the writer before callers are slowed. */
+  /** Appends that wait for the writer as text already; those beyond wait in line too, but are written as text later. */
   readonly appendQueue: number
   /** Requests that one connection may have running. */
   readonly connectionRequests: number
@@ -35,7 +36,7 @@ export interface LimitsShape {
   readonly connectionBufferBytes: number
   /** Live events held for one subscriber; beyond it a durable subscriber reads on from the store. */
   readonly subscriptionBuffer: number
-  /** Fact handlers running at once in the runtime. */
+  /** Fact handlers running at once in the runtime; beyond it a fact is stored and its handlers do not run, which is logged. */
   readonly factHandlers: number
   /** How long one fact handler may run, in milliseconds. */
   readonly factHandlerMillis: number

@@ -25,10 +25,8 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -37,8 +35,13 @@ import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import * as EventName from "../event/EventName.ts"
 import * as Json from "../event/Json.ts"
+import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
+import type { Driver } from "./internal/Driver.ts"
+import { makeMemory } from "./internal/MemoryDriver.ts"
+
+export type { Driver, StreamInfo } from "./internal/Driver.ts"
 
 /** A fact as a program appends it; what is left out is filled in. */
 export interface FactInput {
@@ -53,36 +56,7 @@ export interface FactInput {
   readonly attributes?: CloudEvent.NewFact["attributes"]
 }
 
-/** A stream and how far it is. */
-export interface StreamInfo {
-  readonly streamId: string
-  /** Version of its last fact; the number of its facts. */
-  readonly version: number
-}
-
 type StoredFact = CloudEvent.StoredFact
-
-/** What a driver (memory, SQLite, PostgreSQL) does; everything else is built on it once. Not an API for users. */
-export interface Driver extends Pick<Journal["Service"], "append" | "read" | "head" | "listen"> {
-  /** Facts of one stream with `from <= version <= to`; newest first when `backward`. Bounds as `read`. */
-  readonly readStream: (options: {
-    readonly streamId: string
-    readonly from: number
-    readonly to?: number | undefined
-    readonly limit: number
-    readonly backward?: boolean | undefined
-  }) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError.KsiError>
-  /** Streams in the order of their names (by code unit), after `after`. */
-  readonly streams: (options: {
-    readonly prefix?: string | undefined
-    readonly after?: string | undefined
-    readonly limit: number
-  }) => Effect.Effect<ReadonlyArray<StreamInfo>, KsiError.KsiError>
-  /** Facts with this id, of any source, in position order. */
-  readonly byId: (id: string) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError.KsiError>
-  /** What this store is, for `health` and `doctor`. */
-  readonly describe: { readonly kind: "memory" | "sqlite"; readonly file: string | undefined }
-}
 
 /** The event store. */
 export class EventStore extends Context.Service<EventStore, Driver & {
@@ -133,9 +107,6 @@ const spend = (value: unknown, budget: number, depth: number): number => {
   return left
 }
 
-const invalid = (event: string, path: string, problem: string): KsiError.Reason =>
-  new KsiError.PayloadInvalid({ event, problems: [{ path, problem }] })
-
 const overLimit = (limit: keyof Limits.LimitsShape, max: number, actual: number): KsiError.Reason =>
   new KsiError.LimitExceeded({ limit, max, actual, retryable: false })
 
@@ -149,10 +120,11 @@ const toJson = (
   if (spend(value, max, 64) >= 0) return Result.succeed(value)
   const text = Result.try({
     try: (): string | undefined => JSON.stringify(value),
-    catch: (cause) => cause instanceof Error ? cause.message.split("\n")[0] ?? "" : String(cause)
+    // The sentence on a cycle draws it in further lines.
+    catch: (cause) => KsiError.sentenceOf(cause).split("\n")[0] ?? ""
   })
-  if (Result.isFailure(text)) return Result.fail(invalid(fact.name, part, `cannot be written as JSON: ${text.failure}`))
-  if (text.success === undefined) return Result.fail(invalid(fact.name, part, `a ${typeof value} is not JSON`))
+  if (Result.isFailure(text)) return Result.fail(KsiError.invalidAt(fact.name, part, `cannot be written as JSON: ${text.failure}`))
+  if (text.success === undefined) return Result.fail(KsiError.invalidAt(fact.name, part, `a ${typeof value} is not JSON`))
   const bytes = Buffer.byteLength(text.success)
   return bytes > max ? Result.fail(overLimit("frameBytes", max, bytes)) : Result.succeed(Json.parse(text.success))
 }
@@ -172,10 +144,10 @@ const admit = (
 ): Result.Result<CloudEvent.NewFact, KsiError.Reason> => {
   for (const label of labels) {
     const problem = labelProblem(fact[label], label === "name" ? EventName.maxForeignLength : limits.idLength)
-    if (problem !== undefined) return Result.fail(invalid(fact.name, label, problem))
+    if (problem !== undefined) return Result.fail(KsiError.invalidAt(fact.name, label, problem))
   }
   if (fact.time !== undefined && CloudEvent.parseTime(fact.time) === undefined) {
-    return Result.fail(invalid(fact.name, "time", `expected an RFC 3339 text, got ${JSON.stringify(fact.time)}`))
+    return Result.fail(KsiError.invalidAt(fact.name, "time", `expected an RFC 3339 text, got ${JSON.stringify(fact.time)}`))
   }
   const data = fact.data === undefined ? Result.succeed(undefined) : toJson(fact, "data", limits.frameBytes)
   if (Result.isFailure(data)) return Result.fail(data.failure)
@@ -184,7 +156,7 @@ const admit = (
   return data.success === fact.data && attributes.success === fact.attributes
     ? Result.succeed(fact)
     // JSON of an object is an object.
-    : Result.succeed({ ...fact, data: data.success, attributes: attributes.success as CloudEvent.JsonObject })
+    : Result.succeed({ ...fact, data: data.success, attributes: attributes.success as JsonObject })
 }
 
 /** The append with every fact checked; the first thing wrong refuses all of it. */
@@ -218,16 +190,8 @@ const complete = (
     attributes: input.attributes ?? {}
   }
   if (input.attributes === undefined) return Result.succeed(fact)
-  for (const key of ["specversion", "id", "source", "type", "subject", "time", "data"]) {
-    if (Object.hasOwn(input.attributes, key)) {
-      return Result.fail(invalid(input.name, `attributes.${key}`, "is not an extension attribute"))
-    }
-  }
-  const event = { ...input.attributes, specversion: "1.0", id: "1", source: "/", type: "a", subject: "a" }
-  return Result.mapBoth(CloudEvent.decode(event), {
-    onFailure: (problem) => invalid(input.name, "attributes", problem),
-    onSuccess: () => fact
-  })
+  const problem = CloudEvent.attributeProblem(input.attributes)
+  return problem === undefined ? Result.succeed(fact) : Result.fail(KsiError.invalidAt(input.name, "attributes", problem))
 }
 
 // ----------------------------------------------------------------------------------------------------- constructors
@@ -295,8 +259,7 @@ const allOf = (driver: Driver, limit: number): EventStore["Service"]["all"] => (
 export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
   Effect.gen(function*() {
     const limits = yield* Limits.Limits
-    const high = yield* Random.nextIntBetween(0, 0xffff)
-    const ids = Envelope.makeIds(high, yield* Random.nextIntBetween(0, 0xffffffff))
+    const ids = yield* Envelope.randomIds
     const append = (request: Append): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> =>
       Effect.suspend(() => {
         if (request.facts.length === 0) return Effect.succeed([])
@@ -316,7 +279,7 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
         Effect.clockWith((clock) => {
           if (ownStream(streamId)) {
             const problem = "streams named \"ksi-…\" belong to KSI; choose another id"
-            return KsiError.fail(invalid(inputs[0]?.name ?? "append", "streamId", problem))
+            return KsiError.fail(KsiError.invalidAt(inputs[0]?.name ?? "append", "streamId", problem))
           }
           const millis = clock.currentTimeMillisUnsafe()
           const facts: Array<CloudEvent.NewFact> = []
@@ -342,245 +305,6 @@ export const layerOf = <E, R>(
     Effect.map(Effect.flatMap(makeDriver, make), (store) =>
       Context.make(EventStore, store).pipe(Context.add(Journal, store)))
   )
-
-// ------------------------------------------------------------------------------------------------------- in memory
-
-const freeze = (value: unknown): void => {
-  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return
-  Object.freeze(value)
-  for (const item of Object.values(value)) freeze(item)
-}
-
-/** A copy that nobody can change, and the bytes of its JSON. */
-const keep = (fact: CloudEvent.NewFact): readonly [copy: CloudEvent.NewFact, bytes: number] => {
-  const data = fact.data === undefined ? undefined : JSON.stringify(fact.data)
-  const attributes = JSON.stringify(fact.attributes)
-  const copy = {
-    ...fact,
-    data: data === undefined ? undefined : Json.parse(data),
-    // JSON of an object is an object.
-    attributes: Json.parse(attributes) as CloudEvent.JsonObject
-  }
-  freeze(copy.data)
-  freeze(copy.attributes)
-  const labels = fact.id.length + fact.source.length + fact.name.length + fact.streamId.length
-  return [copy, Buffer.byteLength(data ?? "") + Buffer.byteLength(attributes) + 3 * labels]
-}
-
-/** What an in-memory store holds, and the three ways to change it. */
-class Memory {
-  readonly facts: Array<StoredFact> = []
-  readonly bytes: Array<number> = []
-  /** Facts of a stream by version - 1. */
-  readonly byStream = new Map<string, Array<StoredFact>>()
-  readonly byId = new Map<string, Array<StoredFact>>()
-  private sorted: ReadonlyArray<string> | undefined = []
-
-  version(streamId: string): number {
-    return this.byStream.get(streamId)?.length ?? 0
-  }
-
-  find(fact: CloudEvent.NewFact): StoredFact | undefined {
-    return this.byId.get(fact.id)?.find((stored) => stored.source === fact.source)
-  }
-
-  push(fact: CloudEvent.NewFact, now: number): StoredFact {
-    const [copy, bytes] = keep(fact)
-    const recordedAt = Math.max(now, this.facts.at(-1)?.recordedAt ?? now)
-    const stored: StoredFact = Object.freeze({
-      ...copy,
-      position: this.facts.length + 1,
-      version: this.version(fact.streamId) + 1,
-      timestamp: (fact.time === undefined ? undefined : CloudEvent.parseTime(fact.time)) ?? recordedAt,
-      recordedAt
-    })
-    this.facts.push(stored)
-    this.bytes.push(bytes)
-    if (stored.version === 1) this.sorted = undefined
-    this.entry(this.byStream, fact.streamId).push(stored)
-    this.entry(this.byId, fact.id).push(stored)
-    return stored
-  }
-
-  /** Takes the last facts back until `length` are left. */
-  truncate(length: number): void {
-    while (this.facts.length > length) {
-      const last = this.facts.pop()
-      this.bytes.pop()
-      if (last === undefined) return
-      this.drop(this.byStream, last.streamId)
-      this.drop(this.byId, last.id)
-    }
-  }
-
-  streamIds(): ReadonlyArray<string> {
-    return this.sorted ??= [...this.byStream.keys()].toSorted()
-  }
-
-  private entry(map: Map<string, Array<StoredFact>>, key: string): Array<StoredFact> {
-    const known = map.get(key)
-    if (known !== undefined) return known
-    const fresh: Array<StoredFact> = []
-    map.set(key, fresh)
-    return fresh
-  }
-
-  private drop(map: Map<string, Array<StoredFact>>, key: string): void {
-    const list = map.get(key)
-    list?.pop()
-    if (list?.length === 0) map.delete(key)
-  }
-}
-
-/** Puts the facts in, or leaves everything as it was and says why not. */
-const commit = (
-  memory: Memory,
-  request: Append,
-  now: number
-): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
-  const before = memory.facts.length
-  const outcomes: Array<Outcome> = []
-  for (const fact of request.facts) {
-    const found = memory.find(fact)
-    if (found !== undefined) {
-      const kind = CloudEvent.sameContent(found, fact) ? "duplicate" : "conflict"
-      if (kind === "conflict" && request.mode !== "each") {
-        memory.truncate(before)
-        return Result.fail(new KsiError.IdConflict({ source: fact.source, id: fact.id, position: found.position }))
-      }
-      outcomes.push({ kind, position: found.position, version: found.version })
-      continue
-    }
-    const streamId = request.facts[0]?.streamId ?? fact.streamId
-    const expected = request.expectedVersion
-    // Before the first new fact only: what follows in this append has moved the stream itself.
-    if (expected !== undefined && memory.facts.length === before && memory.version(streamId) !== expected) {
-      return Result.fail(new KsiError.VersionConflict({ streamId, expected, actual: memory.version(streamId) }))
-    }
-    const { position, version } = memory.push(fact, now)
-    outcomes.push({ kind: "appended", position, version })
-  }
-  return Result.succeed(outcomes)
-}
-
-type Listener = (facts: ReadonlyArray<StoredFact>) => void
-
-/** Tells listeners of commits, in order even when one of them appends; collects what they threw. */
-const makeAnnouncer = () => {
-  const listeners = new Set<{ readonly call: Listener }>()
-  const waiting: Array<ReadonlyArray<StoredFact>> = []
-  let busy = false
-  const announce = (facts: ReadonlyArray<StoredFact>): ReadonlyArray<unknown> => {
-    waiting.push(facts)
-    if (busy) return []
-    busy = true
-    const thrown: Array<unknown> = []
-    for (let batch = waiting.shift(); batch !== undefined; batch = waiting.shift()) {
-      for (const listener of Array.from(listeners)) {
-        if (!listeners.has(listener)) continue
-        try {
-          listener.call(batch)
-        } catch (cause) {
-          thrown.push(cause)
-        }
-      }
-    }
-    busy = false
-    return thrown
-  }
-  const listen = (call: Listener): Effect.Effect<void, never, Scope.Scope> =>
-    Effect.asVoid(Effect.acquireRelease(
-      Effect.sync(() => {
-        const listener = { call }
-        listeners.add(listener)
-        return listener
-      }),
-      (listener) => Effect.sync(() => listeners.delete(listener))
-    ))
-  return { announce, listen }
-}
-
-/** As many facts as the bounds allow, at least one: `at` steps through `count` of them. */
-const page = (
-  memory: Memory,
-  pageBytes: number,
-  limit: number,
-  count: number,
-  at: (index: number) => StoredFact | undefined
-): Effect.Effect<ReadonlyArray<StoredFact>> =>
-  Effect.sync(() => {
-    const facts: Array<StoredFact> = []
-    let left = pageBytes
-    for (let index = 0; index < count && facts.length < limit; index++) {
-      const fact = at(index)
-      if (fact === undefined) break
-      left -= memory.bytes[fact.position - 1] ?? 0
-      if (left < 0 && facts.length > 0) break
-      facts.push(fact)
-    }
-    return facts
-  })
-
-/** Index of the first item that is not before `key`. */
-const lowerBound = (items: ReadonlyArray<string>, key: string): number => {
-  let low = 0
-  let high = items.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if ((items[middle] ?? "") < key) low = middle + 1
-    else high = middle
-  }
-  return low
-}
-
-const listStreams = (memory: Memory, options: Parameters<Driver["streams"]>[0]): ReadonlyArray<StreamInfo> => {
-  const { after, limit, prefix = "" } = options
-  const ids = memory.streamIds()
-  const infos: Array<StreamInfo> = []
-  const first = lowerBound(ids, after !== undefined && after > prefix ? after : prefix)
-  for (let index = first; infos.length < limit; index++) {
-    const streamId = ids[index]
-    if (streamId === undefined || !streamId.startsWith(prefix)) break
-    if (streamId !== after) infos.push({ streamId, version: memory.version(streamId) })
-  }
-  return infos
-}
-
-const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
-  const { pageBytes } = yield* Limits.Limits
-  const memory = new Memory()
-  const { announce, listen } = makeAnnouncer()
-  return {
-    append: (request) =>
-      Effect.clockWith((clock): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> => {
-        const before = memory.facts.length
-        const committed = commit(memory, request, clock.currentTimeMillisUnsafe())
-        if (Result.isFailure(committed)) return KsiError.fail(committed.failure)
-        const thrown = memory.facts.length === before ? [] : announce(memory.facts.slice(before))
-        const answer = Exit.succeed(committed.success)
-        if (thrown.length === 0) return answer
-        return Effect.andThen(Effect.logError("a listener of the store threw", ...thrown), answer)
-      }),
-    read: ({ from, limit, to }) => {
-      const first = Math.max(1, from)
-      const count = (to ?? Number.MAX_SAFE_INTEGER) - first + 1
-      return page(memory, pageBytes, limit, count, (index) => memory.facts[first - 1 + index])
-    },
-    head: () => memory.facts.length,
-    listen,
-    readStream: ({ backward, from, limit, streamId, to }) =>
-      Effect.suspend(() => {
-        const stream = memory.byStream.get(streamId) ?? []
-        const first = Math.max(1, from)
-        const last = Math.min(to ?? stream.length, stream.length)
-        return page(memory, pageBytes, limit, last - first + 1, (index) =>
-          stream[backward === true ? last - 1 - index : first - 1 + index])
-      }),
-    streams: (options) => Effect.sync(() => listStreams(memory, options)),
-    byId: (id) => Effect.sync(() => [...memory.byId.get(id) ?? []]),
-    describe: { kind: "memory", file: undefined }
-  }
-})
 
 /** The event store in memory: the same semantics as on disk, gone with its scope; every build is a new store. */
 export const layerMemory: Layer.Layer<EventStore | Journal> = layerOf(makeMemory)

@@ -23,11 +23,12 @@
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { JsonObject, StoredFact } from "../event/CloudEvent.ts"
+import type { StoredFact } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventCodec from "../event/EventCodec.ts"
 import * as Json from "../event/Json.ts"
+import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 
 /** A state computed from facts. */
@@ -61,8 +62,7 @@ export type Reducers<S, Ev extends Event.AnyFact> = {
 type AnyReducer<S> = (state: S, payload: unknown, envelope: Envelope.Delivery) => S
 
 const unreadable = (name: string, fact: StoredFact, error: KsiError.KsiError): KsiError.KsiError => {
-  const problems = error.reason._tag === "PayloadInvalid" ? error.reason.problems : []
-  const why = problems.map(({ path, problem }) => path === "" ? problem : `${path}: ${problem}`).join("; ")
+  const why = error.reason._tag === "PayloadInvalid" ? KsiError.problemsText(error.reason.problems) : ""
   return KsiError.make(
     new KsiError.StoreFailure({
       operation: `fold the projection "${name}"`,
@@ -119,9 +119,6 @@ export const make = <
   }
 }
 
-const isJsonObject = (data: unknown): data is JsonObject =>
-  typeof data === "object" && data !== null && !Array.isArray(data) && !Json.isRaw(data)
-
 /**
  * The projection that needs no code: a stream's data merged shallowly in position order, `null` overwrites. Data that
  * is not an object counts as `{ "value": data }`; a fact without data changes nothing.
@@ -133,7 +130,7 @@ export const latest: Projection<JsonObject> = {
   apply: (state, { data }) => {
     if (data === undefined) return Result.succeed(state)
     // Spread defines keys, as JSON.parse does: "__proto__" is a key like any other.
-    return Result.succeed(isJsonObject(data) ? { ...state, ...data } : { ...state, value: data })
+    return Result.succeed(Json.isObject(data) ? { ...state, ...data } : { ...state, value: data })
   },
   encode: (state) => state
 }

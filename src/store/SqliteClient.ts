@@ -35,6 +35,7 @@ import { classifySqliteError, SqlError } from "effect/sql/SqlError"
 import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
+import { sentenceOf } from "../event/KsiError.ts"
 import { BoundedMap } from "./internal/BoundedMap.ts"
 
 /** How the database is opened. */
@@ -73,7 +74,7 @@ const defaultBusyMillis = 500
 const sqlError = (cause: unknown, operation: string): SqlError => {
   // node:sqlite calls SQLite's code `errcode`; the classifier looks for `errno`.
   if (cause instanceof Error && "errcode" in cause) Object.assign(cause, { errno: cause.errcode })
-  const message = cause instanceof Error ? cause.message : String(cause)
+  const message = sentenceOf(cause)
   return new SqlError({ reason: classifySqliteError(cause, { message, operation }) })
 }
 

@@ -30,11 +30,11 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { Activity } from "../bus/Activity.ts"
 import type { Append, Journal, Outcome } from "../bus/Journal.ts"
-import type { StoredFact } from "../event/CloudEvent.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as ActivityTable from "./ActivityTable.ts"
 import * as EventStore from "./EventStore.ts"
+import { type Announcer, makeAnnouncer } from "./internal/Announcer.ts"
 import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
@@ -53,8 +53,6 @@ const defaultThreshold = 16_384
 const batchAppends = 512
 const batchFacts = 4096
 
-type Listener = (facts: ReadonlyArray<StoredFact>) => void
-
 /** An append on its way. */
 interface Entry {
   readonly request: Append
@@ -64,18 +62,25 @@ interface Entry {
 
 /** Collects appends, commits them by the batch, tells listeners and callers. */
 class GroupCommit {
-  readonly listeners = new Set<{ readonly call: Listener }>()
   readonly append: Journal["Service"]["append"]
   private readonly writer: FactWriter
   private readonly clock: Clock.Clock
+  private readonly announcer: Announcer
   private readonly report: (cause: unknown) => void
   private readonly queue: Array<Entry> = []
   private scheduled = false
   private closed = false
 
-  constructor(writer: FactWriter, clock: Clock.Clock, encodeAhead: number, report: (cause: unknown) => void) {
+  constructor(
+    writer: FactWriter,
+    clock: Clock.Clock,
+    announcer: Announcer,
+    encodeAhead: number,
+    report: (cause: unknown) => void
+  ) {
     this.writer = writer
     this.clock = clock
+    this.announcer = announcer
     this.report = report
     this.append = (request) =>
       Effect.callback<ReadonlyArray<Outcome>, KsiError.KsiError>((resume) => {
@@ -134,22 +139,12 @@ class GroupCommit {
     if (entries.length === 0) return
     try {
       const { answers, facts } = this.writer.commit(appends, this.clock.currentTimeMillisUnsafe())
-      if (facts.length > 0 && this.listeners.size > 0) this.announce(facts.map(storedFact))
+      if (facts.length > 0 && !this.announcer.isEmpty()) this.announcer.announce(facts.map(storedFact)).forEach(this.report)
       answers.forEach((answer, i) =>
         entries[i]?.resume(KsiError.is(answer) ? Exit.fail(answer) : Exit.succeed(answer)))
     } catch (cause) {
       const exit = Exit.fail(StoreFile.failure("append", cause))
       for (const entry of entries) entry.resume(exit)
-    }
-  }
-
-  private announce(facts: ReadonlyArray<StoredFact>): void {
-    for (const listener of this.listeners) {
-      try {
-        listener.call(facts)
-      } catch (cause) {
-        this.report(cause)
-      }
     }
   }
 }
@@ -188,23 +183,16 @@ const makeDriver = (options: Options): Effect.Effect<
     const report = (cause: unknown) => {
       Effect.runForkWith(context)(Effect.logError("a listener of the store threw", cause))
     }
+    const announcer = makeAnnouncer()
     const commits = yield* Effect.acquireRelease(
-      Effect.sync(() => new GroupCommit(writer, clock, limits.appendQueue, report)),
+      Effect.sync(() => new GroupCommit(writer, clock, announcer, limits.appendQueue, report)),
       (commits) => Effect.sync(() => commits.close())
     )
     const streams = yield* StoreFile.attempt("open", () => listStreams(file, writer))
     return {
       append: commits.append,
       head: () => writer.head,
-      listen: (call) =>
-        Effect.asVoid(Effect.acquireRelease(
-          Effect.sync(() => {
-            const listener = { call }
-            commits.listeners.add(listener)
-            return listener
-          }),
-          (listener) => Effect.sync(() => commits.listeners.delete(listener))
-        )),
+      listen: announcer.listen,
       read: ({ from, limit, to }) =>
         StoreFile.attempt("read", () => {
           const first = Math.max(1, from)

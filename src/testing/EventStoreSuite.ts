@@ -409,7 +409,7 @@ const appending: ReadonlyArray<Case> = [
         time: "2020-01-01T00:00:00+01:00", tenant: "x", position: 3, version: 3
       })
       yield* refused(store.appendTo("order-1", [{ name: "order:paid" }], { expectedVersion: 2 }), "VersionConflict")
-      yield* invalidAt("attributes.id", store.appendTo("b", [{ name: "a:b", attributes: { id: "x" } }]))
+      yield* invalidAt("attributes", store.appendTo("b", [{ name: "a:b", attributes: { id: "x" } }]))
       yield* invalidAt("attributes", store.appendTo("b", [{ name: "a:b", attributes: { "Not-One": 1 } }]))
       assert.equal(store.head(), 3)
     })),

@@ -24,9 +24,9 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type Answer, DeclaredFailure } from "../bus/KsiService.ts"
-import type { JsonObject } from "../event/CloudEvent.ts"
 import type { Delivery, Envelope } from "../event/Envelope.ts"
 import * as Json from "../event/Json.ts"
+import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
@@ -59,8 +59,6 @@ export interface Incoming {
   readonly correlationId: unknown
   /** Seconds since 1970. */
   readonly timestamp: number | undefined
-  /** Of a subscription's frame. */
-  readonly subscriptionId: string | undefined
   /** Every field of the line. */
   readonly fields: JsonObject
 }
@@ -89,8 +87,6 @@ export class RemoteFailure extends Schema.TaggedClass<RemoteFailure>()("RemoteFa
 
 // ----------------------------------------------------------------------------------------------------------- requests
 
-const isObject = (u: unknown): u is JsonObject => typeof u === "object" && u !== null && !Array.isArray(u) && !Json.isRaw(u)
-
 const unreadable = (problem: string, event?: string, correlationId?: unknown): Result.Result<never, Unreadable> =>
   Result.fail({ reason: new KsiError.FrameInvalid({ problem }), event, correlationId })
 
@@ -108,13 +104,13 @@ export const tooLong = (max: number): Unreadable => ({
   correlationId: undefined
 })
 
-const control = /^(?:wire|pubsub|stream):/
+const control = /^(?:wire|pubsub):/
 const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key"])
 
 /** Control frames carry their fields beside `event`; `data`, where it is there too, goes before. */
 const controlData = (frame: JsonObject): unknown => {
   const { data } = frame
-  if (data !== undefined && !isObject(data)) return data
+  if (data !== undefined && !Json.isObject(data)) return data
   const fields: Record<string, unknown> = {}
   for (const key of Object.keys(frame)) {
     if (!envelopeFields.has(key) && !key.startsWith("_")) fields[key] = frame[key]
@@ -128,11 +124,9 @@ export const decode = (line: string): Result.Result<Request, Unreadable> => {
   try {
     frame = Json.parse(line)
   } catch (cause) {
-    return unreadable(`it is not JSON (${cause instanceof Error ? cause.message : String(cause)})`)
+    return unreadable(`it is not JSON (${KsiError.sentenceOf(cause)})`)
   }
-  if (typeof frame !== "object" || frame === null || Array.isArray(frame)) return unreadable("it is not a JSON object")
-  // An object and no array, as just checked.
-  return requestOf(frame as JsonObject)
+  return Json.isObject(frame) ? requestOf(frame) : unreadable("it is not a JSON object")
 }
 
 const requestOf = (frame: JsonObject): Result.Result<Request, Unreadable> => {
@@ -157,7 +151,7 @@ const requestOf = (frame: JsonObject): Result.Result<Request, Unreadable> => {
   })
 }
 
-/** The text of a request; `dataText` is JSON and goes in as it is, `fields` are control fields beside `event`. */
+/** The text of a request; `dataText` is JSON and goes in as it is. */
 export const encodeRequest = (request: {
   readonly event: string
   readonly dataText?: string | undefined
@@ -267,7 +261,7 @@ const ofReason = (reason: KsiError.Reason): Failed => {
 const ofDeclared = ({ error, message }: DeclaredFailure): Failed => ({
   status: "failed",
   error: message,
-  reason: isObject(error) && typeof error["_tag"] === "string" ? error["_tag"] : "Failed",
+  reason: Json.isObject(error) && typeof error["_tag"] === "string" ? error["_tag"] : "Failed",
   cause: "domain",
   error_data: error ?? null,
   details: {},
@@ -339,15 +333,14 @@ export const decodeIncoming = (line: string): Result.Result<Incoming, string> =>
   const parsed = Json.parseResult(line)
   if (Result.isFailure(parsed)) return Result.fail(parsed.failure)
   const fields = parsed.success
-  if (!isObject(fields)) return Result.fail("it is not a JSON object")
-  const { correlation_id: correlationId, data, event, ok, subscription_id: subscriptionId, timestamp } = fields
+  if (!Json.isObject(fields)) return Result.fail("it is not a JSON object")
+  const { correlation_id: correlationId, data, event, ok, timestamp } = fields
   return Result.succeed({
     event: typeof event === "string" ? event : undefined,
     ok: ok !== false,
     data,
     correlationId,
     timestamp: typeof timestamp === "number" ? timestamp : undefined,
-    subscriptionId: typeof subscriptionId === "string" ? subscriptionId : undefined,
     fields
   })
 }
@@ -356,12 +349,12 @@ const textOf = (u: unknown, otherwise: string): string => typeof u === "string" 
 
 /** What a failed reply says, as the class that it was on the other side. */
 export const failureOf = (incoming: Incoming): KsiError.KsiError | DeclaredFailure | RemoteFailure => {
-  const data = isObject(incoming.data) ? incoming.data : {}
+  const data = Json.isObject(incoming.data) ? incoming.data : {}
   const event = incoming.event ?? ""
   const message = textOf(data["error"], `${event} failed`)
   const reason = textOf(data["reason"], "Unknown")
   if (data["cause"] === "domain") return new DeclaredFailure({ event, error: data["error_data"], message })
-  if (data["cause"] === "ksi" && isObject(data["details"])) {
+  if (data["cause"] === "ksi" && Json.isObject(data["details"])) {
     const revived = decodeReason({ ...data["details"], _tag: reason })
     if (Exit.isSuccess(revived)) return KsiError.make(revived.value)
   }
@@ -380,11 +373,11 @@ export const decodeReply = (
   incoming: Incoming
 ): Exit.Exit<Reply, KsiError.KsiError | DeclaredFailure | RemoteFailure> => {
   if (!incoming.ok) return Exit.fail(failureOf(incoming))
-  const { _ksi_context: context, ...data } = isObject(incoming.data) ? incoming.data : { result: incoming.data }
+  const { _ksi_context: context, ...data } = Json.isObject(incoming.data) ? incoming.data : { result: incoming.data }
   return Exit.succeed({
     event: incoming.event ?? "",
     data,
-    context: isObject(context) ? context : {},
+    context: Json.isObject(context) ? context : {},
     timestamp: incoming.timestamp
   })
 }

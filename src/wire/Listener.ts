@@ -65,7 +65,7 @@ const failed = (address: string, problem: string, taken = false) =>
 const trying = <A>(path: string, what: string, run: () => Promise<A>): Effect.Effect<A, KsiError.KsiError> =>
   Effect.tryPromise({
     try: run,
-    catch: (cause) => failed(path, `${what} (${cause instanceof Error ? cause.message : String(cause)})`)
+    catch: (cause) => failed(path, `${what} (${KsiError.sentenceOf(cause)})`)
   })
 
 const codeOf = (error: Error): unknown => Reflect.get(error, "code")

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Fiber, Stream } from "effect"
 import { PassThrough, Readable, Writable } from "node:stream"
-import { Closed, Io, IoFailed, sentenceOf } from "../../src/cli/Io.ts"
+import { Closed, Io, IoFailed } from "../../src/cli/Io.ts"
 import { Kept } from "./commandLine.ts"
 
 const with_ = (streams: Partial<Parameters<typeof Io.layer>[0]>) =>
@@ -75,8 +75,4 @@ describe("Io", () => {
       expect(yield* seen(new Kept(true), { NO_COLOR: "" })).toEqual([true, true])
       expect(yield* seen(new Kept(true), { TERM: "dumb" })).toEqual([false, false])
     }))
-
-  it("says what an exception says", () => {
-    expect([sentenceOf(new Error("a")), sentenceOf("b")]).toEqual(["a", "b"])
-  })
 })

@@ -98,6 +98,11 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
     "✗ ListenFailed  cannot listen at run/daemon.sock: a daemon answers there\n  next       ksi status, or ksi stop\n"
   ],
   [
+    new KsiError.PatternInvalid({ pattern: "st*ck", problem: "\"*\" must be a whole segment" }),
+    2,
+    "✗ PatternInvalid  \"st*ck\" is not a pattern: \"*\" must be a whole segment\n  next       ksi discover\n"
+  ],
+  [
     new KsiError.PluginInvalid({ plugin: "app.ts", problem: "no default export" }),
     5,
     "✗ PluginInvalid  app.ts cannot start: no default export\n  next       mend the module and start again\n"

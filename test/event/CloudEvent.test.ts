@@ -11,6 +11,20 @@ const problem = (event: unknown) => {
 }
 const stored = (fact: CloudEvent.NewFact): CloudEvent.StoredFact => ({ ...fact, position: 7, version: 2, timestamp: 0, recordedAt: 0 })
 
+describe("attributeProblem", () => {
+  it.each([
+    [{}, undefined],
+    [{ tenant: "x", shard: 3, hot: true, gone: null, data_base64: "AA==" }, undefined],
+    [{ subject: null }, "\"subject\" is not an extension attribute"],
+    [{ tenant: "x", id: "1" }, "\"id\" is not an extension attribute"],
+    [{ "Not-One": 1 }, "the attribute \"Not-One\" must be lower-case letters and digits"],
+    [{ nested: {} }, "the attribute \"nested\" must be a text, a number or a boolean"],
+    [{ big: Json.parse("12345678901234567890") }, undefined]
+  ])("%j: %s", (attributes, expected) => {
+    expect(CloudEvent.attributeProblem(attributes)).toBe(expected)
+  })
+})
+
 describe("decode", () => {
   it("reads the least and the most that an event may be", () => {
     expect(decode(least)).toEqual({

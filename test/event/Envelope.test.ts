@@ -1,10 +1,22 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Schema } from "effect"
+import { Effect, Random, Schema } from "effect"
 import * as CloudEvent from "../../src/event/CloudEvent.ts"
 import * as Envelope from "../../src/event/Envelope.ts"
 
 const v7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
 const millisOf = (id: string) => Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16)
+
+describe("randomIds", () => {
+  it.effect("takes the source's own bits from Random", () =>
+    Effect.gen(function*() {
+      const ids = Effect.map(Envelope.randomIds, (make) => make(1000))
+      const [first, second] = [yield* ids, yield* ids]
+      expect(first).toMatch(v7)
+      expect(first.slice(-12)).not.toBe(second.slice(-12))
+      const again = ids.pipe(Random.withSeed("seed"))
+      expect(yield* again).toBe(yield* again)
+    }))
+})
 
 describe("makeIds", () => {
   it("makes UUIDv7 of the given millisecond, with the source's own bits", () => {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Result, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import * as EventPattern from "../../src/event/EventPattern.ts"
+import * as KsiError from "../../src/event/KsiError.ts"
 
 const pattern = (text: string) => Result.getOrThrow(EventPattern.parse(text))
 
@@ -16,6 +17,14 @@ describe("parse", () => {
     expect(problem("a".repeat(257))).toContain("257 characters, at most 256")
     expect(problem("a".repeat(256))).toBe("none")
   })
+
+  it.effect("as an effect fails with the same reason", () =>
+    Effect.gen(function*() {
+      expect((yield* EventPattern.fromText("a:*")).text).toBe("a:*")
+      const error = yield* Effect.flip(EventPattern.fromText("a::b"))
+      expect(error).toBeInstanceOf(KsiError.KsiError)
+      expect(error.reason).toMatchObject({ _tag: "PatternInvalid", pattern: "a::b", problem: "it has an empty segment" })
+    }))
 
   it.each([
     ["*", ["a", "a:b", "a:b:c"], []],

@@ -67,6 +67,14 @@ const exact = (text: string): string => {
   return significant === "" ? "0" : `${text.startsWith("-") ? "-" : ""}${significant}e${Number(power) - fraction.length + trailing}`
 }
 
+describe("isObject", () => {
+  it("is none of the other JSON values", () => {
+    const values = ["{}", "{\"a\":1}", "[]", "null", "1", "\"a\"", "true", "12345678901234567890"].map(Json.parse)
+    expect(values.map(Json.isObject)).toEqual([true, true, false, false, false, false, false, false])
+    expect(Json.isObject(undefined)).toBe(false)
+  })
+})
+
 describe("equal", () => {
   it("does not mind the order of keys, but that of items", () => {
     expect(Json.equal({ a: 1, b: [1, 2] }, { b: [1, 2], a: 1 })).toBe(true)

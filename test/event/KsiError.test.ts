@@ -12,6 +12,7 @@ const samples: ReadonlyArray<readonly [reason: KsiError.Reason, message: string,
   [new KsiError.UnknownEvent({ event: "stock:resrve", similar: ["stock:reserve"], namespaces: ["stock"] }), "no event is called \"stock:resrve\"; nearest: \"stock:reserve\"", false],
   [new KsiError.NoHandler({ event: "stock:reserve", passed: 2, similar: [] }), "nobody handles \"stock:reserve\" (2 passed)", false],
   [new KsiError.PayloadInvalid({ event: "a:b", problems }), "a:b rejected before any handler ran: a.b: is missing; expected object, got 1", false],
+  [new KsiError.PatternInvalid({ pattern: "st*ck", problem: "no" }), "\"st*ck\" is not a pattern: no", false],
   [new KsiError.ReplyInvalid({ event: "a:b", problems }), "the handler of a:b answered with an invalid reply: a.b: is missing; expected object, got 1", false],
   [new KsiError.WrongShape({ event: "a:b", used: "call", expected: "emit" }), "a:b is a fact: use emit, not call", false],
   [new KsiError.NotFound({ what: "stream", id: "s", similar: [] }), "there is no stream \"s\"", false],
@@ -100,6 +101,17 @@ describe("KsiError", () => {
 
   it("the wire refuses a reason that is none", () => {
     expect(() => decode({ _tag: "KsiError", reason: { _tag: "Nonsense" } })).toThrow()
+  })
+
+  it("says what is wrong in one place, and in several", () => {
+    expect(KsiError.invalidAt("a:b", "c", "is missing")).toEqual(
+      new KsiError.PayloadInvalid({ event: "a:b", problems: [{ path: "c", problem: "is missing" }] })
+    )
+    expect(KsiError.problemsText(problems)).toBe("a.b: is missing; expected object, got 1")
+  })
+
+  it("says what an exception says", () => {
+    expect([new Error("a"), "b", undefined, new TypeError("")].map(KsiError.sentenceOf)).toEqual(["a", "b", "undefined", "TypeError"])
   })
 
   it("finds the defect of a cause", () => {

@@ -8,8 +8,9 @@
  * first position that holds one; pages before it take the fast path.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
-import type { JsonObject, StoredFact } from "../../event/CloudEvent.ts"
+import type { StoredFact } from "../../event/CloudEvent.ts"
 import * as Json from "../../event/Json.ts"
+import type { JsonObject } from "../../event/Json.ts"
 import { Dictionary } from "./Dictionary.ts"
 import * as StoreFile from "./StoreFile.ts"
 

@@ -10,8 +10,9 @@
 import type { SQLInputValue, StatementSync } from "node:sqlite"
 import type { Append, Outcome } from "../../bus/Journal.ts"
 import * as CloudEvent from "../../event/CloudEvent.ts"
-import type { JsonObject, NewFact, StoredFact } from "../../event/CloudEvent.ts"
+import type { NewFact, StoredFact } from "../../event/CloudEvent.ts"
 import * as Json from "../../event/Json.ts"
+import type { JsonObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { FactReader } from "./FactReader.ts"
 import * as StoreFile from "./StoreFile.ts"
@@ -47,7 +48,7 @@ export interface Encoded {
 export type Answer = ReadonlyArray<Outcome> | KsiError.KsiError
 
 /** What a batch of appends came to: an answer for each, and the facts that are new. */
-export interface Committed {
+interface Committed {
   readonly answers: ReadonlyArray<Answer>
   readonly facts: ReadonlyArray<Written>
 }
@@ -80,8 +81,8 @@ export const encode = (request: Append): Encoded | KsiError.KsiError => {
     try {
       rows.push(encodeFact(fact))
     } catch (cause) {
-      const problem = `cannot be written as JSON: ${cause instanceof Error ? cause.message : String(cause)}`
-      return KsiError.make(new KsiError.PayloadInvalid({ event: fact.name, problems: [{ path: "data", problem }] }))
+      const problem = `cannot be written as JSON: ${KsiError.sentenceOf(cause)}`
+      return KsiError.make(KsiError.invalidAt(fact.name, "data", problem))
     }
   }
   return { rows, expectedVersion: request.expectedVersion, each: request.mode === "each" }

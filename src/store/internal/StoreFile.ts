@@ -87,7 +87,7 @@ export const failure = (operation: string, cause: unknown): KsiError.KsiError =>
   KsiError.is(cause)
     ? cause
     : KsiError.make(
-      new KsiError.StoreFailure({ operation, problem: cause instanceof Error ? cause.message : String(cause) })
+      new KsiError.StoreFailure({ operation, problem: KsiError.sentenceOf(cause) })
     )
 
 /** Runs a synchronous function on the database; what it throws becomes a `StoreFailure`. */

@@ -17,7 +17,7 @@ const sliceEvents = 1024
 const rowsPerStatement = 64
 
 /** The versions of a stream that are wanted, in order. */
-export interface Range {
+interface Range {
   readonly stream: number
   readonly from: number
   readonly to: number

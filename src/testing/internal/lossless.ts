@@ -6,6 +6,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as CloudEvent from "../../event/CloudEvent.ts"
 import * as Json from "../../event/Json.ts"
+import type { JsonObject } from "../../event/Json.ts"
 import { type Case, everything, fact, invalidAt, kinds, promise } from "./promise.ts"
 
 const documents: ReadonlyArray<string> = [
@@ -25,7 +26,7 @@ const times: ReadonlyArray<string | undefined> = [
   "2016-12-31T23:59:60Z"
 ]
 
-const attributes: ReadonlyArray<CloudEvent.JsonObject> = [
+const attributes: ReadonlyArray<JsonObject> = [
   {},
   { subject: null },
   { datacontenttype: "application/json", dataschema: "https://example.com/s", traceparent: "00-ab-cd-01" },

@@ -1,0 +1,51 @@
+// Who hears of commits. Told in the order of the commits, even when one who is told commits again.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { StoredFact } from "../../event/CloudEvent.ts"
+
+type Listener = (facts: ReadonlyArray<StoredFact>) => void
+
+/** The listeners of one store. */
+export interface Announcer {
+  /** Whether nobody listens. */
+  readonly isEmpty: () => boolean
+  /** Tells all listeners of a commit; answers with what they threw. */
+  readonly announce: (facts: ReadonlyArray<StoredFact>) => ReadonlyArray<unknown>
+  /** Tells `call` of every commit until the scope closes. */
+  readonly listen: (call: Listener) => Effect.Effect<void, never, Scope.Scope>
+}
+
+/** An announcer that nobody listens to yet. */
+export const makeAnnouncer = (): Announcer => {
+  const listeners = new Set<{ readonly call: Listener }>()
+  const waiting: Array<ReadonlyArray<StoredFact>> = []
+  let busy = false
+  const announce = (facts: ReadonlyArray<StoredFact>): ReadonlyArray<unknown> => {
+    waiting.push(facts)
+    if (busy) return []
+    busy = true
+    const thrown: Array<unknown> = []
+    for (let batch = waiting.shift(); batch !== undefined; batch = waiting.shift()) {
+      for (const listener of Array.from(listeners)) {
+        if (!listeners.has(listener)) continue
+        try {
+          listener.call(batch)
+        } catch (cause) {
+          thrown.push(cause)
+        }
+      }
+    }
+    busy = false
+    return thrown
+  }
+  const listen = (call: Listener): Effect.Effect<void, never, Scope.Scope> =>
+    Effect.asVoid(Effect.acquireRelease(
+      Effect.sync(() => {
+        const listener = { call }
+        listeners.add(listener)
+        return listener
+      }),
+      (listener) => Effect.sync(() => listeners.delete(listener))
+    ))
+  return { isEmpty: () => listeners.size === 0, announce, listen }
+}

@@ -1,0 +1,34 @@
+// What differs between the databases that an event store may have; everything else is built on it once.
+import type * as Effect from "effect/Effect"
+import type { Journal } from "../../bus/Journal.ts"
+import type { StoredFact } from "../../event/CloudEvent.ts"
+import type { KsiError } from "../../event/KsiError.ts"
+
+/** A stream and how far it is. */
+export interface StreamInfo {
+  readonly streamId: string
+  /** Version of its last fact; the number of its facts. */
+  readonly version: number
+}
+
+/** What a driver (memory, SQLite, PostgreSQL) does; everything else is built on it once. Not an API for users. */
+export interface Driver extends Pick<Journal["Service"], "append" | "read" | "head" | "listen"> {
+  /** Facts of one stream with `from <= version <= to`; newest first when `backward`. Bounds as `read`. */
+  readonly readStream: (options: {
+    readonly streamId: string
+    readonly from: number
+    readonly to?: number | undefined
+    readonly limit: number
+    readonly backward?: boolean | undefined
+  }) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
+  /** Streams in the order of their names (by code unit), after `after`. */
+  readonly streams: (options: {
+    readonly prefix?: string | undefined
+    readonly after?: string | undefined
+    readonly limit: number
+  }) => Effect.Effect<ReadonlyArray<StreamInfo>, KsiError>
+  /** Facts with this id, of any source, in position order. */
+  readonly byId: (id: string) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
+  /** What this store is, for `health` and `doctor`. */
+  readonly describe: { readonly kind: "memory" | "sqlite"; readonly file: string | undefined }
+}
