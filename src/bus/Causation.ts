@@ -75,9 +75,14 @@ export class LiveEnvelope implements Envelope.Envelope {
     return this.ownId ??= this.ids(this.timestamp)
   }
 
-  /** When the answer stops being wanted; the nearest of its own and its parents'. */
+  /** When the answer stops being wanted, in milliseconds since 1970: the earlier of its own and its parents'. */
   get deadline(): number | undefined {
     return this.origin.deadline
+  }
+
+  /** Whether it must be answered earlier than what caused it; else its parent's end is its end. */
+  get isDeadlineOwn(): boolean {
+    return !(this.parent instanceof LiveEnvelope) || this.parent.deadline !== this.origin.deadline
   }
 
   get metadata(): Envelope.Metadata {
@@ -103,7 +108,7 @@ export class LiveEnvelope implements Envelope.Envelope {
 }
 
 /** How deep an envelope is, without making its metadata. */
-export const depthOf = (envelope: Envelope.Envelope): number =>
+const depthOf = (envelope: Envelope.Envelope): number =>
   envelope instanceof LiveEnvelope ? envelope.depth : envelope.metadata.depth
 
 /** What a child of `parent` starts from. */
@@ -112,6 +117,22 @@ export const originOf = (parent: Envelope.Envelope | undefined): Origin => {
   if (parent instanceof LiveEnvelope) return parent.inherited
   const { clientCorrelationId, clientId, principal } = parent.metadata
   return { ...own, principal, clientId, clientCorrelationId }
+}
+
+/**
+ * The origin of a child that a handler labels: its client's words may be replaced and its deadline brought forward.
+ * Who asks stays who asked.
+ */
+export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, labels: Partial<Origin>): Origin => {
+  if (parent === undefined) return { ...origin, ...labels }
+  const { clientCorrelationId, clientId, deadline, idempotencyKey } = labels
+  return {
+    ...origin,
+    clientId: clientId ?? origin.clientId,
+    clientCorrelationId: clientCorrelationId ?? origin.clientCorrelationId,
+    idempotencyKey,
+    deadline: deadline === undefined ? origin.deadline : Math.min(deadline, origin.deadline ?? deadline)
+  }
 }
 
 /** The envelope that this fiber is handling; `undefined` outside of any handler. */

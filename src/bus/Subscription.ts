@@ -57,8 +57,8 @@ export class Subscriptions extends Context.Service<Subscriptions, {
     pattern: string,
     options?: SubscribeOptions
   ) => Effect.Effect<Subscription, KsiError.KsiError, Scope.Scope>
-  /** Tells subscribers that asked for requests. Never waits. */
-  readonly publishRequest: (envelope: Envelope.Envelope) => void
+  /** Tells subscribers that asked for requests; `encode` makes JSON of the data. Never waits. */
+  readonly publishRequest: (envelope: Envelope.Envelope, encode: (data: unknown) => unknown) => void
   /** How many subscriptions are open. */
   readonly count: () => number
 }>()("ksi/bus/Subscriptions") {
@@ -104,7 +104,7 @@ const offerFact = (listener: Listener, fact: StoredFact, capacity: number): void
   else listener.facts.push(fact)
 }
 
-const offerRequest = (listener: Listener, envelope: Envelope.Envelope, capacity: number): void => {
+const offerRequest = (listener: Listener, envelope: Envelope.Envelope, data: unknown, capacity: number): void => {
   if (listener.requests.length >= capacity) {
     listener.missed++
     return
@@ -112,7 +112,7 @@ const offerRequest = (listener: Listener, envelope: Envelope.Envelope, capacity:
   listener.requests.push({
     id: envelope.id,
     name: envelope.name,
-    data: envelope.data,
+    data,
     metadata: envelope.metadata,
     position: undefined,
     version: undefined,
@@ -263,12 +263,16 @@ const make = Effect.gen(function*() {
 
   return Subscriptions.of({
     open,
-    publishRequest: (envelope) => {
+    publishRequest: (envelope, encode) => {
       if (requests.isEmpty()) return
-      requests.match(envelope.name, (listener) => {
-        offerRequest(listener, envelope, capacity)
+      const touched: Array<Listener> = []
+      requests.match(envelope.name, (listener) => touched.push(listener))
+      if (touched.length === 0) return
+      const data = encode(envelope.data)
+      for (const listener of touched) {
+        offerRequest(listener, envelope, data, capacity)
         wake(listener)
-      })
+      }
     },
     count: () => count
   })

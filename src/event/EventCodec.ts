@@ -38,7 +38,6 @@ export interface EventCodec {
   /** Why it is not. */
   readonly successProblems: (reply: unknown) => ReadonlyArray<KsiError.Problem>
   readonly encodeSuccess: (reply: unknown) => unknown
-  readonly decodeSuccess: (input: unknown) => Exit.Exit<unknown, KsiError.KsiError>
   /** Whether an error is one that the event declares. */
   readonly isError: (error: unknown) => boolean
   readonly encodeError: (error: unknown) => unknown
@@ -132,7 +131,6 @@ const maker = (schema: Schema.Top, codec: Plain, decode: EventCodec["decodePaylo
 /** Compiles an event's schemas. */
 export const compile = (event: Event.Any): EventCodec => {
   const payloadInvalid: Invalid = (problems) => new KsiError.PayloadInvalid({ event: event.name, problems })
-  const replyInvalid: Invalid = (problems) => new KsiError.ReplyInvalid({ event: event.name, problems })
   const payload = jsonCodec(event.payload)
   const success = jsonCodec(event.kind === "request" ? event.success : Schema.Void)
   const error = jsonCodec(event.kind === "request" ? event.error : Schema.Never)
@@ -149,8 +147,8 @@ export const compile = (event: Event.Any): EventCodec => {
       const issue = issueOf(checkSuccess(reply, all))
       return issue === undefined ? [] : problemsOf(issue, reply)
     },
-    encodeSuccess: encoder(success),
-    decodeSuccess: decoder(success, replyInvalid),
+    // Nothing is nothing, not `null`.
+    encodeSuccess: event.kind === "request" && SchemaAST.isVoid(event.success.ast) ? () => undefined : encoder(success),
     isError: Schema.is(error),
     encodeError: encoder(error)
   }

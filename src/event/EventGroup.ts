@@ -29,7 +29,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import type { Envelope } from "./Envelope.ts"
+import type { Delivery, Envelope } from "./Envelope.ts"
 import type * as Event from "./Event.ts"
 import * as EventName from "./EventName.ts"
 import type { KsiError } from "./KsiError.ts"
@@ -47,7 +47,8 @@ type RequestHandler<Ev extends Event.AnyRequest> = (
 
 type FactHandler<Ev extends Event.AnyFact> = (
   payload: Event.Payload<Ev>,
-  envelope: Envelope<Event.Payload<Ev>>
+  /** The fact with its position and version: it is stored. */
+  envelope: Delivery<Event.Payload<Ev>>
 ) => Effect.Effect<unknown, unknown, unknown> | Generator<Yielded<unknown>, unknown, never>
 
 /** What `toLayer` takes: a handler for each request, and for the facts one wants to react to. */

@@ -37,6 +37,8 @@ export interface Schemas {
 export interface EventRegistry {
   /** Adds an event; the failure names the other definition of this name. */
   readonly register: (event: Event.Any) => Result.Result<Entry, string>
+  /** Forgets an event; nothing where it is not registered. */
+  readonly unregister: (name: string) => void
   readonly get: (name: string) => Entry | undefined
   /** All entries whose name the pattern matches, by name. */
   readonly list: (pattern: EventPattern.EventPattern) => ReadonlyArray<Entry>
@@ -83,6 +85,7 @@ export const make = (): EventRegistry => {
           `"${event.name}" is defined twice with different schemas: at ${known.event.definedAt} and at ${event.definedAt}`
         )
     },
+    unregister: (name) => void entries.delete(name),
     get: (name) => entries.get(name),
     list: (pattern) =>
       [...entries.values()].filter(({ event }) => pattern.matches(event.name))

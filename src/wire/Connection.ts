@@ -35,12 +35,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
-import * as SchemaAST from "effect/SchemaAST"
 import type { LiveEnvelope } from "../bus/Causation.ts"
 import type { Answer, DeclaredFailure } from "../bus/KsiService.ts"
 import { Router } from "../bus/Router.ts"
 import { Subscriptions } from "../bus/Subscription.ts"
-import type * as Event from "../event/Event.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Control from "./Control.ts"
@@ -103,26 +101,15 @@ const labelOf = (correlationId: unknown, maxLength: number): string | undefined 
   return text.length <= maxLength ? text : undefined
 }
 
-const answersNothing = (event: Event.Any | undefined): boolean =>
-  event?.kind === "request" && SchemaAST.isVoid(event.success.ast)
-
 /** Runs the requests of one connection and appends their replies. */
 const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, router }: Parts, completed: () => void) => {
   const running = new Set<Fiber.Fiber<unknown, unknown>>()
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
-  // An event that answers nothing is written as `null` by its schema; on the wire it is a bare success.
-  const plain = (envelope: LiveEnvelope, exit: Dispatched): Dispatched => {
-    if (Exit.isFailure(exit) || exit.value.kind !== "value" || exit.value.value !== null) return exit
-    return answersNothing(router.registry.get(envelope.name)?.event)
-      ? Exit.succeed({ kind: "value", value: undefined })
-      : exit
-  }
-
   const textOf = (envelope: LiveEnvelope, correlationId: unknown, exit: Dispatched): string => {
     const now = clock.currentTimeMillisUnsafe()
-    const text = Frame.encodeReply(envelope, correlationId, plain(envelope, exit), now)
+    const text = Frame.encodeReply(envelope, correlationId, exit, now)
     if (text.length <= limits.frameBytes + Frame.replyOverhead) return text
     const reason = { limit: "frameBytes", max: limits.frameBytes, actual: text.length, retryable: false }
     return Frame.encodeReply(envelope, correlationId, KsiError.exit(new KsiError.LimitExceeded(reason)), now)
@@ -275,7 +262,7 @@ export const run: (
   const over = Deferred.makeUnsafe<void>()
   const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes)
   const followers = new Followers({
-    router, subscriptions, limits, clock, outgoing, scope, principal, fork, closed: () => reading.advance()
+    subscriptions, limits, clock, outgoing, scope, principal, fork, closed: () => reading.advance()
   })
   const parts: Parts = { router, followers, outgoing, limits, clock, principal, fork }
   const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))

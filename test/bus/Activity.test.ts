@@ -1,10 +1,13 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Schema } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Schema, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import { Activity, type Ended } from "../../src/bus/Activity.ts"
+import { KsiService } from "../../src/bus/KsiService.ts"
 import { Router, serve } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
+import * as KsiError from "../../src/event/KsiError.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 
 const Work = Event.make("work:do", { payload: { n: Schema.Int }, error: Schema.String })
@@ -29,7 +32,7 @@ describe("what the router records", () => {
       flush: Effect.void
     })
     return Effect.gen(function*() {
-      const { ksi } = yield* Router
+      const ksi = yield* KsiService
       for (const n of [1, 0, -1]) yield* Effect.exit(ksi.call(Work, { n }))
       expect(seen.map(({ envelope, exit }) => [envelope.data, Exit.isSuccess(exit)])).toEqual([
         [{ n: 1 }, true], [{ n: 0 }, false], [{ n: -1 }, false]
@@ -38,6 +41,42 @@ describe("what the router records", () => {
         expect(duration).toBeGreaterThanOrEqual(0)
         expect(encode(envelope.data)).toEqual(envelope.data)
       }
+    }).pipe(Effect.provide(busWith(activity)))
+  })
+
+  it.effect("streams, refused payloads and missed deadlines too", () => {
+    const Count = Event.make("work:count", { payload: { upTo: Schema.Int }, success: Schema.Int, stream: true })
+    const Hangs = Event.make("work:hangs", {})
+    const seen: Array<readonly [string, unknown, string]> = []
+    const activity = Layer.succeed(Activity, {
+      record: ({ envelope, exit }) => {
+        const error = Exit.findErrorOption(exit)
+        const outcome = Exit.isSuccess(exit) ? "ok" : error._tag === "Some" && KsiError.is(error.value) ? error.value.reason._tag : "other"
+        seen.push([envelope.name, envelope.data, outcome])
+        return undefined
+      },
+      query: () => Effect.succeed({ records: [], total: 0 }),
+      flush: Effect.void
+    })
+    return Effect.gen(function*() {
+      const router = yield* Router
+      const ksi = yield* KsiService
+      yield* router.handle(Count, {
+        name: Count.name, run: (payload) => Stream.range(1, (payload as { upTo: number }).upTo), context: Context.empty()
+      })
+      yield* router.handle(Hangs, { name: Hangs.name, run: () => Effect.never, context: Context.empty() })
+      yield* Stream.runDrain(ksi.stream(Count, { upTo: 2 }))
+      yield* Effect.exit(ksi.dispatch("work:do", { n: "x" }))
+      yield* Effect.exit(ksi.dispatch("work:hangs", {}, { deadline: -5 }))
+      const late = yield* Effect.forkChild(Effect.exit(ksi.dispatch("work:hangs", {}, { deadline: 10 })))
+      yield* TestClock.adjust(10)
+      yield* Fiber.join(late)
+      expect(seen).toEqual([
+        ["work:count", { upTo: 2 }, "ok"],
+        ["work:do", { n: "x" }, "PayloadInvalid"],
+        ["work:hangs", {}, "DeadlineExceeded"],
+        ["work:hangs", {}, "DeadlineExceeded"]
+      ])
     }).pipe(Effect.provide(busWith(activity)))
   })
 
@@ -50,7 +89,7 @@ describe("what the router records", () => {
       flush: Effect.void
     })
     return Effect.gen(function*() {
-      const { ksi } = yield* Router
+      const ksi = yield* KsiService
       const fiber = yield* Effect.forkChild(ksi.call(Work, { n: 1 }))
       yield* Effect.yieldNow
       expect(fiber.pollUnsafe()).toBeUndefined()
@@ -62,7 +101,7 @@ describe("what the router records", () => {
 
   it.effect("layerOff keeps nothing", () =>
     Effect.gen(function*() {
-      const { ksi } = yield* Router
+      const ksi = yield* KsiService
       const activity = yield* Activity
       yield* ksi.call(Work, { n: 1 })
       yield* activity.flush

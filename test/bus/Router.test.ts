@@ -4,6 +4,7 @@ import { TestClock } from "effect/testing"
 import { Activity } from "../../src/bus/Activity.ts"
 import * as Causation from "../../src/bus/Causation.ts"
 import { DeclaredFailure, KsiService } from "../../src/bus/KsiService.ts"
+import { type Append, Journal } from "../../src/bus/Journal.ts"
 import { Router, serve, serveBuiltin } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import type { Envelope } from "../../src/event/Envelope.ts"
@@ -97,13 +98,15 @@ describe("requests", () => {
 
   it.effect("the reasons are distinct: unknown, no handler, wrong shape, invalid reply", () => {
     const Lonely = Event.make("shop:lonely", {})
+    const Loose = Event.make("shop:loose", { success: Schema.Unknown })
     const Liar = Event.make("shop:liar", { success: Schema.Struct({ n: Schema.Int }) })
     return Effect.gen(function*() {
       const router = yield* Router
       yield* router.define(Lonely)
+      yield* router.handle(Loose, { name: Loose.name, run: () => Effect.succeed({ n: 1n }), context: Context.empty() })
       // A handler that lies about its type, as plain JavaScript could.
       yield* router.handle(Liar, { name: Liar.name, run: () => Effect.succeed({ n: "x" }), context: Context.empty() })
-      const { ksi } = router
+      const ksi = yield* KsiService
       expect(yield* reasonOf(ksi.dispatch("stock:resrve", {}))).toBe("UnknownEvent")
       const unknown = yield* Effect.flip(ksi.dispatch("stock:resrve", {}))
       expect((unknown as KsiError).message).toContain("\"stock:reserve\"")
@@ -112,6 +115,7 @@ describe("requests", () => {
       expect(yield* reasonOf(ksi.dispatch("stock:reserve", {}, { as: "emit" }))).toBe("WrongShape")
       expect(yield* reasonOf(ksi.dispatch("stock:watch", {}))).toBe("WrongShape")
       expect(yield* reasonOf(ksi.dispatch("shop:liar", {}))).toBe("ReplyInvalid")
+      expect(yield* reasonOf(ksi.dispatch("shop:loose", {}))).toBe("ReplyInvalid")
     }).pipe(Effect.provide(stock))
   })
 
@@ -120,12 +124,13 @@ describe("requests", () => {
     const Echo = Event.make("shop:echo", { payload: { at: Schema.Int }, success: Schema.Unknown })
     return Effect.gen(function*() {
       const router = yield* Router
+      const ksi = yield* KsiService
       yield* router.handle(Echo, {
         name: Echo.name,
         run: (payload) => Effect.succeed(replies[(payload as { at: number }).at]),
         context: Context.empty()
       })
-      for (let at = 0; at < replies.length; at++) expect(yield* router.ksi.call(Echo, { at })).toBe(replies[at])
+      for (let at = 0; at < replies.length; at++) expect(yield* ksi.call(Echo, { at })).toBe(replies[at])
     }).pipe(Effect.provide(bus))
   })
 
@@ -147,6 +152,7 @@ describe("requests", () => {
     const Slow = Event.make("shop:slow", {})
     return Effect.gen(function*() {
       const router = yield* Router
+      const ksi = yield* KsiService
       const started = yield* Deferred.make<void>()
       const finalized = yield* Deferred.make<void>()
       yield* router.handle(Slow, {
@@ -157,7 +163,7 @@ describe("requests", () => {
           ),
         context: Context.empty()
       })
-      const fiber = yield* Effect.forkChild(router.ksi.call(Slow, {}))
+      const fiber = yield* Effect.forkChild(ksi.call(Slow, {}))
       yield* Deferred.await(started)
       yield* Fiber.interrupt(fiber)
       yield* Deferred.await(finalized)
@@ -168,8 +174,9 @@ describe("requests", () => {
     const Slow = Event.make("shop:slow", {})
     return Effect.gen(function*() {
       const router = yield* Router
+      const ksi = yield* KsiService
       yield* router.handle(Slow, { name: Slow.name, run: () => Effect.never, context: Context.empty() })
-      const fiber = yield* Effect.forkChild(Effect.flip(router.ksi.dispatch("shop:slow", {}, { deadline: 100 })))
+      const fiber = yield* Effect.forkChild(Effect.flip(ksi.dispatch("shop:slow", {}, { deadline: 100 })))
       yield* TestClock.adjust(99)
       expect(fiber.pollUnsafe()).toBeUndefined()
       yield* TestClock.adjust(1)
@@ -257,6 +264,7 @@ describe("causation", () => {
     const Hangs = Event.make("ctx:hangs", {})
     return Effect.gen(function*() {
       const router = yield* Router
+      const ksi = yield* KsiService
       const run = (event: Event.AnyRequest, effect: Effect.Effect<unknown, unknown>) =>
         router.handle(event, { name: event.name, run: () => Effect.andThen(Effect.yieldNow, effect), context: Context.empty() })
       yield* run(Ok, Effect.void)
@@ -264,10 +272,10 @@ describe("causation", () => {
       yield* run(Dies, Effect.die("no"))
       yield* run(Hangs, Effect.never)
       const before = yield* Effect.context<never>()
-      yield* router.ksi.call(Ok, {})
-      yield* Effect.exit(router.ksi.call(Bad, {}))
-      yield* Effect.exit(router.ksi.call(Dies, {}))
-      const timed = yield* Effect.forkChild(Effect.timeoutOption(router.ksi.call(Hangs, {}), 10))
+      yield* ksi.call(Ok, {})
+      yield* Effect.exit(ksi.call(Bad, {}))
+      yield* Effect.exit(ksi.call(Dies, {}))
+      const timed = yield* Effect.forkChild(Effect.timeoutOption(ksi.call(Hangs, {}), 10))
       yield* TestClock.adjust(10)
       expect(Option.isNone(yield* Fiber.join(timed))).toBe(true)
       expect(yield* Causation.Current).toBeUndefined()
@@ -275,16 +283,64 @@ describe("causation", () => {
     }).pipe(Effect.provide(bus))
   })
 
+  it.effect("a nested dispatch may bring the deadline forward, and may not say who asks", () => {
+    const Root = Event.make("nest:root", { success: Schema.Unknown })
+    const Leaf = Event.make("nest:leaf", { success: Schema.Unknown })
+    const Slow = Event.make("nest:slow", {})
+    return Effect.gen(function*() {
+      const router = yield* Router
+      const ksi = yield* KsiService
+      const on = (event: Event.AnyRequest, run: (envelope: Envelope) => Effect.Effect<unknown, unknown>) =>
+        router.handle(event, { name: event.name, run: (_, envelope) => run(envelope), context: Context.empty() })
+      yield* on(Leaf, ({ metadata }) => Effect.succeed(JSON.parse(JSON.stringify(metadata))))
+      yield* on(Slow, () => Effect.never)
+      yield* on(Root, () => Effect.map(
+        ksi.dispatch("nest:leaf", {}, { deadline: 50, principal: "mallory", clientId: "inner", idempotencyKey: "k" }),
+        (answer) => answer.kind === "value" ? answer.value : undefined
+      ))
+      const answer = yield* ksi.dispatch("nest:root", {}, { deadline: 100, principal: "token:1", clientId: "outer" })
+      expect(answer).toMatchObject({
+        value: { principal: "token:1", clientId: "inner", deadline: 50, idempotencyKey: "k", depth: 1 }
+      })
+      const Early = Event.make("nest:early", {})
+      yield* on(Early, () => Effect.asVoid(ksi.dispatch("nest:slow", {}, { deadline: 50 })))
+      const fiber = yield* Effect.forkChild(Effect.flip(ksi.dispatch("nest:early", {}, { deadline: 100 })))
+      yield* TestClock.adjust(50)
+      expect(((yield* Fiber.join(fiber)) as KsiError).reason).toMatchObject({ _tag: "DeadlineExceeded", event: "nest:slow" })
+    }).pipe(Effect.provide(bus))
+  })
+
+  it.effect("a handler that never suspends lets others run", () => {
+    const Busy = Event.make("busy:loop", {})
+    let stop = false
+    return Effect.gen(function*() {
+      const router = yield* Router
+      const ksi = yield* KsiService
+      yield* router.handle(Busy, {
+        name: Busy.name,
+        *run() {
+          while (!stop) yield* Exit.void
+        },
+        context: Context.empty()
+      })
+      const fiber = yield* Effect.forkChild(ksi.call(Busy, {}))
+      yield* Effect.yieldNow
+      stop = true
+      yield* Fiber.join(fiber)
+    }).pipe(Effect.provide(bus))
+  })
+
   it.effect("a loop of events ends in LimitExceeded, not in a crash", () => {
     const Again = Event.make("loop:again", { success: Schema.Int })
     return Effect.gen(function*() {
       const router = yield* Router
+      const ksi = yield* KsiService
       yield* router.handle(Again, {
         name: Again.name,
-        run: () => router.ksi.call(Again, {}),
+        run: () => ksi.call(Again, {}),
         context: Context.empty()
       })
-      expect(yield* reasonOf(router.ksi.call(Again, {}))).toBe("LimitExceeded")
+      expect(yield* reasonOf(ksi.call(Again, {}))).toBe("LimitExceeded")
     }).pipe(Effect.provide(bus), Effect.provideService(Limits.Limits, { ...Limits.defaults, depth: 16 }))
   })
 })
@@ -294,13 +350,14 @@ describe("facts", () => {
     const ran: Array<string> = []
     return Effect.gen(function*() {
       const router = yield* Router
+      const ksi = yield* KsiService
       const on = (effect: Effect.Effect<unknown, unknown>) =>
         router.handle(Reserved, { name: Reserved.name, run: () => effect, context: Context.empty() })
       yield* on(Effect.fail("no"))
       yield* on(Effect.die("no"))
       yield* on(Effect.onInterrupt(Effect.never, () => Effect.sync(() => ran.push("interrupted"))))
       yield* on(Effect.sync(() => ran.push("ran")))
-      const { position } = yield* router.ksi.emit(Reserved, { sku: "tea", quantity: 1 })
+      const { position } = yield* ksi.emit(Reserved, { sku: "tea", quantity: 1 })
       expect(position).toBe(1n)
       yield* Effect.yieldNow
       expect(ran).toEqual(["ran"])
@@ -308,6 +365,49 @@ describe("facts", () => {
       yield* router.settled
       expect(ran).toEqual(["ran", "interrupted"])
     }).pipe(Effect.provide(bus), Effect.provide(Logger.layer([])))
+  })
+
+  it.effect("a stored fact is handled, even when whoever said it is interrupted meanwhile", () => {
+    let ran = 0
+    const stored = Deferred.makeUnsafe<void>()
+    const go = Deferred.makeUnsafe<void>()
+    // A journal whose commit takes until it is told.
+    const slow = Layer.effect(Journal, Effect.map(Journal, (journal) => ({
+      ...journal,
+      append: (request: Append) =>
+        Effect.tap(journal.append(request), () => Effect.andThen(Deferred.succeed(stored, undefined), Deferred.await(go)))
+    }))).pipe(Layer.provide(EventStore.layerMemory))
+    const slowBus = Router.layer.pipe(
+      Layer.provideMerge(Subscriptions.layer), Layer.provideMerge(Layer.mergeAll(slow, Activity.layerOff))
+    )
+    return Effect.gen(function*() {
+      const router = yield* Router
+      const ksi = yield* KsiService
+      yield* router.handle(Reserved, { name: Reserved.name, run: () => Effect.sync(() => ran++), context: Context.empty() })
+      const fiber = yield* Effect.forkChild(ksi.emit(Reserved, { sku: "tea", quantity: 1 }))
+      yield* Deferred.await(stored)
+      fiber.interruptUnsafe()
+      yield* Deferred.succeed(go, undefined)
+      yield* Fiber.await(fiber)
+      yield* router.settled
+      expect(ran).toBe(1)
+    }).pipe(Effect.provide(slowBus))
+  })
+
+  it.effect("a handler is told where its fact is", () => {
+    const seen: Array<unknown> = []
+    return Effect.gen(function*() {
+      const router = yield* Router
+      const ksi = yield* KsiService
+      yield* router.handle(Reserved, {
+        name: Reserved.name,
+        run: (_, envelope) => Effect.sync(() => seen.push(envelope)),
+        context: Context.empty()
+      })
+      const { id } = yield* ksi.emit(Reserved, { sku: "tea", quantity: 1 })
+      yield* router.settled
+      expect(seen).toMatchObject([{ id, position: 1n, version: 1, metadata: { streamId: "stock-tea" } }])
+    }).pipe(Effect.provide(bus))
   })
 
   it.effect("importing runs no handler", () => {
@@ -336,6 +436,15 @@ describe("streams", () => {
 })
 
 describe("wiring", () => {
+  it.effect("a definition leaves with its last layer: the name is free for another one", () =>
+    Effect.gen(function*() {
+      const router = yield* Router
+      const one = Event.make("twice:one", { payload: { a: Schema.Int } })
+      yield* Effect.scoped(Effect.andThen(router.define(one), Effect.scoped(router.define(one))))
+      expect(router.registry.get("twice:one")).toBeUndefined()
+      yield* router.define(Event.make("twice:one", { payload: { a: Schema.String } }))
+    }).pipe(Effect.provide(bus)))
+
   it.effect("two definitions of one name are refused with both places", () =>
     Effect.gen(function*() {
       const router = yield* Router
@@ -359,11 +468,12 @@ describe("wiring", () => {
   it.effect("a second handler of a request is refused, and a handler leaves with its scope", () =>
     Effect.gen(function*() {
       const router = yield* Router
+      const ksi = yield* KsiService
       const handler = { name: Reserve.name, run: () => Effect.succeed({ holdId: "x" }), context: Context.empty() }
       yield* Effect.scoped(Effect.gen(function*() {
         yield* router.handle(Reserve, handler)
         expect((yield* Effect.flip(router.handle(Reserve, handler))).reason._tag).toBe("PluginInvalid")
       }))
-      expect(yield* reasonOf(router.ksi.call(Reserve, { sku: "tea", quantity: 1 }))).toBe("NoHandler")
+      expect(yield* reasonOf(ksi.call(Reserve, { sku: "tea", quantity: 1 }))).toBe("UnknownEvent")
     }).pipe(Effect.provide(bus)))
 })

@@ -85,12 +85,13 @@ describe("catching up and staying live", () => {
     const Dated = Event.fact("dated:happened", { payload: { at: Schema.Date }, streamId: () => "dated" })
     return Effect.gen(function*() {
       const router = yield* Router
+      const ksi = yield* KsiService
       yield* router.define(Dated)
       const at = new Date("2020-02-02T00:00:00.000Z")
-      yield* router.ksi.emit(Dated, { at })
-      const [typed] = yield* router.ksi.subscribe(Dated, { from: "start" }).pipe(Stream.take(1), Stream.runCollect)
+      yield* ksi.emit(Dated, { at })
+      const [typed] = yield* ksi.subscribe(Dated, { from: "start" }).pipe(Stream.take(1), Stream.runCollect)
       expect(typed?.data.at).toEqual(at)
-      const [plain] = yield* router.ksi.subscribe("dated:*", { from: "start" }).pipe(Stream.take(1), Stream.runCollect)
+      const [plain] = yield* ksi.subscribe("dated:*", { from: "start" }).pipe(Stream.take(1), Stream.runCollect)
       expect(plain?.data).toEqual({ at: "2020-02-02T00:00:00.000Z" })
     }).pipe(Effect.provide(bus))
   })
@@ -102,20 +103,39 @@ describe("requests", () => {
     return Effect.gen(function*() {
       yield* define
       const router = yield* Router
+      const ksi = yield* KsiService
       const subscriptions = yield* Subscriptions
       yield* router.define(Ping)
       const deaf = yield* subscriptions.open("net:*")
       const hears = yield* subscriptions.open("net:*", { requests: true })
-      for (let i = 0; i < 20; i++) yield* Effect.exit(router.ksi.call(Ping, {}))
+      for (let i = 0; i < 20; i++) yield* Effect.exit(ksi.call(Ping, {}))
       const first = yield* hears.next
       expect(first).toHaveLength(8)
       expect(first.every((d) => d.position === undefined && d.name === "net:ping" && d.missed === 0)).toBe(true)
-      yield* Effect.exit(router.ksi.call(Ping, {}))
+      yield* Effect.exit(ksi.call(Ping, {}))
       expect((yield* hears.next).map((d) => d.missed)).toEqual([12])
       const nothing = yield* Effect.forkChild(deaf.next)
       yield* Effect.yieldNow
       expect(nothing.pollUnsafe()).toBeUndefined()
     }).pipe(Effect.provide(small))
+  })
+})
+
+describe("types", () => {
+  it.effect("requests come as JSON too; a fact that is not registered is refused", () => {
+    const Dated = Event.make("dated:ask", { payload: { at: Schema.Date } })
+    const Never = Event.fact("never:defined", { payload: { at: Schema.Date }, streamId: () => "s" })
+    return Effect.gen(function*() {
+      const router = yield* Router
+      const ksi = yield* KsiService
+      const subscriptions = yield* Subscriptions
+      yield* router.define(Dated)
+      const hears = yield* subscriptions.open("dated:*", { requests: true })
+      yield* Effect.exit(ksi.call(Dated, { at: new Date(0) }))
+      expect((yield* hears.next)[0].data).toEqual({ at: "1970-01-01T00:00:00.000Z" })
+      const refused = yield* Effect.flip(Stream.runDrain(ksi.subscribe(Never)))
+      expect(refused.reason._tag).toBe("UnknownEvent")
+    }).pipe(Effect.provide(bus))
   })
 })
 

@@ -141,14 +141,12 @@ describe("replies and errors", () => {
   }))
   const reply = { at: new Date(0), n: 1 }
 
-  it("a reply is checked by its type side, written as JSON and read back", () => {
+  it("a reply is checked by its type side, and written as JSON", () => {
     expect(codec.isSuccess(reply)).toBe(true)
     expect(codec.successProblems(reply)).toEqual([])
     expect(codec.isSuccess({ at: "1970-01-01T00:00:00.000Z", n: 1 })).toBe(false)
     expect(codec.successProblems({ at: new Date(0), n: "1" })).toEqual([{ path: "n", problem: "expected number, got \"1\"" }])
     expect(codec.encodeSuccess(reply)).toEqual({ at: "1970-01-01T00:00:00.000Z", n: 1 })
-    expect(codec.decodeSuccess({ at: "1970-01-01T00:00:00.000Z", n: 1 })).toEqual(Exit.succeed(reply))
-    expect(problems(codec.decodeSuccess({ n: 1 }))).toEqual(["at: is missing"])
   })
 
   it("only declared errors are errors of the event", () => {
@@ -165,10 +163,9 @@ describe("replies and errors", () => {
     expect(none.isSuccess(undefined)).toBe(true)
     // As in TypeScript, whatever is returned for `void` is nothing; it does not leave the process.
     expect(none.isSuccess({ secret: 1 })).toBe(true)
-    expect(none.encodeSuccess({ secret: 1 })).toBe(null)
+    expect(none.encodeSuccess({ secret: 1 })).toBe(undefined)
     expect(none.isError(new OutOfStock({ left: 1 }))).toBe(false)
     expect(none.isError(undefined)).toBe(false)
-    expect(none.decodeSuccess(json(none.encodeSuccess(undefined)))).toEqual(Exit.succeed(undefined))
   })
 
   it("a fact has neither", () => {

@@ -1,5 +1,5 @@
 // The built-in plugins on the real router, with store and activity journal in memory.
-import { Effect, Layer } from "effect"
+import { Effect, Layer, type Scope } from "effect"
 import { Activity } from "../../src/bus/Activity.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import { Router } from "../../src/bus/Router.ts"
@@ -35,9 +35,9 @@ export const runtime = (limits: Partial<Limits.LimitsShape> = {}, more: Layer.La
 
 /** Runs a program against a fresh runtime. */
 export const withRuntime = <A, E>(
-  program: Effect.Effect<A, E, Runtime>,
+  program: Effect.Effect<A, E, Runtime | Scope.Scope>,
   limits: Partial<Limits.LimitsShape> = {}
-) => Effect.provide(program, runtime(limits))
+) => Effect.provide(Effect.scoped(program), runtime(limits))
 
 /** Asks by name, as the wire does. */
 export const ask = Effect.fnUntraced(function*(name: string, data: unknown = {}) {

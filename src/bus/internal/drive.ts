@@ -1,30 +1,81 @@
 // Runs what a handler returned: an Effect as it is, a generator step by step. As long as the generator yields effects
 // that are complete, no fiber operation is needed at all; from the first one that suspends, Effect takes over.
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type { Envelope } from "../../event/Envelope.ts"
+import type { HandlerEntry } from "../../event/EventGroup.ts"
+import { Current } from "../Causation.ts"
+
+/** Something that runs in the context its fiber has. */
+export type Run = Effect.Effect<unknown, unknown>
+/** How it ended. */
+export type AnyExit = Exit.Exit<unknown, unknown>
+/** A fiber, whatever it does. */
+export type AnyFiber = Fiber.Fiber<unknown, unknown>
 
 type Steps = Generator<Effect.Effect<unknown, unknown, unknown>, unknown, unknown>
+type Step = IteratorResult<Effect.Effect<unknown, unknown, unknown>, unknown>
 
-const step = (steps: Steps, first: IteratorResult<Effect.Effect<unknown, unknown, unknown>, unknown>): Effect.Effect<unknown, unknown> => {
+// As many as Effect's own loop runs before it lets others run: a generator that never suspends must not hold the process.
+const stepsPerTurn = 2048
+
+const steps = (generator: Steps, first: Step): Run => {
   let state = first
-  for (;;) {
+  for (let n = 0; n < stepsPerTurn; n++) {
     if (state.done === true) return Exit.succeed(state.value)
     const yielded = state.value
     if (!Exit.isExit(yielded)) {
       // The handler runs in the context of its layer, which has what the yielded effect needs.
-      return Effect.flatMap(yielded as Effect.Effect<unknown, unknown>, (value) => step(steps, steps.next(value)))
+      return Effect.flatMap(yielded as Run, (value) => steps(generator, generator.next(value)))
     }
     if (Exit.isFailure(yielded)) return Exit.failCause(yielded.cause)
-    state = steps.next(yielded.value)
+    state = generator.next(yielded.value)
   }
+  return Effect.flatMap(Effect.yieldNow, () => steps(generator, state))
 }
 
 const isSteps = (u: unknown): u is Steps => typeof u === "object" && u !== null && Symbol.iterator in u && "next" in u
 
-/** The effect of a handler's result. Anything that is neither an Effect nor a generator is a defect. */
-export const drive = (returned: unknown): Effect.Effect<unknown, unknown> => {
+const drive = (returned: unknown): Run => {
   // As above: its context is the handler's.
-  if (Effect.isEffect(returned)) return returned as Effect.Effect<unknown, unknown>
-  if (isSteps(returned)) return step(returned, returned.next())
+  if (Effect.isEffect(returned)) return returned as Run
+  if (isSteps(returned)) return steps(returned, returned.next())
   return Exit.die(new TypeError("a handler must return an Effect or be a generator method"))
+}
+
+/** What a handler does with an envelope; complete at once where the handler is. Needs the handler's context. */
+export const start = (handler: HandlerEntry, envelope: Envelope): Run => {
+  try {
+    return drive(handler.run(envelope.data, envelope))
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
+/** The context a handler runs in: that of its layer, and the envelope it handles. */
+export const contextOf = (handler: HandlerEntry, envelope: Envelope): Context.Context<never> =>
+  Context.add(handler.context, Current, envelope)
+
+/** Runs a handler in its own context, and gives the fiber its context back before `finish`. */
+export const runIn = (
+  fiber: AnyFiber,
+  handler: HandlerEntry,
+  envelope: Envelope,
+  finish: (exit: AnyExit) => Run
+): Run => {
+  const previous = fiber.context
+  fiber.setContext(contextOf(handler, envelope))
+  const run = start(handler, envelope)
+  if (Exit.isExit(run)) {
+    fiber.setContext(previous)
+    return finish(run)
+  }
+  return Effect.onExitPrimitive(run, (exit) => {
+    fiber.setContext(previous)
+    const finished = finish(exit)
+    // The type speaks of a finalizer; an exit it returns takes the place of the first one.
+    return finished === exit ? undefined : finished as Effect.Effect<void, unknown>
+  })
 }

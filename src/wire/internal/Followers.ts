@@ -1,5 +1,6 @@
 // The doors of one connection: its greeting and its subscriptions. Each subscription has a scope of its own, inside the
 // connection's, with a fiber that pulls deliveries for as long as they can be written.
+import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -7,7 +8,6 @@ import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import type { Router } from "../../bus/Router.ts"
 import type { Subscription, Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery, Envelope } from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
@@ -22,7 +22,6 @@ import type { Outgoing } from "./Outgoing.ts"
 export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
 
 interface Parts {
-  readonly router: Router["Service"]
   readonly subscriptions: Subscriptions["Service"]
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
@@ -173,20 +172,20 @@ export class Followers {
         for (const delivery of yield* next) {
           if (!wanted.accepts(delivery)) continue
           if (!outgoing.hasRoom) yield* outgoing.room
-          outgoing.append(this.textOf(delivery, wanted.id))
+          outgoing.append(Frame.encodeDelivery(delivery, wanted.id, delivery.data))
         }
       }
     })
-    return tellAll.call(this).pipe(Effect.catch(({ reason }) => {
+    return tellAll.call(this).pipe(Effect.catchCause((cause) => {
+      if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+      const error = Cause.squash(cause)
+      const reason = KsiError.is(error)
+        ? error.reason
+        : new KsiError.StoreFailure({ operation: "deliver", problem: "it broke; the daemon's log says more" })
       outgoing.append(Frame.encodeSubscriptionEnd(wanted.id, reason, clock.currentTimeMillisUnsafe()))
-      return this.forget(key)
+      const log = KsiError.is(error) ? Effect.void : Effect.logError(`subscription "${wanted.id}" broke`, cause)
+      return Effect.andThen(log, this.forget(key))
     }))
-  }
-
-  /** A fact's data is JSON already; a request's is what its handler sees, and must be written as its schema says. */
-  private textOf(delivery: Delivery, id: string): string {
-    const codec = delivery.position === undefined ? this.parts.router.registry.get(delivery.name)?.codec : undefined
-    return Frame.encodeDelivery(delivery, id, codec === undefined ? delivery.data : codec.encodePayload(delivery.data))
   }
 
   // The fiber that calls this runs in the scope; it cannot wait for its own end.
