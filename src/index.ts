@@ -1,9 +1,9 @@
 /** The public names of KSI, one line each. */
-export { Ksi } from "./Ksi.ts"
+export { Ksi, type Runtime } from "./Ksi.ts"
 export { Router } from "./bus/Router.ts"
 export { Activity } from "./bus/Activity.ts"
 export { Journal } from "./bus/Journal.ts"
-export { DeclaredFailure } from "./bus/KsiService.ts"
+export { type Answer, DeclaredFailure, type DispatchOptions, type Emitted, type SubscribeOptions } from "./bus/KsiService.ts"
 export { KsiError } from "./event/KsiError.ts"
 export * as Causation from "./bus/Causation.ts"
 export * as CloudEvent from "./event/CloudEvent.ts"
