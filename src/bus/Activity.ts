@@ -9,7 +9,7 @@
  * ```ts
  * const activity = yield* Activity
  * yield* (yield* Ksi).call(Reserve, { sku: "tea", quantity: 1 })
- * const { records } = yield* activity.query({ patterns: ["stock:reserve"], limit: 1 })
+ * const { records } = yield* activity.query({ patterns: [yield* EventPattern.fromText("stock:*")], limit: 1 })
  * records.map(({ name, outcome }) => [name, outcome])         // [["stock:reserve", "success"]]
  * ```
  */
@@ -18,6 +18,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Exit from "effect/Exit"
 import type { Envelope } from "../event/Envelope.ts"
+import type { EventPattern } from "../event/EventPattern.ts"
 import type { KsiError } from "../event/KsiError.ts"
 
 /** How a request ended. */
@@ -57,7 +58,7 @@ export interface ActivityRecord {
 /** Which requests. */
 export interface ActivityQuery {
   /** Patterns, any of which must match; all when absent. */
-  readonly patterns?: ReadonlyArray<string> | undefined
+  readonly patterns?: ReadonlyArray<EventPattern> | undefined
   /** Milliseconds since 1970, inclusive. */
   readonly since?: number | undefined
   readonly until?: number | undefined
