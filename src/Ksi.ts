@@ -26,12 +26,23 @@ import { Subscriptions } from "./bus/Subscription.ts"
 import type { KsiError } from "./event/KsiError.ts"
 import * as ActivityTable from "./store/ActivityTable.ts"
 import * as EventStore from "./store/EventStore.ts"
+import * as Projection from "./store/Projection.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 
 /** What a layer of this module provides: the five words, and the parts that plugins build on. */
-export type Runtime = KsiService | Router | Subscriptions | EventStore.EventStore | Journal | Activity
+export type Runtime =
+  | KsiService
+  | Router
+  | Subscriptions
+  | EventStore.EventStore
+  | Journal
+  | Activity
+  | Projection.Projections
 
-const bus = Router.layer.pipe(Layer.provideMerge(Subscriptions.layer))
+const bus = Layer.merge(Router.layer, Projection.Projections.layer).pipe(Layer.provideMerge(Subscriptions.layer))
+
+const inMemory = (options?: ActivityTable.Options): Layer.Layer<Runtime> =>
+  bus.pipe(Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory(options))))
 
 /** The tag of the five words, with its layers. */
 export class Ksi extends KsiService {
@@ -42,9 +53,10 @@ export class Ksi extends KsiService {
   static readonly serve = serve
 
   /** Everything in memory, gone with the process. For tests and scripts. */
-  static readonly layerMemory: Layer.Layer<Runtime> = bus.pipe(
-    Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory))
-  )
+  static readonly layerMemory: Layer.Layer<Runtime> = inMemory()
+
+  /** As `layerMemory`, with what is kept of requests. */
+  static readonly layerMemoryWith: (options: ActivityTable.Options) => Layer.Layer<Runtime> = inMemory
 
   /**
    * Facts and activity in a SQLite file. Fails with `StoreLocked` when another process writes it, and with

@@ -3,6 +3,7 @@ import { Cause, Effect, Exit, Layer, Schema, Stream } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { Activity } from "../src/bus/Activity.ts"
 import * as Event from "../src/event/Event.ts"
 import * as EventGroup from "../src/event/EventGroup.ts"
 import type { KsiError } from "../src/event/KsiError.ts"
@@ -42,6 +43,21 @@ describe("Ksi", () => {
       expect(yield* Effect.provide(program, on(Ksi.layerSqlite({ filename })))).toEqual(expected)
       // What is on disk is there the next time.
       expect((yield* Effect.provide(program, on(Ksi.layerSqlite({ filename })))).versions).toEqual([3, 4])
+    }))
+
+  it.effect("what is kept of requests can be chosen in memory as on disk", () =>
+    Effect.gen(function*() {
+      const filename = join(yield* folder, "count.db")
+      const kept = Effect.gen(function*() {
+        yield* program
+        const activity = yield* Activity
+        return (yield* activity.query({ limit: 9, forward: true })).records.map(({ data }) => data)
+      })
+      expect(yield* Effect.provide(kept, on(Ksi.layerMemory))).toEqual([{ by: 1 }, { by: 2 }])
+      for (const layer of [Ksi.layerMemoryWith({ audit: "outline" }), Ksi.layerSqlite({ filename, audit: "outline" })]) {
+        expect(yield* Effect.provide(kept, on(layer))).toEqual([null, null])
+      }
+      expect(yield* Effect.provide(kept, on(Ksi.layerMemoryWith({ audit: "off" })))).toEqual([])
     }))
 
   it.effect("two runtimes in memory share nothing", () =>

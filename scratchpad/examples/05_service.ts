@@ -1,8 +1,9 @@
 // A module for the daemon: its default export is a Layer. Start it, then talk to it from another terminal.
 //   npm start -- scratchpad/examples/05_service.ts
 //   npm run -s ksi -- call shop:order sku=tea quantity=2
+//   npm run -s ksi -- time at 1 --stream shop-tea --projection shop-sales
 import { Effect, Layer, Schema } from "effect"
-import { Event, EventGroup, Ksi } from "ksi"
+import { Event, EventGroup, Ksi, Projection } from "ksi"
 
 class SoldOut extends Schema.TaggedError<SoldOut>()("SoldOut", { sku: Schema.String }) {
   override get message() {
@@ -33,4 +34,12 @@ const ShopHandlers = Shop.toLayer({
   "shop:ordered": ({ quantity, sku }) => Effect.log(`${quantity} ${sku} ordered`)
 })
 
-export default Ksi.serve(Shop).pipe(Layer.provide(ShopHandlers))
+/** What was sold of each item, at any moment of the past. */
+const Sales = Projection.make("shop-sales", {
+  events: [Ordered],
+  state: Schema.Struct({ orders: Schema.Int, quantity: Schema.Int }),
+  initial: { orders: 0, quantity: 0 },
+  on: { "shop:ordered": (sold, { quantity }) => ({ orders: sold.orders + 1, quantity: sold.quantity + quantity }) }
+})
+
+export default Layer.merge(Ksi.serve(Shop).pipe(Layer.provide(ShopHandlers)), Projection.serve(Sales))

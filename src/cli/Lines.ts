@@ -39,9 +39,9 @@ export interface Batch {
 }
 
 /** The longest line that is sent: a frame, without what goes around the event in it. */
-export const maxLineBytes = Limits.defaults.frameBytes - 1024
+const maxLineBytes = Limits.defaults.frameBytes - 1024
 /** The most bytes of a batch of more than one line. */
-export const batchBytes = 1024 * 1024
+const batchBytes = 1024 * 1024
 
 const lineFeed = 10
 

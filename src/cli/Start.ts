@@ -79,10 +79,7 @@ export class Host extends Context.Service<Host, {
 
 type Plugin = Layer.Layer<never, unknown, Runtime>
 
-const sentence = (cause: Cause.Cause<unknown>): string => {
-  const error = Cause.squash(cause)
-  return error instanceof Error && error.message !== "" ? error.message : String(error)
-}
+const sentence = (cause: Cause.Cause<unknown>): string => KsiError.sentenceOf(Cause.squash(cause))
 
 const invalid = (plugin: string, problem: string) => KsiError.fail(new KsiError.PluginInvalid({ plugin, problem }))
 
@@ -112,13 +109,14 @@ const runtime = Effect.fnUntraced(function*(options: Options) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const filename = options.storeFile ?? path.join(options.home, "ksi.db")
-  if (options.store === "memory") return Ksi.layerMemory
+  const { audit, sync } = options
+  if (options.store === "memory") return Ksi.layerMemoryWith({ audit })
   yield* fs.makeDirectory(path.dirname(filename), { recursive: true }).pipe(
     Effect.catch((cause) =>
       KsiError.fail(new KsiError.StoreFailure({ operation: "open", problem: `${filename}: ${cause.message}` }))
     )
   )
-  return Ksi.layerSqlite({ filename, sync: options.sync, audit: options.audit })
+  return Ksi.layerSqlite({ filename, sync, audit })
 })
 
 /** What a started daemon says of itself. */

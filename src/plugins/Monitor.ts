@@ -161,20 +161,12 @@ interface Criteria {
   readonly forward: boolean
 }
 
-const patternsOf = Effect.fnUntraced(function*(
-  event: string,
-  path: string,
+const patternsOf = (
   given: string | ReadonlyArray<string> | null | undefined
-): Effect.fn.Return<ReadonlyArray<EventPattern.EventPattern> | undefined, KsiError.KsiError> {
-  if (given === null || given === undefined) return undefined
-  const patterns: Array<EventPattern.EventPattern> = []
-  for (const text of typeof given === "string" ? [given] : given) {
-    const parsed = EventPattern.parse(text)
-    if (Result.isFailure(parsed)) return yield* Paging.invalid(event, path, parsed.failure.message)
-    patterns.push(parsed.success)
-  }
-  return patterns
-})
+): Effect.Effect<ReadonlyArray<EventPattern.EventPattern> | undefined, KsiError.KsiError> =>
+  given === null || given === undefined
+    ? Effect.succeed(undefined)
+    : Effect.forEach(typeof given === "string" ? [given] : given, EventPattern.fromText)
 
 /** Milliseconds of seconds or of an RFC 3339 text. */
 const millisOf = (
@@ -188,7 +180,7 @@ const millisOf = (
   const parsed = TimeTravel.parseMoment(given)
   return Result.isSuccess(parsed) && "instant" in parsed.success
     ? Effect.succeed(parsed.success.instant)
-    : Paging.invalid(event, path, Result.isFailure(parsed) ? parsed.failure : "expected an instant")
+    : KsiError.fail(KsiError.invalidAt(event, path, Result.isFailure(parsed) ? parsed.failure : "expected an instant"))
 }
 
 /** The words of the two queries; both dialects of "which events" may be used. */
@@ -196,8 +188,8 @@ const criteriaOf = Effect.fnUntraced(function*(
   event: string,
   payload: Event.Payload<typeof Query> & { readonly _agent_id?: string | null }
 ): Effect.fn.Return<Criteria, KsiError.KsiError> {
-  const first = yield* patternsOf(event, "pattern", payload.pattern)
-  const second = yield* patternsOf(event, "event_patterns", payload.event_patterns)
+  const first = yield* patternsOf(payload.pattern)
+  const second = yield* patternsOf(payload.event_patterns)
   return {
     patterns: first === undefined ? second : second === undefined ? first : [...first, ...second],
     since: yield* millisOf(event, "since", payload.since),
@@ -235,14 +227,13 @@ const makeTrail = Effect.gen(function*() {
   const { pageBytes } = yield* Limits
 
   const query = Effect.fnUntraced(function*(criteria: Criteria, count: boolean): Effect.fn.Return<Answer, KsiError.KsiError> {
-    const { correlationId, forward, limit, offset, since, until } = criteria
+    const { clientId, correlationId, forward, limit, offset, patterns, since, until } = criteria
     const made = correlationId === undefined ? undefined : Trail.millisOf(correlationId)
     const after = made === undefined ? since : Math.max(since ?? 0, made - slackMillis)
     const range = yield* Trail.positionsOf(store, after, until)
     const matches = matcherOf(criteria)
     const found = yield* Trail.search(store, { ...range, forward, matches, keep: offset + limit, count })
-    const patterns = criteria.patterns?.map(({ text }) => text)
-    const requests = Trail.makeRequests(activity, { patterns, since, until, correlationId, clientId: criteria.clientId, forward })
+    const requests = Trail.makeRequests(activity, { patterns, since, until, correlationId, clientId, forward })
     const fits = Paging.makeBudget(pageBytes)
     const events: Array<Trail.Item> = []
     let skip = offset

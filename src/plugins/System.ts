@@ -20,7 +20,6 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Router from "../bus/Router.ts"
 import { Subscriptions } from "../bus/Subscription.ts"
@@ -193,9 +192,7 @@ const described: { readonly [namespace: string]: string } = {
   time: "State as it was at any moment",
   monitor: "What happened: requests and facts, and who caused what",
   event_log: "What happened, filtered and paged",
-  module: "Modules: list, load, unload, reload",
   pubsub: "Following events over a connection",
-  stream: "Streaming answers over a connection",
   wire: "The connection itself"
 }
 
@@ -220,20 +217,13 @@ const listed = (handlers: (name: string) => number) => ({ event }: EventRegistry
 const byNamespace = (entries: Entries): ReadonlyMap<string, Entries> =>
   Map.groupBy(entries, ({ event }) => EventName.namespace(event.name))
 
-const patternOf = (text: string): Effect.Effect<EventPattern.EventPattern, KsiError.KsiError> =>
-  Result.match(EventPattern.parse(text), {
-    onSuccess: Effect.succeed,
-    onFailure: ({ problem }) =>
-      KsiError.fail(new KsiError.PayloadInvalid({ event: Discover.name, problems: [{ path: "pattern", problem }] }))
-  })
-
 /** The figures of `system:health`, from what is in memory. */
 const makeHealth = Effect.gen(function*() {
   const info = yield* Info
   const store = yield* EventStore
   const subscriptions = yield* Subscriptions
   const { registry } = yield* Router.Router
-  const everything = yield* patternOf("*")
+  const everything = yield* EventPattern.fromText("*")
   const startedAt = info.startedAt ?? (yield* Clock.currentTimeMillis)
   const { file, kind } = store.describe
   const still = {
@@ -309,7 +299,7 @@ const handlers = Group.toLayer(Effect.gen(function*() {
       return health(yield* Clock.currentTimeMillis)
     },
     *"system:discover"(payload: Event.Payload<typeof Discover>) {
-      const pattern = yield* patternOf(payload.pattern ?? "*")
+      const pattern = yield* EventPattern.fromText(payload.pattern ?? "*")
       return discovered(router.registry.list(pattern), payload, router.handlers)
     },
     *"system:help"({ event: name }: Event.Payload<typeof HelpOf>) {

@@ -14,10 +14,9 @@
  * ```
  *
  * **Gotchas** The projection `latest` needs no code: it merges the data of a stream's facts. Others are offered under
- * their names by providing `Projections` where the plugin is built. What was folded for one page is kept for the next
- * ones, for the last two questions only; a page that comes later folds again, and answers the same.
+ * their names by `Projection.serve`, while their layers live. What was folded for one page is kept for the next ones,
+ * for the last two questions only; a page that comes later folds again, and answers the same.
  */
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
@@ -25,7 +24,6 @@ import * as Schema from "effect/Schema"
 import * as Router from "../bus/Router.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
-import * as EventName from "../event/EventName.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
@@ -58,10 +56,10 @@ export const At = Event.make("time:at", {
 /** The events of `time:*`. */
 export const Group = EventGroup.make(At)
 
-// ------------------------------------------------------------------------------------------------------- projections
+// ----------------------------------------------------------------------------------------------------------- folding
 
 /** A moment to ask for: a position, and an instant where only what had happened by then counts. */
-export interface When {
+interface When {
   readonly position: bigint
   readonly instant?: number | undefined
   readonly recorded?: boolean | undefined
@@ -71,33 +69,17 @@ export interface When {
 
 type Moments = ReadonlyArray<TimeTravel.Moment<unknown>>
 
-/** A projection that can be asked by its name, whatever its state is. */
-export interface Timeline {
-  readonly name: string
-  /** The states at a moment, as JSON, ordered by stream id. */
-  readonly at: (when: When) => Effect.Effect<Moments, KsiError.KsiError, EventStore>
-}
-
-/** Offers a projection to `time:at`. */
-export const timeline = <S>(projection: Projection.Projection<S>): Timeline => {
-  const encoded = (moment: TimeTravel.Moment<S>): TimeTravel.Moment<unknown> => ({
-    ...moment,
-    state: projection.encode(moment.state)
-  })
-  return {
-    name: projection.name,
-    at: ({ streamId, ...when }) =>
-      streamId === undefined
-        ? Effect.map(TimeTravel.at(projection, when), (moments) => moments.map(encoded))
-        : Effect.map(TimeTravel.at(projection, { ...when, streamId }), (moment) => [encoded(moment)])
+/** The states at a moment, as JSON, ordered by stream id. */
+const momentsAt = ({ streamId, ...when }: When) =>
+  <S>(projection: Projection.Projection<S>): Effect.Effect<Moments, KsiError.KsiError, EventStore> => {
+    const encoded = (moment: TimeTravel.Moment<S>): TimeTravel.Moment<unknown> => ({
+      ...moment,
+      state: projection.encode(moment.state)
+    })
+    return streamId === undefined
+      ? Effect.map(TimeTravel.at(projection, when), (moments) => moments.map(encoded))
+      : Effect.map(TimeTravel.at(projection, { ...when, streamId }), (moment) => [encoded(moment)])
   }
-}
-
-/** The projections that `time:at` knows besides `latest`. */
-export const Projections: Context.Reference<ReadonlyArray<Timeline>> = Context.Reference<ReadonlyArray<Timeline>>(
-  "ksi/plugins/Time/Projections",
-  { defaultValue: () => [] }
-)
 
 // ---------------------------------------------------------------------------------------------------------- handlers
 
@@ -106,13 +88,17 @@ const keptItems = 1_000_000
 
 /** What was folded last, so that the next page need not fold again. */
 const makeCache = () => {
-  const answers = new Map<string, Moments>()
+  const answers = new Map<string, { readonly by: Projection.Served; readonly moments: Moments }>()
   return {
-    get: (key: string): Moments | undefined => answers.get(key),
+    /** What this very projection answered; another that took its name over meanwhile folds for itself. */
+    get: (key: string, by: Projection.Served): Moments | undefined => {
+      const answer = answers.get(key)
+      return answer?.by === by ? answer.moments : undefined
+    },
     /** Keeps the answer as the newest; the oldest goes. */
-    set: (key: string, moments: Moments): void => {
+    set: (key: string, by: Projection.Served, moments: Moments): void => {
       answers.delete(key)
-      if (moments.length <= keptItems) answers.set(key, moments)
+      if (moments.length <= keptItems) answers.set(key, { by, moments })
       for (const oldest of answers.keys()) {
         if (answers.size <= kept) break
         answers.delete(oldest)
@@ -136,7 +122,7 @@ const indexAfter = (moments: Moments, next: string): number => {
 
 const whenOf = (payload: Event.Payload<typeof At>, position: number): Effect.Effect<When, KsiError.KsiError> => {
   const parsed = TimeTravel.parseMoment(String(payload.at))
-  if (Result.isFailure(parsed)) return Paging.invalid(At.name, "at", parsed.failure)
+  if (Result.isFailure(parsed)) return KsiError.fail(KsiError.invalidAt(At.name, "at", parsed.failure))
   const { all, recorded, stream } = payload
   const rest = { all, recorded, streamId: stream }
   if ("instant" in parsed.success) {
@@ -149,19 +135,12 @@ const whenOf = (payload: Event.Payload<typeof At>, position: number): Effect.Eff
 const handlers = Group.toLayer(Effect.gen(function*() {
   const store = yield* EventStore
   const { pageBytes, pageItems } = yield* Limits
-  const timelines = new Map([timeline(Projection.latest), ...yield* Projections].map((known) => [known.name, known]))
+  const projections = yield* Projection.Projections
   const cache = makeCache()
 
-  const fold = Effect.fnUntraced(function*(payload: Event.Payload<typeof At>, position: number) {
-    const when = yield* whenOf(payload, position)
-    const { projection: name = Projection.latest.name } = payload
-    const known = timelines.get(name)
-    if (known === undefined) {
-      const similar = EventName.nearest(name, timelines.keys())
-      return yield* KsiError.fail(new KsiError.NotFound({ what: "projection", id: name, similar }))
-    }
-    return yield* Effect.provideService(known.at(when), EventStore, store)
-  })
+  const fold = (projection: Projection.Served, payload: Event.Payload<typeof At>, position: number) =>
+    Effect.flatMap(whenOf(payload, position), (when) =>
+      Effect.provideService(projection.use(momentsAt(when)), EventStore, store))
 
   return {
     *"time:at"(payload: Event.Payload<typeof At>) {
@@ -169,13 +148,14 @@ const handlers = Group.toLayer(Effect.gen(function*() {
       const { limit = pageItems } = payload
       // The same for every page of one walk: they share the query, and the position they answer for.
       const key = cursor("")
-      const moments = cache.get(key) ?? (yield* fold(query, position))
+      const projection = yield* projections.get(query.projection ?? Projection.latest.name)
+      const moments = cache.get(key, projection) ?? (yield* fold(projection, query, position))
       const fits = Paging.makeBudget(pageBytes)
       const items: Array<unknown> = []
       for (let index = typeof next === "string" ? indexAfter(moments, next) : 0; index < moments.length; index++) {
         const moment = moments[index]
         if (items.length >= limit || !fits(moment)) {
-          cache.set(key, moments)
+          cache.set(key, projection, moments)
           return Paging.page(items, cursor(moments[index - 1]?.streamId ?? ""))
         }
         items.push(moment)
@@ -187,6 +167,5 @@ const handlers = Group.toLayer(Effect.gen(function*() {
 }))
 
 /** Serves `time:*`. */
-export const layer: Layer.Layer<never, KsiError.KsiError, Router.Router | EventStore> = Router.serveBuiltin(Group).pipe(
-  Layer.provide(handlers)
-)
+export const layer: Layer.Layer<never, KsiError.KsiError, Router.Router | EventStore | Projection.Projections> = Router
+  .serveBuiltin(Group).pipe(Layer.provide(handlers))

@@ -11,7 +11,7 @@
  * ```ts
  * yield* (yield* Ksi).call(Reserve, { sku: "tea", quantity: 1 })
  * const activity = yield* Activity
- * const { records, total } = yield* activity.query({ patterns: ["stock:*"], limit: 20 })
+ * const { records, total } = yield* activity.query({ patterns: [yield* EventPattern.fromText("stock:*")], limit: 20 })
  * [total, records[0]?.data]                   // [1, { sku: "tea", quantity: 1 }]
  * ```
  *
@@ -28,7 +28,6 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { SQLInputValue, SQLOutputValue } from "node:sqlite"
 import { Activity, type ActivityQuery, type ActivityRecord, type Ended, type OutcomeKind } from "../bus/Activity.ts"
-import * as EventPattern from "../event/EventPattern.ts"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
@@ -36,8 +35,8 @@ import * as StoreFile from "./internal/StoreFile.ts"
 
 /** What is kept of a request. */
 export interface Options {
-  /** `all` (the default), or `outline`: everything but the payload. */
-  readonly audit?: "all" | "outline" | undefined
+  /** `all` (the default), `outline`: everything but the payload, or `off`: nothing. */
+  readonly audit?: "all" | "outline" | "off" | undefined
 }
 
 const batchMillis = 25
@@ -112,21 +111,8 @@ const withData = ({ data, record }: Entry): ActivityRecord => ({ ...record, data
 
 // --------------------------------------------------------------------------------------------------------- queries
 
-/** Whether a name matches one of the patterns; fails with `PayloadInvalid` where one of them is none. */
-const matcher = (query: ActivityQuery): Effect.Effect<(name: string) => boolean, KsiError.KsiError> => {
-  const { patterns } = query
-  if (patterns === undefined) return Effect.succeed(() => true)
-  const parsed: Array<EventPattern.EventPattern> = []
-  for (const [i, text] of patterns.entries()) {
-    const pattern = EventPattern.parse(text)
-    if (Result.isFailure(pattern)) {
-      const problems = [{ path: `patterns.${i}`, problem: pattern.failure.message }]
-      return KsiError.fail(new KsiError.PayloadInvalid({ event: "event_log:query", problems }))
-    }
-    parsed.push(pattern.success)
-  }
-  return Effect.succeed((name) => parsed.some((pattern) => pattern.matches(name)))
-}
+const matchesName = ({ patterns }: ActivityQuery, name: string): boolean =>
+  patterns === undefined || patterns.some((pattern) => pattern.matches(name))
 
 const condition = (
   query: ActivityQuery,
@@ -134,14 +120,15 @@ const condition = (
 ): readonly [where: string, values: ReadonlyArray<SQLInputValue>] => {
   const parts: Array<string> = ["1"]
   const values: Array<SQLInputValue> = []
-  const add = (sql: string, value: SQLInputValue | undefined) => {
-    if (value === undefined) return
+  const add = (sql: string, ...given: ReadonlyArray<SQLInputValue | undefined>) => {
+    const known = given.filter((value) => value !== undefined)
+    if (known.length === 0) return
     parts.push(sql)
-    for (let marks = sql.split("?").length - 1; marks > 0; marks--) values.push(value)
+    values.push(...known)
   }
   add("timestamp >= ?", query.since)
   add("timestamp <= ?", query.until)
-  add("(correlation = ? OR label = ?)", query.correlationId)
+  add("(correlation = ? OR label = ?)", query.correlationId, query.correlationId)
   add("id = ?", query.id)
   add("client = ?", query.clientId)
   add("outcome = ?", query.outcome)
@@ -195,11 +182,11 @@ const makeTable = ({ db, transaction }: StoreFile.StoreFile["Service"], keep: nu
       }
       forget.run(Number(last.get()?.["row"]) - keep, 2 * batch.length)
     })
-  const query = (query: ActivityQuery, matches: (name: string) => boolean): Answer => {
-    const all = query.patterns === undefined
-      ? undefined
-      : db.prepare("SELECT DISTINCT name FROM activity").all().map((row) => String(row["name"])).filter(matches)
-    const [where, values] = condition(query, all)
+  const namesOf = (query: ActivityQuery) =>
+    db.prepare("SELECT DISTINCT name FROM activity").all()
+      .map((row) => String(row["name"])).filter((name) => matchesName(query, name))
+  const query = (query: ActivityQuery): Answer => {
+    const [where, values] = condition(query, query.patterns === undefined ? undefined : namesOf(query))
     const total = Number(db.prepare(`SELECT count(*) AS n FROM activity WHERE ${where}`).get(...values)?.["n"])
     const order = query.forward === true ? "" : "DESC"
     const rows = db.prepare(`SELECT * FROM activity WHERE ${where} ORDER BY row ${order} LIMIT ? OFFSET ?`)
@@ -266,21 +253,20 @@ const makeBuffer = (
   })
 
 /** The activity journal in the store's file. */
-export const layer = (options?: Options): Layer.Layer<Activity, KsiError.KsiError, StoreFile.StoreFile> =>
-  Layer.effect(
+export const layer = (
+  { audit = "all" }: Options = {}
+): Layer.Layer<Activity, KsiError.KsiError, StoreFile.StoreFile> =>
+  audit === "off" ? Activity.layerOff : Layer.effect(
     Activity,
     Effect.gen(function*() {
       const file = yield* StoreFile.StoreFile
       const limits = yield* Limits.Limits
-      const audit = options?.audit ?? "all"
       const table = yield* StoreFile.attempt("open", () => makeTable(file, limits.activityRows, audit))
       const { flush, record } = yield* makeBuffer(table.write, limits.activityBuffer)
       return {
         record,
         flush,
-        query: (query) =>
-          Effect.flatMap(matcher(query), (matches) =>
-            Effect.andThen(flush, StoreFile.attempt("query activity", () => table.query(query, matches))))
+        query: (query) => Effect.andThen(flush, StoreFile.attempt("query activity", () => table.query(query)))
       }
     })
   )
@@ -293,30 +279,30 @@ const matchesRecord = (record: Entry["record"], query: ActivityQuery): boolean =
     query.correlationId === record.clientCorrelationId) &&
   (query.id === undefined || query.id === record.id) &&
   (query.clientId === undefined || query.clientId === record.clientId) &&
-  (query.outcome === undefined || query.outcome === record.outcome)
+  (query.outcome === undefined || query.outcome === record.outcome) && matchesName(query, record.name)
 
 /** The activity journal in memory: the last `activityRows` requests, gone with the layer. */
-export const layerMemory: Layer.Layer<Activity> = Layer.effect(
-  Activity,
-  Effect.gen(function*() {
-    const { activityRows } = yield* Limits.Limits
-    let kept: Array<Entry> = []
-    return {
-      record: (ended) => {
-        kept.push(entryOf(ended, "all"))
-        // Cut at twice the bound, so that a cut costs little for each request.
-        if (kept.length >= 2 * activityRows) kept = kept.slice(-activityRows)
-        return undefined
-      },
-      flush: Effect.void,
-      query: (query) =>
-        Effect.map(matcher(query), (matches) => {
-          const found = kept.slice(-activityRows)
-            .filter(({ record }) => matchesRecord(record, query) && matches(record.name))
-          const ordered = query.forward === true ? found : found.toReversed()
-          const offset = Math.max(0, query.offset ?? 0)
-          return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map(withData), total: found.length }
-        })
-    }
-  })
-)
+export const layerMemory = ({ audit = "all" }: Options = {}): Layer.Layer<Activity> =>
+  audit === "off" ? Activity.layerOff : Layer.effect(
+    Activity,
+    Effect.gen(function*() {
+      const { activityRows } = yield* Limits.Limits
+      let kept: Array<Entry> = []
+      return {
+        record: (ended) => {
+          kept.push(entryOf(ended, audit))
+          // Cut at twice the bound, so that a cut costs little for each request.
+          if (kept.length >= 2 * activityRows) kept = kept.slice(-activityRows)
+          return undefined
+        },
+        flush: Effect.void,
+        query: (query) =>
+          Effect.sync(() => {
+            const found = kept.slice(-activityRows).filter(({ record }) => matchesRecord(record, query))
+            const ordered = query.forward === true ? found : found.toReversed()
+            const offset = Math.max(0, query.offset ?? 0)
+            return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map(withData), total: found.length }
+          })
+      }
+    })
+  )

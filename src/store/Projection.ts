@@ -17,16 +17,24 @@
  * Level.handles("stock:reserved")      // true
  * ```
  *
+ * `serve` offers a projection under its name to whoever asks the runtime (`time:at`, `ksi time at --projection`), for as
+ * long as its layer lives.
+ *
  * **Gotchas** `initial` is shared by all streams: a reducer answers with a new state and leaves the one it was given
  * alone. Facts whose name is not among `events` change nothing. A reducer that throws is a defect of the program.
  */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type { StoredFact } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventCodec from "../event/EventCodec.ts"
+import * as EventName from "../event/EventName.ts"
 import * as Json from "../event/Json.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
@@ -134,3 +142,58 @@ export const latest: Projection<JsonObject> = {
   },
   encode: (state) => state
 }
+
+// ------------------------------------------------------------------------------------------------------------ by name
+
+/** A projection of which only the name is known; whoever uses it does so for any state. */
+export interface Served {
+  readonly name: string
+  readonly use: <A>(how: <S>(projection: Projection<S>) => A) => A
+}
+
+const served = <S>(projection: Projection<S>): Served => ({ name: projection.name, use: (how) => how(projection) })
+
+/** The projections of a runtime, by name. */
+export class Projections extends Context.Service<Projections, {
+  /** The projection of this name; `NotFound` with the nearest names where there is none. */
+  readonly get: (name: string) => Effect.Effect<Served, KsiError.KsiError>
+  /** Offers a projection until the scope closes; `PluginInvalid` where the name is taken. */
+  readonly add: <S>(projection: Projection<S>) => Effect.Effect<void, KsiError.KsiError, Scope.Scope>
+}>()("ksi/store/Projections") {
+  /** Only `latest`, whose name stays reserved. */
+  static readonly layer: Layer.Layer<Projections> = Layer.sync(Projections, () => makeProjections())
+}
+
+const makeProjections = (): Projections["Service"] => {
+  const known = new Map([[latest.name, served(latest)]])
+  const taken = (name: string) =>
+    KsiError.fail(
+      new KsiError.PluginInvalid({ plugin: `the projection "${name}"`, problem: "there is one of this name already" })
+    )
+  return {
+    get: (name) =>
+      Effect.suspend(() => {
+        const found = known.get(name)
+        if (found !== undefined) return Effect.succeed(found)
+        const similar = EventName.nearest(name, known.keys())
+        return KsiError.fail(new KsiError.NotFound({ what: "projection", id: name, similar }))
+      }),
+    add: (projection) =>
+      Effect.asVoid(Effect.acquireRelease(
+        Effect.suspend(() => {
+          const { name } = projection
+          if (known.has(name)) return taken(name)
+          known.set(name, served(projection))
+          return Effect.succeed(name)
+        }),
+        (name) => Effect.sync(() => known.delete(name))
+      ))
+  }
+}
+
+/**
+ * Offers a projection to the runtime under its name for as long as the layer lives. Fails with `PluginInvalid` where
+ * the name is taken; `latest` always is.
+ */
+export const serve = <S>(projection: Projection<S>): Layer.Layer<never, KsiError.KsiError, Projections> =>
+  Layer.effectDiscard(Effect.flatMap(Projections, ({ add }) => add(projection)))

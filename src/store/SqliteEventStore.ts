@@ -28,7 +28,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { Activity } from "../bus/Activity.ts"
+import type { Activity } from "../bus/Activity.ts"
 import type { Append, Journal, Outcome } from "../bus/Journal.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
@@ -42,8 +42,8 @@ import * as StoreFile from "./internal/StoreFile.ts"
 
 /** How the store is opened. */
 export interface Options extends StoreFile.Options {
-  /** What the activity journal keeps of requests: everything (the default), no payloads, or nothing. */
-  readonly audit?: "all" | "outline" | "off" | undefined
+  /** What the activity journal keeps of requests. */
+  readonly audit?: ActivityTable.Options["audit"]
   /** Events held in memory before they are sorted into the stream index. Default: 16,384. */
   readonly indexThreshold?: number | undefined
 }
@@ -214,9 +214,7 @@ const makeDriver = (options: Options): Effect.Effect<
 /** The event store, the bus's journal of facts and its activity journal, in one file. */
 export const layer = (
   options: Options
-): Layer.Layer<EventStore.EventStore | Journal | Activity, KsiError.KsiError> => {
-  const activity = options.audit === "off" ? Activity.layerOff : ActivityTable.layer({ audit: options.audit })
-  return Layer.merge(EventStore.layerOf(makeDriver(options)), activity).pipe(
+): Layer.Layer<EventStore.EventStore | Journal | Activity, KsiError.KsiError> =>
+  Layer.merge(EventStore.layerOf(makeDriver(options)), ActivityTable.layer({ audit: options.audit })).pipe(
     Layer.provide(Layer.effect(StoreFile.StoreFile, StoreFile.make(options)))
   )
-}

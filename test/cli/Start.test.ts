@@ -58,6 +58,22 @@ describe("daemon", () => {
       expect(existsSync(join(path, "ksi.db"))).toBe(true)
     }).pipe(Effect.provide(world({ "net.ts": { default: net } }))))
 
+  for (const store of ["memory", "sqlite"] as const) {
+    it.live(`keeps of requests what audit says (${store})`, () =>
+      Effect.gen(function*() {
+        const kept = (audit: Start.Options["audit"]) =>
+          Effect.scoped(Effect.gen(function*() {
+            const { socket } = yield* Start.daemon({ ...Start.defaults, home: yield* home, store, audit })
+            yield* ask(socket, { event: "system:help", data: { event: "system:health" } })
+            return yield* ask(socket, { event: "event_log:query", data: { pattern: "system:help" } })
+          }))
+        const event = (data: unknown) => ({ data: { total: 1, events: [{ event_name: "system:help", data }] } })
+        expect(yield* kept("all")).toMatchObject(event({ event: "system:health" }))
+        expect(yield* kept("outline")).toMatchObject(event(null))
+        expect(yield* kept("off")).toMatchObject({ data: { total: 0, events: [] } })
+      }).pipe(Effect.provide(world({}))))
+  }
+
   it.live("a module that collides is named", () =>
     Effect.gen(function*() {
       const path = yield* home

@@ -12,18 +12,20 @@ import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import * as ActivityTable from "../../src/store/ActivityTable.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
+import * as Projection from "../../src/store/Projection.ts"
 
 export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group]
 export const events = groups.flatMap((group) => Object.values(group.events))
 
 const bus = Router.layer.pipe(
   Layer.provideMerge(Subscriptions.layer),
-  Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory, System.Shutdown.layer))
+  Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory(), Projection.Projections.layer, System.Shutdown.layer))
 )
 
 const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer)
 
-export type Runtime = Router | KsiService | Subscriptions | EventStore.EventStore | Activity | System.Shutdown
+export type Runtime =
+  | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | Projection.Projections | System.Shutdown
 
 /** A fresh runtime; `limits` replaces some of the defaults. */
 export const runtime = (limits: Partial<Limits.LimitsShape> = {}, more: Layer.Layer<never> = Layer.empty) =>

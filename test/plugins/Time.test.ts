@@ -105,5 +105,26 @@ describe("time:at", () => {
       yield* give(cloudEvent(3, { type: "cart:paid", subject: "a", data: { cents: 7 } }))
       const { items } = yield* ksi.call(Time.At, { at: 3, projection: "total" })
       expect(items).toMatchObject([{ streamId: "a", version: 2, state: { cents: 12, last: "1970-01-01T00:00:00.005Z" } }])
-    }).pipe(Effect.provide(runtime({}, Layer.succeed(Time.Projections, [Time.timeline(Total)])))))
+    }).pipe(Effect.provide(Projection.serve(Total).pipe(Layer.provideMerge(runtime())))))
+
+  it.effect("a projection that comes later is found, one that is gone is not, and its successor answers for itself", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* give(...[1, 2, 3].map((n) => cloudEvent(n, { type: "cart:paid", subject: `s-${n}`, data: { cents: n } })))
+      const total = (first: number) =>
+        Projection.make("total", {
+          events: [Paid], state: Schema.Int, initial: first, on: { [Paid.name]: (state, { cents }) => state + cents }
+        })
+      const first = { at: 3, projection: "total", limit: 2 }
+      const missing = { _tag: "NotFound", what: "projection", id: "total" }
+      expect(yield* reasonOf(ask("time:at", first))).toMatchObject(missing)
+      const { cursor, items } = yield* Effect.scoped(Effect.gen(function*() {
+        yield* Layer.build(Projection.serve(total(0)))
+        return yield* ask("time:at", first)
+      }))
+      expect(items).toMatchObject([{ state: 1 }, { state: 2 }])
+      const rest = { ...first, cursor }
+      expect(yield* reasonOf(ask("time:at", rest))).toMatchObject(missing)
+      yield* Layer.build(Projection.serve(total(100)))
+      expect((yield* ask("time:at", rest))["items"]).toMatchObject([{ state: 103 }])
+    })))
 })

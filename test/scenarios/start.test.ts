@@ -32,6 +32,20 @@ describe("ksi start", () => {
     expect(ended.stderr).toContain("2 tea ordered")
   })
 
+  it("folds facts with the projections of its modules, at any moment", async () => {
+    await using home = new Home()
+    await home.start("--store", "memory", shop)
+    for (const quantity of [2, 3, 4]) {
+      expect((await home.ksi("call", "shop:order", "sku=tea", `quantity=${quantity}`)).code).toBe(0)
+    }
+    const at = await home.ksi("time", "at", "2", "--stream", "shop-tea", "--projection", "shop-sales", "--json")
+    expect(at.code).toBe(0)
+    expect(JSON.parse(at.stdout)).toMatchObject({ streamId: "shop-tea", version: 2, state: { orders: 2, quantity: 5 } })
+    const wrong = await home.ksi("time", "at", "2", "--projection", "shop-sale", "--json")
+    expect(wrong.code).toBe(3)
+    expect(JSON.parse(wrong.stderr)).toMatchObject({ error: { reason: "NotFound", details: { similar: ["shop-sales"] } } })
+  })
+
   it("answers the one who asked it to stop", async () => {
     await using home = new Home()
     const daemon = await home.start()

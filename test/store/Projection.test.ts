@@ -1,9 +1,10 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Result, Schema } from "effect"
+import { Effect, Layer, Result, Schema } from "effect"
 import type { StoredFact } from "../../src/event/CloudEvent.ts"
 import type { Delivery } from "../../src/event/Envelope.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as Json from "../../src/event/Json.ts"
+import type * as KsiError from "../../src/event/KsiError.ts"
 import * as Projection from "../../src/store/Projection.ts"
 
 const stored = (name: string, data: unknown, position = 1): StoredFact => ({
@@ -167,4 +168,45 @@ describe("Projection.latest", () => {
       const merged = latest(...documents.map((entries) => Object.fromEntries(entries)))
       expect(new Map(Object.entries(merged))).toEqual(new Map(documents.flat()))
     }))
+})
+
+describe("Projection.serve", () => {
+  const named = (name: string) =>
+    Projection.make(name, {
+      events: [Reserved], state: Schema.Int, initial: 0, on: { [Reserved.name]: (held, { quantity }) => held + quantity }
+    })
+  const get = (name: string) => Effect.flatMap(Projection.Projections, (projections) => projections.get(name))
+  const reason = <A, R>(effect: Effect.Effect<A, KsiError.KsiError, R>) => Effect.map(Effect.flip(effect), (error) => error.reason)
+
+  it.effect("is known by its name for as long as its layer lives", () =>
+    Effect.gen(function*() {
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* Layer.build(Projection.serve(named("level")))
+        const found = yield* get("level")
+        const fact = stored("stock:reserved", { sku: "tea", quantity: 3 })
+        const state = found.use((projection) => projection.encode(Result.getOrThrow(projection.apply(projection.initial, fact))))
+        expect([found.name, state]).toEqual(["level", 3])
+      }))
+      expect(yield* reason(get("level"))).toMatchObject({ _tag: "NotFound", what: "projection", id: "level" })
+      yield* Layer.build(Projection.serve(named("level")))
+      expect((yield* get("level")).name).toBe("level")
+      expect(yield* reason(get("lvel"))).toMatchObject({ _tag: "NotFound", similar: ["level"] })
+    }).pipe(Effect.provide(Projection.Projections.layer)))
+
+  it.effect("a name that is taken is refused, and whoever has it keeps it; latest always is", () =>
+    Effect.gen(function*() {
+      yield* Layer.build(Projection.serve(named("level")))
+      const first = yield* get("level")
+      for (const name of ["level", "latest"]) {
+        expect(yield* reason(Effect.scoped(Layer.build(Projection.serve(named(name)))))).toMatchObject({ _tag: "PluginInvalid" })
+      }
+      expect(yield* get("level")).toBe(first)
+      expect((yield* get("latest")).use((projection) => projection.initial)).toEqual({})
+    }).pipe(Effect.provide(Projection.Projections.layer)))
+
+  it.effect("every runtime has its own", () =>
+    Effect.gen(function*() {
+      yield* Layer.build(Projection.serve(named("level"))).pipe(Effect.provide(Layer.fresh(Projection.Projections.layer)))
+      expect(yield* reason(get("level"))).toMatchObject({ _tag: "NotFound" })
+    }).pipe(Effect.provide(Projection.Projections.layer)))
 })

@@ -7,14 +7,13 @@ import * as Schema from "effect/Schema"
  */
 export const Opaque: Schema.Codec<unknown> = Schema.Any
 
-const words = <S extends Schema.Top>(schema: S, description: string) => Schema.optionalKey(schema).annotate({ description })
-
 /** A field that may be left out. */
-export const optional = words
+export const optional = <S extends Schema.Top>(schema: S, description: string) =>
+  Schema.optionalKey(schema).annotate({ description })
 
 /** A field that may be left out or null, as the original's clients write "not given". */
 export const nullable = <S extends Schema.Top>(schema: S, description: string) =>
-  words(Schema.NullOr(schema), description)
+  optional(Schema.NullOr(schema), description)
 
 /** A position or version: from 1. */
 export const Ordinal = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
@@ -27,12 +26,12 @@ export const upTo = (max: number) => Schema.Int.check(Schema.isBetween({ minimum
 
 /** What every paged request takes. */
 export const paging = {
-  limit: words(upTo(10_000), "items of this page; the page may be shorter, its bytes are bounded"),
-  cursor: words(Schema.String, "where to go on: the `cursor` of the page before")
+  limit: optional(upTo(10_000), "items of this page; the page may be shorter, its bytes are bounded"),
+  cursor: optional(Schema.String, "where to go on: the `cursor` of the page before")
 }
 
 /** What every paged request answers with. */
 export const Page = Schema.Struct({
   items: Schema.Array(Opaque).annotate({ description: "the items of this page" }),
-  cursor: words(Schema.String, "present while there is more: send it to get the next page")
+  cursor: optional(Schema.String, "present while there is more: send it to get the next page")
 })

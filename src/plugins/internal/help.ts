@@ -1,25 +1,23 @@
 // Words about an event for people: parameters out of its JSON Schema, and commands that can be pasted into a shell.
-import * as Predicate from "effect/Predicate"
 import type * as Event from "../../event/Event.ts"
 import * as EventRegistry from "../../event/EventRegistry.ts"
+import { isObject, type JsonObject } from "../../event/Json.ts"
 
-type Json = { readonly [key: string]: unknown }
-
-const objectOf = (u: unknown): Json => Predicate.isObject(u) && !Array.isArray(u) ? u as Json : {} // an object, as just checked
+const objectOf = (u: unknown): JsonObject => isObject(u) ? u : {}
 
 const listOf = (u: unknown): ReadonlyArray<unknown> => Array.isArray(u) ? u : []
 
 const text = (u: unknown): string | undefined => typeof u === "string" && u !== "" ? u : undefined
 
 /** Follows a `$ref` into the document's `$defs`. */
-const resolve = (schema: unknown, definitions: Json): Json => {
+const resolve = (schema: unknown, definitions: JsonObject): JsonObject => {
   const node = objectOf(schema)
   const name = text(node["$ref"])?.split("/").at(-1)
   return name === undefined ? node : objectOf(definitions[name])
 }
 
 /** A type in few words: `integer`, `"a" | "b"`, `array of string`. */
-const typeText = (schema: unknown, definitions: Json, depth = 0): string => {
+const typeText = (schema: unknown, definitions: JsonObject, depth = 0): string => {
   const node = resolve(schema, definitions)
   if (depth > 4) return "object"
   const values = listOf(node["enum"])
@@ -27,14 +25,14 @@ const typeText = (schema: unknown, definitions: Json, depth = 0): string => {
   if (node["const"] !== undefined) return JSON.stringify(node["const"])
   const union = [...listOf(node["anyOf"]), ...listOf(node["oneOf"])]
   if (union.length > 0) return [...new Set(union.map((item) => typeText(item, definitions, depth + 1)))].join(" | ")
-  if (node["type"] === "array" && Predicate.isObject(node["items"])) {
+  if (node["type"] === "array" && isObject(node["items"])) {
     return `array of ${typeText(node["items"], definitions, depth + 1)}`
   }
   return text(node["type"]) ?? "any"
 }
 
 /** A value that the schema most likely accepts. */
-const skeleton = (schema: unknown, definitions: Json, depth = 0): unknown => {
+const skeleton = (schema: unknown, definitions: JsonObject, depth = 0): unknown => {
   const node = resolve(schema, definitions)
   const [first] = listOf(node["enum"])
   if (first !== undefined) return first
@@ -58,12 +56,12 @@ const skeleton = (schema: unknown, definitions: Json, depth = 0): unknown => {
   }
 }
 
-const requiredOf = (node: Json, definitions: Json, depth: number): Json =>
+const requiredOf = (node: JsonObject, definitions: JsonObject, depth: number): JsonObject =>
   Object.fromEntries(listOf(node["required"]).map(String).map((name) =>
     [name, skeleton(objectOf(node["properties"])[name], definitions, depth + 1)]))
 
 /** One parameter of an event. */
-export interface Parameter {
+interface Parameter {
   readonly type: string
   readonly required: boolean
   readonly description: string
@@ -84,23 +82,25 @@ export const parameters = (payload: object): Record<string, Parameter> => {
 
 const quoted = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`
 
-const verb = (event: Event.Any): string => event.kind === "fact" ? "emit" : event.mode === "stream" ? "stream" : "call"
-
 const cliCommand = (event: Event.Any, data: unknown): string => {
   const json = JSON.stringify(data)
-  return `ksi ${verb(event)} ${event.name}${json === "{}" ? "" : ` --data ${quoted(json)}`}`
+  return `ksi ${event.kind === "fact" ? "emit" : "call"} ${event.name}${json === "{}" ? "" : ` --data ${quoted(json)}`}`
 }
 
-const socketCommand = (event: Event.Any, data: unknown, socket: string): string => {
-  const streams = event.kind === "request" && event.mode === "stream" ? { stream: true, stream_id: "s1" } : {}
-  return `echo ${quoted(JSON.stringify({ event: event.name, data, ...streams }))} | nc -U ${socket}`
-}
+const socketCommand = (event: Event.Any, data: unknown, socket: string): string =>
+  `echo ${quoted(JSON.stringify({ event: event.name, data }))} | nc -U ${socket}`
 
-/** Commands to try: for each example of the event, else for the least payload that its schema accepts. */
+/**
+ * Commands to try: for each example of the event, else for the least payload that its schema accepts. A stream has
+ * none: it is answered only in process so far.
+ */
 export const commands = (event: Event.Any, payload: object, socket: string): {
   readonly examples: ReadonlyArray<{ readonly command: string }>
   readonly usage: { readonly command: string }
 } => {
+  if (event.kind === "request" && event.mode === "stream") {
+    return { examples: [], usage: { command: `only in process so far: ksi.stream, for ${event.name}` } }
+  }
   const given = event.annotations.examples ?? []
   const data = given.length > 0 ? given : [skeleton(payload, objectOf(objectOf(payload)["$defs"]))]
   return {

@@ -44,9 +44,8 @@ const parse = (text: string): typeof Cursor.Type | undefined => {
   return Exit.isSuccess(decoded) ? decoded.value : undefined
 }
 
-/** Fails with `PayloadInvalid` at one field. */
-export const invalid = (event: string, path: string, problem: string): Effect.Effect<never, KsiError.KsiError> =>
-  KsiError.fail(new KsiError.PayloadInvalid({ event, problems: [{ path, problem }] }))
+const invalid = (event: string, problem: string): Effect.Effect<never, KsiError.KsiError> =>
+  KsiError.fail(KsiError.invalidAt(event, "cursor", problem))
 
 /** The query without paging and without what was not given. */
 const queryOf = (payload: object): Record<string, unknown> =>
@@ -69,17 +68,17 @@ export const open = Effect.fnUntraced(function*<P extends Request>(
     return { position: head, next: undefined, query: payload, cursor: cursorOf(head, given) }
   }
   const mark = parse(payload.cursor)
-  if (mark === undefined) return yield* invalid(event.name, "cursor", "is not a cursor; leave it out to start again")
+  if (mark === undefined) return yield* invalid(event.name, "is not a cursor; leave it out to start again")
   if (mark.event !== event.name) {
-    return yield* invalid(event.name, "cursor", `belongs to ${mark.event}`)
+    return yield* invalid(event.name, `belongs to ${mark.event}`)
   }
   if (mark.position > head) {
-    return yield* invalid(event.name, "cursor", `belongs to another store: this one ends at position ${head}`)
+    return yield* invalid(event.name, `belongs to another store: this one ends at position ${head}`)
   }
   const other = Object.keys(given).find((key) => !Json.equal(given[key], mark.query[key]))
-  if (other !== undefined) return yield* invalid(event.name, "cursor", `belongs to a query with another "${other}"`)
+  if (other !== undefined) return yield* invalid(event.name, `belongs to a query with another "${other}"`)
   const query = Schema.decodeUnknownExit(event.payload)(mark.query)
-  if (Exit.isFailure(query)) return yield* invalid(event.name, "cursor", "is not a cursor; leave it out to start again")
+  if (Exit.isFailure(query)) return yield* invalid(event.name, "is not a cursor; leave it out to start again")
   return { position: mark.position, next: mark.next, query: query.value, cursor: cursorOf(mark.position, mark.query) }
 })
 

@@ -9,7 +9,7 @@ import type * as KsiError from "../../event/KsiError.ts"
 import { bisect } from "./paging.ts"
 
 /** Facts that one question looks at. */
-export const maxScanned = 10_000
+const maxScanned = 10_000
 const maxReads = 64
 const chunkFacts = 1000
 const requestPage = 100
@@ -102,7 +102,7 @@ export const millisOf = (id: string): number | undefined =>
 // -------------------------------------------------------------------------------------------------------------- facts
 
 /** Facts to look for: between two positions, newest first unless `forward`. */
-export interface Search {
+interface Search {
   readonly from: number
   readonly to: number
   readonly forward: boolean
@@ -114,7 +114,7 @@ export interface Search {
 }
 
 /** What was found, in the order of the search, and the positions that were looked at (0 and 0: none). */
-export interface Found {
+interface Found {
   readonly facts: ReadonlyArray<StoredFact>
   readonly total: number
   readonly from: number
