@@ -15,7 +15,10 @@
  *
  * **Gotchas** A byte order mark, CRLF, blank lines and a missing last line feed are no errors. Blank lines count.
  */
+import { isObject } from "../event/Json.ts"
+import { sentenceOf } from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
+import * as Wire from "../wire/Lines.ts"
 
 /** A line that may be an event. */
 export interface Line {
@@ -43,44 +46,41 @@ const maxLineBytes = Limits.defaults.frameBytes - 1024
 /** The most bytes of a batch of more than one line. */
 const batchBytes = 1024 * 1024
 
-const lineFeed = 10
-
 const problemOf = (text: string): string | undefined => {
   try {
-    const value: unknown = JSON.parse(text)
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? undefined : "an event must be a JSON object"
+    return isObject(JSON.parse(text)) ? undefined : "an event must be a JSON object"
   } catch (cause) {
-    return `not JSON: ${cause instanceof Error ? cause.message : String(cause)}`
+    return `not JSON: ${sentenceOf(cause)}`
   }
 }
 
+// A byte order mark and a carriage return do not count.
+const ornamentBytes = 4
+
 /** Reads numbered lines of at most `max` bytes out of chunks of bytes. */
 export class Reader {
-  private readonly decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+  private readonly lines: Wire.Lines
   private readonly max: number
   private number = 0
-  /** The bytes of the line that has not ended yet; when they are too many, only their count. */
-  private rest: Array<Uint8Array> = []
-  private restBytes = 0
   private out: Array<Line | BadLine> = []
 
   constructor(max = maxLineBytes) {
     this.max = max
+    this.lines = new Wire.Lines(max + ornamentBytes, {
+      line: (text) => this.line(text),
+      bad: (why) => this.bad(why === "too long" ? this.tooLong() : why)
+    })
   }
 
-  /** The lines that end in this chunk; the bytes after them are copied. */
+  /** The lines that end in this chunk, or turn out to be too long in it; the bytes after them are copied. */
   push(chunk: Uint8Array): ReadonlyArray<Line | BadLine> {
-    const first = this.restBytes > 0 ? chunk.indexOf(lineFeed) : -1
-    if (first >= 0) this.finish(chunk.subarray(0, first))
-    const last = this.restBytes > 0 ? -1 : chunk.lastIndexOf(lineFeed)
-    if (last > first) this.block(chunk.subarray(first + 1, last))
-    this.keep(chunk.slice(Math.max(first, last) + 1))
+    this.lines.push(chunk)
     return this.taken()
   }
 
   /** The last line, if it has no line feed. */
   end(): ReadonlyArray<Line | BadLine> {
-    if (this.restBytes > 0) this.finish(new Uint8Array(0))
+    this.lines.end()
     return this.taken()
   }
 
@@ -90,53 +90,12 @@ export class Reader {
     return out
   }
 
-  private keep(bytes: Uint8Array): void {
-    this.restBytes += bytes.length
-    // A byte order mark and a carriage return do not count.
-    if (this.restBytes > this.max + 4) this.rest = []
-    else if (bytes.length > 0) this.rest.push(bytes)
-  }
-
-  private finish(tail: Uint8Array): void {
-    this.keep(tail)
-    if (this.restBytes > this.max + 4) this.bad(this.tooLong(this.restBytes))
-    else this.block(Buffer.concat(this.rest))
-    this.rest = []
-    this.restBytes = 0
-  }
-
-  /** Whole lines, the last one without its line feed. */
-  private block(bytes: Uint8Array): void {
-    const text = this.decoded(bytes)
-    if (text !== undefined) {
-      for (const each of text.split("\n")) this.line(each)
-      return
-    }
-    // Somewhere in here is a line that is not UTF-8.
-    for (let start = 0; start <= bytes.length;) {
-      const found = bytes.indexOf(lineFeed, start)
-      const end = found < 0 ? bytes.length : found
-      const each = this.decoded(bytes.subarray(start, end))
-      if (each === undefined) this.bad("not UTF-8")
-      else this.line(each)
-      start = end + 1
-    }
-  }
-
-  private decoded(bytes: Uint8Array): string | undefined {
-    try {
-      return this.decoder.decode(bytes)
-    } catch {
-      return undefined
-    }
-  }
-
   private line(raw: string): void {
     const marked = this.number === 0 && raw.startsWith("\uFEFF") ? raw.slice(1) : raw
     const text = marked.endsWith("\r") ? marked.slice(0, -1) : marked
     // Only a text of so many characters can have too many bytes.
-    const bytes = text.length * 3 > this.max ? Buffer.byteLength(text) : 0
-    const problem = bytes > this.max ? this.tooLong(bytes) : text.trim() === "" ? "" : problemOf(text)
+    const long = text.length * 3 > this.max && Buffer.byteLength(text) > this.max
+    const problem = long ? this.tooLong() : text.trim() === "" ? "" : problemOf(text)
     if (problem === undefined) this.out.push({ number: ++this.number, text })
     else if (problem === "") this.number++
     else this.bad(problem)
@@ -146,8 +105,8 @@ export class Reader {
     this.out.push({ number: ++this.number, problem })
   }
 
-  private tooLong(bytes: number): string {
-    return `the line has ${bytes} bytes, at most ${this.max} are allowed`
+  private tooLong(): string {
+    return `the line has more than ${this.max} bytes`
   }
 }
 

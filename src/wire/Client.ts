@@ -30,7 +30,7 @@ import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import * as Frame from "./Frame.ts"
-import { Lines } from "./internal/Lines.ts"
+import { Lines } from "./Lines.ts"
 import { NetTransport } from "./internal/NetTransport.ts"
 import { Outgoing } from "./internal/Outgoing.ts"
 

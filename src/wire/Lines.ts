@@ -1,0 +1,123 @@
+/**
+ * Cuts incoming bytes into lines of UTF-8.
+ *
+ * The rule: memory is bounded by the longest line allowed. A chunk that holds many lines is decoded once; a line that
+ * arrives in pieces is gathered in one growing buffer, so that a sender of single bytes costs linear time.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const told: Array<string> = []
+ * const lines = new Lines(8, { line: (text) => told.push(text), bad: (why) => told.push(`(${why})`) })
+ * lines.push(new TextEncoder().encode("one\nmuch too long\ntw"))
+ * lines.push(new TextEncoder().encode("o\n"))
+ * told                                        // ["one", "(too long)", "two"]
+ * ```
+ *
+ * **Gotchas** A line ends with a line feed; a carriage return before it belongs to the line, as does a byte order mark.
+ */
+import { Buffer, isUtf8 } from "node:buffer"
+
+/** Why a line could not be handed on. */
+export type BadLine = "too long" | "not UTF-8"
+
+/** Who hears of lines. */
+interface LineSink {
+  readonly line: (text: string) => void
+  /** Called once for a bad line; what is left of one that is too long is skipped. */
+  readonly bad: (why: BadLine) => void
+}
+
+const newline = 10
+const firstCapacity = 4096
+
+/** The cutter of one stream of bytes; a line has at most `maxBytes`, its newline not counted. */
+export class Lines {
+  private readonly maxBytes: number
+  private readonly sink: LineSink
+  private held: Buffer = Buffer.alloc(0)
+  private heldBytes = 0
+  private skipping = false
+
+  constructor(maxBytes: number, sink: LineSink) {
+    this.maxBytes = maxBytes
+    this.sink = sink
+  }
+
+  /** Takes the next bytes. */
+  push(chunk: Uint8Array): void {
+    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
+    const first = bytes.indexOf(newline)
+    if (first < 0) return this.hold(bytes)
+    let from = 0
+    if (this.skipping) {
+      this.skipping = false
+      from = first + 1
+    } else if (this.heldBytes > 0) {
+      this.hold(bytes.subarray(0, first))
+      from = first + 1
+      if (this.skipping) this.skipping = false
+      else this.finish()
+    }
+    const end = bytes.lastIndexOf(newline)
+    if (end >= from) this.whole(from === 0 && end === bytes.length - 1 ? bytes : bytes.subarray(from, end + 1))
+    if (end + 1 < bytes.length) this.hold(bytes.subarray(Math.max(from, end + 1)))
+  }
+
+  /** Takes what is held as a last line: the sender has ended without a newline. */
+  end(): void {
+    if (!this.skipping && this.heldBytes > 0) this.finish()
+  }
+
+  private hold(bytes: Buffer): void {
+    if (this.skipping) return
+    const length = this.heldBytes + bytes.length
+    if (length > this.maxBytes) {
+      this.skipping = true
+      this.release()
+      return this.sink.bad("too long")
+    }
+    if (length > this.held.length) {
+      const grown = Buffer.allocUnsafe(Math.max(firstCapacity, length, this.held.length * 2))
+      this.held.copy(grown, 0, 0, this.heldBytes)
+      this.held = grown
+    }
+    bytes.copy(this.held, this.heldBytes)
+    this.heldBytes = length
+  }
+
+  private finish(): void {
+    const line = this.held.subarray(0, this.heldBytes)
+    this.one(line)
+    this.release()
+  }
+
+  private release(): void {
+    this.heldBytes = 0
+    if (this.held.length > firstCapacity) this.held = Buffer.alloc(0)
+  }
+
+  private one(line: Buffer): void {
+    if (line.length > this.maxBytes) this.sink.bad("too long")
+    else if (isUtf8(line)) this.sink.line(line.toString("utf8"))
+    else this.sink.bad("not UTF-8")
+  }
+
+  /** Complete lines, each with its newline. */
+  private whole(lines: Buffer): void {
+    if (lines.length - 1 <= this.maxBytes && isUtf8(lines)) {
+      const text = lines.toString("utf8")
+      let from = 0
+      for (let to = text.indexOf("\n"); to >= 0; to = text.indexOf("\n", from)) {
+        this.sink.line(text.slice(from, to))
+        from = to + 1
+      }
+      return
+    }
+    let from = 0
+    for (let to = lines.indexOf(newline); to >= 0; to = lines.indexOf(newline, from)) {
+      this.one(lines.subarray(from, to))
+      from = to + 1
+    }
+  }
+}
