@@ -68,6 +68,7 @@ export const exitCodes = {
   IoFailed: 5,
   VersionConflict: 6,
   IdConflict: 6,
+  IdempotencyConflict: 6,
   ReplyInvalid: 70,
   Defect: 70,
   Interrupted: 130

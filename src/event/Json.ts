@@ -81,3 +81,17 @@ export const equal = (a: unknown, b: unknown): boolean => {
   const right = new Map(Object.entries(b))
   return left.length === right.size && left.every(([key, value]) => right.has(key) && equal(value, right.get(key)))
 }
+
+const byKey = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => a < b ? -1 : a > b ? 1 : 0
+
+/**
+ * The text of a JSON value in its one canonical form: two values have the same text exactly where `equal` holds. Keys
+ * are sorted; what has no JSON in an object is left out. Throws a `RangeError` where the value is nested too deeply.
+ */
+export const canonicalText = (value: unknown): string => {
+  if (isRaw(value)) return canonical(value.rawJSON)
+  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null"
+  if (Array.isArray(value)) return `[${value.map(canonicalText).join(",")}]`
+  const fields = Object.entries(value).filter(([, item]) => item !== undefined).toSorted(byKey)
+  return `{${fields.map(([key, item]) => `${JSON.stringify(key)}:${canonicalText(item)}`).join(",")}}`
+}

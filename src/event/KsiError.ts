@@ -156,6 +156,7 @@ export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
     return false
   }
   get next(): string {
+    if (this.what === "dead letter") return "ksi dead ls"
     return this.what === "stream" ? "ksi streams" : "ksi discover"
   }
 }
@@ -235,6 +236,22 @@ export class IdConflict extends Schema.TaggedClass<IdConflict>()("IdConflict", {
   }
   get next(): string {
     return `ksi export --from ${this.position} --to ${this.position}`
+  }
+}
+
+/** An idempotency key came again, with another payload. */
+export class IdempotencyConflict extends Schema.TaggedClass<IdempotencyConflict>()("IdempotencyConflict", {
+  event: Schema.String,
+  key: Schema.String
+}) {
+  get message(): string {
+    return `the idempotency key "${this.key}" of ${this.event} was used with another payload`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return "give a new request a new key"
   }
 }
 
@@ -324,8 +341,8 @@ export class PluginInvalid extends Schema.TaggedClass<PluginInvalid>()("PluginIn
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
   UnknownEvent, NoHandler, PayloadInvalid, PatternInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid,
-  LimitExceeded, DeadlineExceeded, VersionConflict, IdConflict, StoreLocked, StoreFailure, ConnectionLost,
-  ListenFailed, PluginInvalid
+  LimitExceeded, DeadlineExceeded, VersionConflict, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
+  ConnectionLost, ListenFailed, PluginInvalid
 ])
 /** Everything KSI itself can fail with. */
 export type Reason = typeof Reason.Type

@@ -44,6 +44,10 @@ export interface LimitsShape {
   readonly activityBuffer: number
   /** Requests that the activity journal keeps; the oldest go first. */
   readonly activityRows: number
+  /** Reactions that failed which are kept until a person deals with them; the oldest go first. */
+  readonly deadLetters: number
+  /** Answers that are kept under their idempotency key; the oldest go first. */
+  readonly idempotencyKeys: number
   /** Characters of a foreign id, source, stream id or event type. */
   readonly idLength: number
 }
@@ -65,6 +69,8 @@ export const defaults: LimitsShape = {
   factHandlerMillis: 30_000,
   activityBuffer: 8192,
   activityRows: 100_000,
+  deadLetters: 10_000,
+  idempotencyKeys: 100_000,
   idLength: 256
 }
 

@@ -21,26 +21,22 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
-import type * as Scope from "effect/Scope"
 import type { SQLInputValue, SQLOutputValue } from "node:sqlite"
 import { Activity, type ActivityQuery, type ActivityRecord, type Ended, type OutcomeKind } from "../bus/Activity.ts"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
+import * as WriteBehind from "./internal/WriteBehind.ts"
 
 /** What is kept of a request. */
 export interface Options {
   /** `all` (the default), `outline`: everything but the payload, or `off`: nothing. */
   readonly audit?: "all" | "outline" | "off" | undefined
 }
-
-const batchMillis = 25
-const batchRecords = 512
 
 const lost = Metric.counter("ksi_activity_lost", {
   description: "requests that the activity journal could not write",
@@ -196,62 +192,6 @@ const makeTable = ({ db, transaction }: StoreFile.StoreFile["Service"], keep: nu
   return { write, query }
 }
 
-/** Requests that wait for their write, the fiber that writes them, and the callers that wait for room. */
-const makeBuffer = (
-  write: (batch: ReadonlyArray<Ended>) => void,
-  max: number
-): Effect.Effect<Pick<Activity["Service"], "record" | "flush">, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const buffer: Array<Ended> = []
-    const some = Latch.makeUnsafe()
-    const full = Latch.makeUnsafe()
-    const room = Latch.makeUnsafe(true)
-    let failing = false
-
-    const writeBatch = Effect.suspend(() => {
-      const batch = buffer.splice(0, batchRecords)
-      if (buffer.length < max) room.openUnsafe()
-      if (batch.length === 0) return Effect.void
-      return Effect.matchEffect(StoreFile.attempt("record activity", () => write(batch)), {
-        onSuccess: () => {
-          failing = false
-          return Effect.void
-        },
-        onFailure: (error) => {
-          const first = !failing
-          failing = true
-          const counted = Metric.update(lost, batch.length)
-          return first ? Effect.andThen(counted, Effect.logError("requests are not recorded", error.message)) : counted
-        }
-      })
-    })
-    // A turn of the event loop between batches, so that requests go on meanwhile.
-    const flush: Effect.Effect<void> = Effect.suspend(() =>
-      buffer.length === 0 ? Effect.void : Effect.flatMap(writeBatch, () => Effect.andThen(Effect.yieldNow, flush)))
-
-    yield* Effect.addFinalizer(() => flush)
-    yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
-      yield* some.await
-      yield* Effect.raceFirst(Effect.sleep(batchMillis), full.await)
-      some.closeUnsafe()
-      full.closeUnsafe()
-      yield* flush
-    })))
-
-    return {
-      flush,
-      record: (ended) => {
-        buffer.push(ended)
-        some.openUnsafe()
-        if (buffer.length < max) return undefined
-        // It is taken all the same: so the buffer holds at most one more for every request that is running.
-        full.openUnsafe()
-        room.closeUnsafe()
-        return room.await
-      }
-    }
-  })
-
 /** The activity journal in the store's file. */
 export const layer = (
   { audit = "all" }: Options = {}
@@ -262,9 +202,16 @@ export const layer = (
       const file = yield* StoreFile.StoreFile
       const limits = yield* Limits.Limits
       const table = yield* StoreFile.attempt("open", () => makeTable(file, limits.activityRows, audit))
-      const { flush, record } = yield* makeBuffer(table.write, limits.activityBuffer)
+      const { flush, push } = yield* WriteBehind.make({
+        operation: "record activity",
+        write: table.write,
+        max: limits.activityBuffer,
+        whenFull: "slow",
+        problem: "requests are not recorded",
+        lost
+      })
       return {
-        record,
+        record: push,
         flush,
         query: (query) => Effect.andThen(flush, StoreFile.attempt("query activity", () => table.query(query)))
       }

@@ -78,6 +78,11 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
     "✗ IdConflict  an event \"1\" of source \"/a\" is stored at position 7 with other content\n  next       ksi export --from 7 --to 7\n"
   ],
   [
+    new KsiError.IdempotencyConflict({ event: "stock:reserve", key: "k1" }),
+    6,
+    "✗ IdempotencyConflict  the idempotency key \"k1\" of stock:reserve was used with another payload\n  next       give a new request a new key\n"
+  ],
+  [
     new KsiError.StoreLocked({ file: "var/ksi.db" }),
     5,
     "✗ StoreLocked  another process is writing var/ksi.db\n  next       ksi status, or start with another --home\n"

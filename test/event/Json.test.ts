@@ -102,3 +102,36 @@ describe("equal", () => {
     expect(Json.equal({ value }, { value: [value] })).toBe(false)
   })
 })
+
+/** The same value, with the keys of every object the other way round. */
+const turned = (value: unknown): unknown => {
+  if (Array.isArray(value)) return value.map(turned)
+  if (!Json.isObject(value)) return value
+  return Object.fromEntries(Object.entries(value).toReversed().map(([key, item]) => [key, turned(item)]))
+}
+
+describe("canonicalText", () => {
+  it("sorts keys at every depth, leaves out what is undefined, and keeps the order of items", () => {
+    expect(Json.canonicalText({ b: [2, 1, { d: null, c: "ü\"" }], a: undefined, "": true }))
+      .toBe("{\"\":true,\"b\":[2,1,{\"c\":\"ü\\\"\",\"d\":null}]}")
+    expect(Json.canonicalText(undefined)).toBe("null")
+    expect(Json.canonicalText(-0)).toBe("0")
+  })
+
+  it("writes a number that a double cannot hold by its value", () => {
+    const of = (text: string) => Json.canonicalText(Json.parse(text))
+    expect(of("[12345678901234567890]")).toBe(of("[1234567890123456789.0e1]"))
+    expect(of("12345678901234567890")).not.toBe(of("12345678901234567891"))
+    expect(of("12345678901234567890")).not.toBe(Json.canonicalText(Number("12345678901234567890")))
+    expect(of("-1e400")).not.toBe(of("1e400"))
+  })
+
+  const few = Schema.Literals(["null", "1", "\"1\"", "{}", "[]", "{\"a\":1,\"b\":[]}", "{\"b\":[],\"a\":1}", "12345678901234567890", "1234567890123456789e1", "[1,{\"x\":2}]"])
+  it.prop("is the same exactly where the values are equal", [few, few, Schema.Json], ([a, b, json]) => {
+    const [left, right] = [Json.parse(a), Json.parse(b)]
+    expect(Json.canonicalText(left) === Json.canonicalText(right)).toBe(Json.equal(left, right))
+    expect(Json.canonicalText(turned(json))).toBe(Json.canonicalText(json))
+    expect(Json.equal(JSON.parse(Json.canonicalText(json)), JSON.parse(JSON.stringify(json)))).toBe(true)
+    expect(Json.canonicalText({ json })).not.toBe(Json.canonicalText({ json: [json] }))
+  }, { arbitrary: { runs: 500 } })
+})

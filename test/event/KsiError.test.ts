@@ -21,6 +21,7 @@ const samples: ReadonlyArray<readonly [reason: KsiError.Reason, message: string,
   [new KsiError.DeadlineExceeded({ event: "a:b", millis: 50 }), "a:b did not answer within 50 ms", true],
   [new KsiError.VersionConflict({ streamId: "s", expected: 1, actual: 2 }), "stream \"s\" is at version 2, not 1", true],
   [new KsiError.IdConflict({ source: "/a", id: "1", position: 7 }), "an event \"1\" of source \"/a\" is stored at position 7 with other content", false],
+  [new KsiError.IdempotencyConflict({ event: "a:b", key: "k" }), "the idempotency key \"k\" of a:b was used with another payload", false],
   [new KsiError.StoreLocked({ file: "ksi.db" }), "another process is writing ksi.db", true],
   [new KsiError.StoreFailure({ operation: "append", problem: "disk full" }), "the store failed to append: disk full", true],
   [new KsiError.ConnectionLost({ address: "unix:a", problem: "gone", unsent: true }), "no daemon answers at unix:a: gone", true],
@@ -63,6 +64,7 @@ describe("reasons", () => {
     expect(new UnknownEvent({ event: "stock:x", similar: [], namespaces: ["stock"] }).next).toBe("ksi discover 'stock:*'")
     expect(new UnknownEvent({ event: "x", similar: [], namespaces: ["stock"] }).next).toBe("ksi discover")
     expect(new NotFound({ what: "stream", id: "s", similar: [] }).next).toBe("ksi streams")
+    expect(new NotFound({ what: "dead letter", id: "1", similar: [] }).next).toBe("ksi dead ls")
     const shape = (expected: string) => new WrongShape({ event: "a:b", used: "call", expected })
     expect([shape("call"), shape("emit"), shape("stream")].map(({ next }) => next)).toEqual(["ksi call a:b", "ksi emit a:b", "ksi describe a:b"])
     expect(shape("stream").message).toBe("a:b is a stream: use stream, not call")

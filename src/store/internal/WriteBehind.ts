@@ -1,0 +1,91 @@
+// Rows that are written behind: a buffer, and the fiber that writes it in batches, each in one turn of the event loop.
+// Nobody fails for it: a batch that cannot be written (disk full) is lost, counted, and said once until it goes well again.
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import * as Metric from "effect/Metric"
+import type * as Scope from "effect/Scope"
+import * as StoreFile from "./StoreFile.ts"
+
+const batchMillis = 25
+const batchRows = 512
+
+/** Where rows go, and what becomes of those that find no room. */
+export interface Options<A> {
+  /** What the writer does, for the error: `record activity`. */
+  readonly operation: string
+  /** Writes rows, in one transaction. */
+  readonly write: (batch: ReadonlyArray<A>) => void
+  /** Rows that may wait. */
+  readonly max: number
+  /** `slow`: who brings one more is told to wait. `forget`: the oldest goes, for it is the next to go anyway. */
+  readonly whenFull: "slow" | "forget"
+  /** What is said, once, when rows are lost. */
+  readonly problem: string
+  readonly lost: Metric.Counter<number>
+}
+
+/** Rows on their way. */
+export interface WriteBehind<A> {
+  /** Takes a row. `undefined`, or with `slow` and no room an effect to wait for. */
+  readonly push: (row: A) => Effect.Effect<void> | undefined
+  /** Writes all that wait. */
+  readonly flush: Effect.Effect<void>
+}
+
+/** A buffer that lives as long as the scope, which writes the rest when it closes. */
+export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { lost, max, operation, problem, whenFull, write } = options
+    const buffer: Array<A> = []
+    const some = Latch.makeUnsafe()
+    const full = Latch.makeUnsafe()
+    const room = Latch.makeUnsafe(true)
+    let failing = false
+
+    const writeBatch = Effect.suspend(() => {
+      const batch = buffer.splice(0, batchRows)
+      if (buffer.length < max) room.openUnsafe()
+      if (batch.length === 0) return Effect.void
+      return Effect.matchEffect(StoreFile.attempt(operation, () => write(batch)), {
+        onSuccess: () => {
+          failing = false
+          return Effect.void
+        },
+        onFailure: (error) => {
+          const first = !failing
+          failing = true
+          const counted = Metric.update(lost, batch.length)
+          return first ? Effect.andThen(counted, Effect.logError(problem, error.message)) : counted
+        }
+      })
+    })
+    // A turn of the event loop between batches, so that requests go on meanwhile.
+    const flush: Effect.Effect<void> = Effect.suspend(() =>
+      buffer.length === 0 ? Effect.void : Effect.flatMap(writeBatch, () => Effect.andThen(Effect.yieldNow, flush)))
+
+    yield* Effect.addFinalizer(() => flush)
+    yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
+      yield* some.await
+      yield* Effect.raceFirst(Effect.sleep(batchMillis), full.await)
+      some.closeUnsafe()
+      full.closeUnsafe()
+      yield* flush
+    })))
+
+    return {
+      flush,
+      push: (row) => {
+        buffer.push(row)
+        some.openUnsafe()
+        if (buffer.length < max) return undefined
+        full.openUnsafe()
+        if (whenFull === "forget") {
+          if (buffer.length > max) buffer.shift()
+          return undefined
+        }
+        // It is taken all the same: so the buffer holds at most one more for every request that is running.
+        room.closeUnsafe()
+        return room.await
+      }
+    }
+  })
