@@ -53,6 +53,7 @@ describe("asking", () => {
     [["call", "app:noted", "text=x"], 2, "WrongShape", "✗ WrongShape  app:noted is a fact: use emit, not call\n  next       ksi emit app:noted\n"],
     [["emit", "app:add"], 2, "WrongShape", "✗ WrongShape  app:add is a request: use call, not emit\n  next       ksi call app:add\n"],
     [["call", "app:ad"], 3, "UnknownEvent", "✗ UnknownEvent  no event is called \"app:ad\"\n  nearest    app:add"],
+    [["discover", "a*p:x"], 2, "PatternInvalid", "  next       ksi discover\n"],
     [["describe", "app:ad"], 3, "UnknownEvent", "  next       ksi discover 'app:*'\n"],
     [["stream-log", "nothing"], 3, "NotFound", "✗ NotFound  there is no stream \"nothing\""],
     [["time", "at", "yesterday"], 2, "PayloadInvalid", "(at data.at)"],
