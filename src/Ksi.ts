@@ -52,6 +52,12 @@ export class Ksi extends KsiService {
    */
   static readonly serve = serve
 
+  /**
+   * A module for the daemon: the layer itself, of which the compiler checks that nothing is missing but what the daemon
+   * gives. Handlers that were forgotten do not compile here.
+   */
+  static readonly module = <E>(layer: Layer.Layer<never, E, Runtime>): Layer.Layer<never, E, Runtime> => layer
+
   /** Everything in memory, gone with the process. For tests and scripts. */
   static readonly layerMemory: Layer.Layer<Runtime> = inMemory()
 

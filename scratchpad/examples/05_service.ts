@@ -42,4 +42,5 @@ const Sales = Projection.make("shop-sales", {
   on: { "shop:ordered": (sold, { quantity }) => ({ orders: sold.orders + 1, quantity: sold.quantity + quantity }) }
 })
 
-export default Layer.merge(Ksi.serve(Shop).pipe(Layer.provide(ShopHandlers)), Projection.serve(Sales))
+// Does not compile when the handlers are forgotten.
+export default Ksi.module(Layer.merge(Ksi.serve(Shop).pipe(Layer.provide(ShopHandlers)), Projection.serve(Sales)))

@@ -38,7 +38,7 @@ export class IoFailed extends Schema.TaggedClass<IoFailed>()("IoFailed", {
 export interface Streams {
   readonly env: { readonly [name: string]: string | undefined }
   readonly stdin: Readable
-  readonly stdout: Writable & { readonly isTTY?: boolean }
+  readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number }
   readonly stderr: Writable & { readonly isTTY?: boolean; readonly columns?: number }
 }
 
@@ -55,10 +55,14 @@ export class Io extends Context.Service<Io, {
   readonly interactive: boolean
   /** Whether stderr is a terminal on which a line may be written over. */
   readonly animated: boolean
+  /** Whether stderr is a terminal of any kind. */
+  readonly watched: boolean
   /** Whether stderr may be coloured. */
   readonly coloured: boolean
   /** Width of stderr in characters. */
   readonly columns: number
+  /** Width of stdout in characters; no limit where it is not a terminal. */
+  readonly width: number
 }>()("ksi/cli/Io") {
   /** Over the streams of the process. */
   static readonly layer = (streams: Streams): Layer.Layer<Io> => Layer.sync(Io, () => make(streams))
@@ -99,9 +103,11 @@ const make = ({ env, stderr, stdin, stdout }: Streams): Io["Service"] => {
     write: write(mute(stdout)),
     writeError: (text) => Effect.ignore(toError(text)),
     interactive: stdout.isTTY === true,
+    watched: stderr.isTTY === true,
     animated: stderr.isTTY === true && !dumb,
     coloured: stderr.isTTY === true && !dumb && variable("NO_COLOR") === undefined,
     // A terminal that does not know its width says 0.
-    columns: stderr.columns || 80
+    columns: stderr.columns || 80,
+    width: stdout.isTTY === true ? stdout.columns || 80 : Infinity
   })
 }

@@ -25,6 +25,8 @@ import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
+import { Router } from "../bus/Router.ts"
+import * as EventPattern from "../event/EventPattern.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Ksi, type Runtime } from "../Ksi.ts"
 import * as Monitor from "../plugins/Monitor.ts"
@@ -74,6 +76,8 @@ export class Host extends Context.Service<Host, {
   readonly load: (path: string) => Promise<unknown>
   /** How people call this CLI here: `ksi`, or `npm run -s ksi --` in a checkout. */
   readonly command: string
+  /** Told when a daemon is what this process runs: it was right to stop when it is interrupted. */
+  readonly serves: () => void
   readonly info: Pick<System.InfoShape, "version" | "pid" | "memoryBytes">
 }>()("ksi/cli/Host") {}
 
@@ -83,22 +87,49 @@ const sentence = (cause: Cause.Cause<unknown>): string => KsiError.sentenceOf(Ca
 
 const invalid = (plugin: string, problem: string) => KsiError.fail(new KsiError.PluginInvalid({ plugin, problem }))
 
+/** Where in a file it went wrong, from the stack: of text that cannot be parsed the first line, else the first frame. */
+const placeOf = (cause: unknown): string => {
+  const stack = cause instanceof Error ? cause.stack ?? "" : ""
+  const [, unread] = /^(\/\S+:\d+)\n/.exec(stack) ?? []
+  const [, thrown] = /\(?(file:\/\/\S+?:\d+):\d+\)?(?:\n|$)/.exec(stack) ?? []
+  const place = unread ?? thrown?.slice("file://".length)
+  return place === undefined ? "" : `, at ${place}`
+}
+
 const loadModule = Effect.fnUntraced(function*(path: string) {
   const host = yield* Host
   const module = yield* Effect.tryPromise({ try: () => host.load(path), catch: (cause) => cause }).pipe(
-    Effect.catchCause((cause) => invalid(path, sentence(cause)))
+    Effect.catchCause((cause) => invalid(path, `${sentence(cause)}${placeOf(Cause.squash(cause))}`))
   )
-  const layer: unknown = typeof module === "object" && module !== null && "default" in module ? module.default : undefined
+  if (typeof module !== "object" || module === null || !("default" in module)) {
+    return yield* invalid(path, "it has no default export; is it a program? run it with node")
+  }
+  const layer: unknown = module.default
   if (!Layer.isLayer(layer)) return yield* invalid(path, "its default export must be a Layer")
   // What a module needs cannot be checked here; a service that is missing is a defect of its build, named below.
   return layer as Plugin
+})
+
+const everything = EventPattern.fromText("*")
+
+/** The requests that have no handler. */
+const unanswered = Effect.gen(function*() {
+  const router = yield* Router
+  const entries = router.registry.list(yield* everything)
+  return entries.map(({ event }) => event).filter(({ kind, name }) => kind === "request" && router.handlers(name) === 0)
+    .map(({ name }) => name)
 })
 
 /** Builds the modules one after the other; closing the scope closes them in reverse. */
 const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
   for (const path of paths) {
     const plugin = yield* loadModule(path)
+    const before = new Set(yield* unanswered)
     yield* Layer.build(plugin).pipe(Effect.catchCause((cause) => invalid(path, sentence(cause))))
+    const forgotten = (yield* unanswered).filter((name) => !before.has(name))
+    if (forgotten.length > 0) {
+      return yield* invalid(path, `nobody handles ${forgotten.join(", ")}; provide the handlers' layer to Ksi.serve`)
+    }
     yield* Effect.logDebug(`started ${path}`)
   }
 })
@@ -188,30 +219,34 @@ const logLevel: Setting<typeof levels[number]> = {
 }
 
 const literals = <A extends string>(setting: Setting<A>) =>
-  Flag.Literals(setting.flag, setting.choices).pipe(Flag.withDescription(setting.description), Flag.optional)
+  Flag.String(setting.flag).pipe(
+    Flag.withDescription(setting.description),
+    Flag.withMetavar(setting.choices.join("|").toLowerCase()),
+    Flag.optional
+  )
 
-/** A flag, else its `KSI_*` variable, else the default. A variable with another value is a usage error. */
-const resolve = Effect.fnUntraced(function*<A extends string>(setting: Setting<A>, flag: Option.Option<A>, otherwise: A) {
-  if (Option.isSome(flag)) return flag.value
+/** A flag, else its `KSI_*` variable, else the default; in capitals or not. Another value is a usage error. */
+const resolve = Effect.fnUntraced(function*<A extends string>(setting: Setting<A>, flag: Option.Option<string>, otherwise: A) {
   const { variable } = yield* Io
-  const name = `KSI_${setting.flag.toUpperCase().replaceAll("-", "_")}`
-  const text = variable(name)
+  const given = Option.isSome(flag)
+  const name = given ? `--${setting.flag}` : `KSI_${setting.flag.toUpperCase().replaceAll("-", "_")}`
+  const text = given ? flag.value : variable(name)
   if (text === undefined) return otherwise
   const choice = setting.choices.find((candidate) => candidate.toLowerCase() === text.toLowerCase())
   if (choice !== undefined) return choice
   return yield* Effect.fail(
     new Output.Usage({
-      message: `${name} must be one of ${setting.choices.join(", ")}, not "${text}"`,
+      message: `${name} must be one of ${setting.choices.join(", ").toLowerCase()}, not "${text}"`,
       similar: [],
       next: "ksi start --help"
     })
   )
 })
 
-/** Logs go to stderr: in colour on a terminal, as JSON lines for a collector. */
-const logging = (terminal: boolean, level: typeof levels[number]) =>
+/** Logs go to stderr: for people on a terminal, as JSON lines for a collector. */
+const logging = ({ coloured, watched }: Io["Service"], level: typeof levels[number]) =>
   Layer.mergeAll(
-    Logger.layer([terminal ? Logger.consolePretty({ colors: true }) : Logger.withConsoleError(Logger.formatJson)]),
+    Logger.layer([watched ? Logger.consolePrettyTty({ colors: coloured }) : Logger.withConsoleError(Logger.formatJson)]),
     Layer.succeed(Logger.LogToStderr, true),
     Layer.succeed(References.MinimumLogLevel, level)
   )
@@ -243,15 +278,16 @@ export const start = Command.make("start", {
     modules: flags.modules
   }
   const level = yield* resolve(logLevel, flags.logLevel, "Info")
-  const { command } = yield* Host
+  const { command, serves } = yield* Host
+  serves()
   yield* Effect.gen(function*() {
     const started = yield* daemon(options)
+    yield* Effect.logInfo("ready").pipe(Effect.annotateLogs({ socket: started.socket, store: started.store }))
     if (yield* Output.Json) {
       yield* io.write(`${JSON.stringify({ socket: started.socket, store: started.store })}\n`)
     } else yield* io.write(greeting(started, command))
-    yield* started.stopped
-    yield* Effect.logInfo("stopping")
-  }).pipe(Effect.scoped, Effect.provide(logging(io.coloured, level)))
+    yield* started.stopped.pipe(Effect.onExit(() => Effect.logInfo("stopping")))
+  }).pipe(Effect.scoped, Effect.provide(logging(io, level)))
 })).pipe(
   Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
   Command.withExamples([

@@ -65,6 +65,14 @@ describe("Io", () => {
       expect([variable("A"), variable("B"), variable("C")]).toEqual([undefined, "b", undefined])
     }))
 
+  it.effect("the width of stdout is that of its terminal; without one nothing limits it", () =>
+    Effect.gen(function*() {
+      const width = (stdout: Kept) => Effect.map(Io.pipe(Effect.provide(with_({ stdout }))), (io) => io.width)
+      expect(yield* width(new Kept())).toBe(Infinity)
+      expect(yield* width(new Kept(true))).toBe(80)
+      expect(yield* width(Object.assign(new Kept(true), { columns: 40 }))).toBe(40)
+    }))
+
   it.effect("colour and animation need a terminal on stderr, and are refused by NO_COLOR and TERM=dumb", () =>
     Effect.gen(function*() {
       const seen = (stderr: Kept, env = {}) =>

@@ -21,6 +21,7 @@ const world = (modules: Readonly<Record<string, unknown>>) =>
     Layer.succeed(Start.Host, {
       load: async (path) => modules[path],
       command: "ksi",
+      serves: () => {},
       info: { version: "1.2.3" }
     })
   )

@@ -1,7 +1,10 @@
 // `ksi start`, as a process: modules in order, what cannot start is named, one daemon a home, signals, kill -9.
 import { describe, expect, it } from "vitest"
-import { statSync } from "node:fs"
-import { Home } from "./Daemon.ts"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { Home, root } from "./Daemon.ts"
 
 const fixture = (name: string) => `test/scenarios/fixtures/${name}.ts`
 const shop = "scratchpad/examples/05_service.ts"
@@ -67,6 +70,8 @@ describe("ksi start", () => {
     ["broken", "the warehouse does not answer"],
     ["needy", "fixtures/Missing"],
     ["nothing", "default export must be a Layer"],
+    ["program", "it has no default export; is it a program? run it with node"],
+    ["forgetful", "nobody handles forgetful:order, forgetful:watch; "],
     ["absent", "absent.ts"]
   ] as const)("names a module that cannot start (%s), closes what was started, exit 5", async ([name, why]) => {
     await using home = new Home()
@@ -113,10 +118,46 @@ describe("ksi start", () => {
     expect(streams).toEqual({ code: 0, stdout: "", stderr: "" })
   })
 
+  it("a module that cannot be read is named with its line", async () => {
+    await using home = new Home()
+    const file = join(home.path, "unread.ts")
+    writeFileSync(file, "const a = 1\nconst = 2\nexport default a\n")
+    expect((await home.ksi("start", file)).stderr).toContain(`, at ${file}:2\n`)
+    writeFileSync(file, "\nthrow new Error(\"not today\")\n")
+    expect((await home.ksi("start", file)).stderr).toContain(`not today, at ${file}:2\n`)
+  })
+
+  it("is interrupted as it should be, wherever its flags stand, and says so in its log", async () => {
+    await using home = new Home()
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      const daemon = home.spawn("--home", home.path, "start", "--log-level", "info")
+      await daemon.says("ksi is ready")
+      const { code, stderr } = await daemon.kill(signal)
+      expect(code).toBe(0)
+      const logged = stderr.trimEnd().split("\n").map((line) => JSON.parse(line) as { readonly message: unknown; readonly annotations: unknown })
+      expect(logged.map(({ message }) => message)).toEqual(["ready", "stopping"])
+      expect(logged[0]?.annotations).toEqual({ socket: home.socket, store: join(home.path, "ksi.db") })
+    }
+  })
+
+  it("the npm scripts hand a signal to the daemon: no process is left behind", async () => {
+    await using home = new Home()
+    const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { readonly scripts: Record<string, string> }
+    const child = spawn("sh", ["-c", `${scripts["start"]} "$@"`, "sh", "--home", home.path], {
+      cwd: root, env: { PATH: `${dirname(process.execPath)}:${process.env["PATH"]}` }, stdio: ["ignore", "pipe", "ignore"]
+    })
+    await once(child.stdout, "data")
+    child.kill("SIGTERM")
+    expect(await once(child, "exit")).toEqual([0, null])
+    expect(existsSync(home.socket)).toBe(false)
+  })
+
   it("a wrong setting is a usage error that names the choices", async () => {
     await using home = new Home()
     const flag = await home.ksi("start", "--sync", "maybe")
     expect(flag.code).toBe(2)
-    expect(flag.stderr).toContain("full")
+    expect(flag.stderr).toContain("--sync must be one of full, normal, not \"maybe\"")
+    const level = await home.ksi("start", "--log-level", "loud")
+    expect(level.stderr).toContain("--log-level must be one of debug, info, warn, error, none, not \"loud\"")
   })
 })
