@@ -151,9 +151,9 @@ export class Bench {
       return [name, Number((better === "higher" ? mid / peer : peer / mid).toPrecision(3))]
     }))
     const [min, max] = [Math.min(...values), Math.max(...values)]
-    this.say(`${`${this.name}/${id}`.padEnd(24)}${own} ${shown(mid)} ${unit} (${shown(min)}-${shown(max)})`)
+    this.say(`${`${this.name}/${id}`.padEnd(31)} ${own} ${shown(mid)} ${unit} (${shown(min)}-${shown(max)})`)
     for (const { name } of peers) {
-      this.say(`${"".padEnd(24)}${name} ${shown(median(rates.get(name) ?? []))} ${unit}, ${own} x ${against[name]}`)
+      this.say(`${"".padEnd(32)}${name} ${shown(median(rates.get(name) ?? []))} ${unit}, ${own} x ${against[name]}`)
     }
     if (this.json) {
       const line = { bench: this.name, case: id, metric, unit, better, subject: own, min, median: mid, max, rounds, against }

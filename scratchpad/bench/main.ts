@@ -1,6 +1,8 @@
 /**
- * `npm run -s bench -- <name> [--quick] [--json]`: runs scratchpad/bench/<name>.ts, which exports `run(bench)`.
+ * `npm run -s bench -- <name> [--quick] [--json]`: runs scratchpad/bench/<name>.ts, which exports `run(bench)`, after
+ * installing what KSI is compared with, where that is missing or out of date.
  */
+import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Bench } from "./Bench.ts"
@@ -17,6 +19,15 @@ const unknown = flags.find((flag) => flag !== "--quick" && flag !== "--json")
 if (name === undefined || rest.length > 0 || unknown !== undefined || !names.includes(name)) {
   process.stderr.write(`usage: bench <name> [--quick] [--json]\nnames: ${names.join(", ")}\n`)
   process.exit(2)
+}
+
+const lock = (folder: string) => Path.join(import.meta.dirname, folder, "package-lock.json")
+const installed = lock("node_modules").replace("package-lock", ".package-lock")
+if (!Fs.existsSync(installed) || Fs.statSync(lock("")).mtimeMs > Fs.statSync(installed).mtimeMs) {
+  process.stderr.write("bench: installing what KSI is compared with (npm ci)\n")
+  const npm = ["ci", "--prefix", import.meta.dirname, "--ignore-scripts", "--no-fund", "--no-audit", "--loglevel=error"]
+  const { status } = spawnSync("npm", npm, { cwd: import.meta.dirname, stdio: ["ignore", 2, 2] })
+  if (status !== 0) process.exit(1)
 }
 
 const bench = new Bench(name, flags.includes("--quick"), flags.includes("--json"))
