@@ -19,13 +19,17 @@
  */
 import * as Layer from "effect/Layer"
 import type { Activity } from "./bus/Activity.ts"
+import type { DeadLetters } from "./bus/DeadLetters.ts"
+import type { Idempotency } from "./bus/Idempotency.ts"
 import type { Journal } from "./bus/Journal.ts"
 import { KsiService } from "./bus/KsiService.ts"
 import { Router, serve } from "./bus/Router.ts"
 import { Subscriptions } from "./bus/Subscription.ts"
 import type { KsiError } from "./event/KsiError.ts"
 import * as ActivityTable from "./store/ActivityTable.ts"
+import * as DeadLetterTable from "./store/DeadLetterTable.ts"
 import * as EventStore from "./store/EventStore.ts"
+import * as IdempotencyTable from "./store/IdempotencyTable.ts"
 import * as Projection from "./store/Projection.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 
@@ -37,12 +41,19 @@ export type Runtime =
   | EventStore.EventStore
   | Journal
   | Activity
+  | DeadLetters
+  | Idempotency
   | Projection.Projections
 
 const bus = Layer.merge(Router.layer, Projection.Projections.layer).pipe(Layer.provideMerge(Subscriptions.layer))
 
 const inMemory = (options?: ActivityTable.Options): Layer.Layer<Runtime> =>
-  bus.pipe(Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory(options))))
+  bus.pipe(Layer.provideMerge(Layer.mergeAll(
+    EventStore.layerMemory,
+    ActivityTable.layerMemory(options),
+    DeadLetterTable.layerMemory,
+    IdempotencyTable.layerMemory
+  )))
 
 /** The tag of the five words, with its layers. */
 export class Ksi extends KsiService {
@@ -65,7 +76,7 @@ export class Ksi extends KsiService {
   static readonly layerMemoryWith: (options: ActivityTable.Options) => Layer.Layer<Runtime> = inMemory
 
   /**
-   * Facts and activity in a SQLite file. Fails with `StoreLocked` when another process writes it, and with
+   * Everything that is kept, in one SQLite file. Fails with `StoreLocked` when another process writes it, and with
    * `StoreFailure` when it cannot be opened.
    */
   static readonly layerSqlite = (options: SqliteEventStore.Options): Layer.Layer<Runtime, KsiError> =>

@@ -4,6 +4,8 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Activity } from "../src/bus/Activity.ts"
+import { DeadLetters } from "../src/bus/DeadLetters.ts"
+import { Idempotency } from "../src/bus/Idempotency.ts"
 import * as Event from "../src/event/Event.ts"
 import * as EventGroup from "../src/event/EventGroup.ts"
 import type { KsiError } from "../src/event/KsiError.ts"
@@ -58,6 +60,22 @@ describe("Ksi", () => {
         expect(yield* Effect.provide(kept, on(layer))).toEqual([null, null])
       }
       expect(yield* Effect.provide(kept, on(Ksi.layerMemoryWith({ audit: "off" })))).toEqual([])
+    }))
+
+  it.effect("both keep dead letters and answers under idempotency keys; on disk they are there the next time", () =>
+    Effect.gen(function*() {
+      const event = { id: "1", name: "count:went-up", data: { by: 1 }, streamId: "counter", position: 1, attributes: {} }
+      const leave = Effect.gen(function*() {
+        const dead = yield* DeadLetters
+        const { once } = yield* Idempotency
+        dead.record({ handler: "count:went-up#1", reason: "died", error: "bug", event, timestamp: 0 })
+        const { total } = yield* dead.list({ limit: 1 })
+        const key = { principal: "owner", event: "count:up", key: "k" }
+        return [total, yield* once(key, { by: 1 }, Effect.succeed(total))]
+      })
+      const filename = join(yield* folder, "count.db")
+      for (const again of [[1, 1], [1, 1]]) expect(yield* Effect.provide(leave, Ksi.layerMemory)).toEqual(again)
+      for (const again of [[1, 1], [2, 1]]) expect(yield* Effect.provide(leave, Ksi.layerSqlite({ filename }))).toEqual(again)
     }))
 
   it.effect("two runtimes in memory share nothing", () =>

@@ -2,8 +2,8 @@
  * The port through which the bus remembers answers, so that the same request with the same key is carried out once.
  *
  * The rule: the key is (principal, event, idempotency key). Who comes first runs; who comes with the same payload while
- * it runs waits for its answer; who comes later gets the answer that is kept (24 hours by default). The same key with
- * another payload is `IdempotencyConflict`. A run that was interrupted or died leaves nothing behind.
+ * it runs waits for its answer; who comes later gets the answer that is kept (24 hours). The same key with another
+ * payload is `IdempotencyConflict`. A run that was interrupted or died leaves nothing behind: who waits for it runs.
  *
  * **Example**
  *
@@ -14,6 +14,8 @@
  * const again = yield* idempotency.once(key, { sku: "tea" }, Effect.succeed(2))
  * [first, again]                              // [1, 1]
  * ```
+ *
+ * **Gotchas** Work that asks for its own key waits for itself, until its deadline.
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
@@ -29,8 +31,11 @@ export interface IdempotencyKey {
 /** Answers that are kept. */
 export class Idempotency extends Context.Service<Idempotency, {
   /**
-   * Runs `work` once for the key, or answers with what it answered before. `payload` and the answer are JSON; only
-   * a success and a failure are kept (`E` as JSON too). Fails with `IdempotencyConflict` or `StoreFailure`.
+   * Runs `work` once for the key, or answers as it answered before. `payload` and what `work` answers are JSON; the order
+   * of an object's keys does not matter. A success is kept, and so is a failure (JSON, or a `KsiError`), unless it is a
+   * `KsiError` that may be tried again: that is what the key is for. What is kept is durable before the caller has it.
+   * Fails with `IdempotencyConflict`, or `StoreFailure` where the answer cannot be kept: asking again keeps it then, and
+   * does not run `work` again in this process.
    */
   readonly once: <A, E, R>(
     key: IdempotencyKey,

@@ -29,11 +29,15 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Activity } from "../bus/Activity.ts"
+import type { DeadLetters } from "../bus/DeadLetters.ts"
+import type { Idempotency } from "../bus/Idempotency.ts"
 import type { Append, Journal, Outcome } from "../bus/Journal.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as ActivityTable from "./ActivityTable.ts"
+import * as DeadLetterTable from "./DeadLetterTable.ts"
 import * as EventStore from "./EventStore.ts"
+import * as IdempotencyTable from "./IdempotencyTable.ts"
 import { type Announcer, makeAnnouncer } from "./internal/Announcer.ts"
 import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
@@ -211,10 +215,13 @@ const makeDriver = (options: Options): Effect.Effect<
     }
   })
 
-/** The event store, the bus's journal of facts and its activity journal, in one file. */
+/** What one file holds: the facts, the requests, the reactions that failed, the answers under idempotency keys. */
 export const layer = (
   options: Options
-): Layer.Layer<EventStore.EventStore | Journal | Activity, KsiError.KsiError> =>
-  Layer.merge(EventStore.layerOf(makeDriver(options)), ActivityTable.layer({ audit: options.audit })).pipe(
-    Layer.provide(Layer.effect(StoreFile.StoreFile, StoreFile.make(options)))
-  )
+): Layer.Layer<EventStore.EventStore | Journal | Activity | DeadLetters | Idempotency, KsiError.KsiError> =>
+  Layer.mergeAll(
+    EventStore.layerOf(makeDriver(options)),
+    ActivityTable.layer({ audit: options.audit }),
+    DeadLetterTable.layer,
+    IdempotencyTable.layer
+  ).pipe(Layer.provide(Layer.effect(StoreFile.StoreFile, StoreFile.make(options))))

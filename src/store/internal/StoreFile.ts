@@ -78,6 +78,15 @@ CREATE TABLE activity (
 CREATE INDEX activity_id ON activity (id);
 CREATE INDEX activity_correlation ON activity (correlation);
 CREATE INDEX activity_label ON activity (label) WHERE label IS NOT NULL;
+CREATE TABLE dead_letters (
+  letter INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, handler TEXT NOT NULL, reason TEXT NOT NULL,
+  error TEXT NOT NULL, event TEXT NOT NULL, timestamp INTEGER NOT NULL, reruns INTEGER NOT NULL
+);
+CREATE INDEX dead_letters_name ON dead_letters (name);
+CREATE TABLE idempotency (
+  row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, kind TEXT NOT NULL,
+  value TEXT, expires INTEGER NOT NULL
+);
 PRAGMA application_id = ${applicationId};
 PRAGMA user_version = ${schemaVersion};
 `
