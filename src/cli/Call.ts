@@ -11,8 +11,8 @@
  * // Result.succeed({ sku: "tea", quantity: 2, ship: { to: "Delft" } })
  * ```
  *
- * **Gotchas** A value that is valid JSON is that JSON: `zip=02134` is a text (JSON has no leading zeros), `zip=2134` a
- * number, `zip='"2134"'` a text again.
+ * **Gotchas** A value that is valid JSON is that JSON, unless the event's schema wants a text there and would not take
+ * it: `zip=2134` is a text where `zip` is one, else a number; `zip='"2134"'` is a text anywhere.
  */
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
@@ -29,8 +29,68 @@ import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
-/** A value of the command line: JSON where it is valid JSON, else the text. */
-const valueOf = (text: string): unknown => Result.getOrElse(Json.parseResult(text), () => text)
+const listOf = (u: unknown): ReadonlyArray<unknown> => Array.isArray(u) ? u : []
+
+/** A JSON Schema and what its `$ref`s mean. */
+interface Field {
+  readonly schema: unknown
+  readonly definitions: JsonObject
+}
+
+/** The node of a field, and the members of its union: any one of them may accept a value. */
+const nodesOf = ({ definitions, schema }: Field, depth = 0): ReadonlyArray<JsonObject> => {
+  if (!Json.isObject(schema) || depth > 8) return []
+  const name = typeof schema["$ref"] === "string" ? schema["$ref"].split("/").at(-1) ?? "" : undefined
+  if (name !== undefined) return nodesOf({ definitions, schema: definitions[name] }, depth + 1)
+  const members = [...listOf(schema["anyOf"]), ...listOf(schema["oneOf"])]
+  return members.length === 0 ? [schema] : members.flatMap((member) => nodesOf({ definitions, schema: member }, depth + 1))
+}
+
+/** The field below a field; nothing is known of one that no schema names. */
+const below = (field: Field, key: string): Field => {
+  for (const node of nodesOf(field)) {
+    const properties = node["properties"]
+    if (Json.isObject(properties) && Object.hasOwn(properties, key)) return { ...field, schema: properties[key] }
+    if (Json.isObject(node["additionalProperties"])) return { ...field, schema: node["additionalProperties"] }
+  }
+  return { ...field, schema: undefined }
+}
+
+/** The JSON types that a field takes; `undefined` among them: it may take any. */
+const typesOf = (field: Field): ReadonlySet<unknown> =>
+  new Set(nodesOf(field).flatMap((node) => Array.isArray(node["type"]) ? node["type"] : [node["type"]]))
+
+/** The JSON type of a text that is JSON. */
+const typeOfText = (text: string): string => {
+  switch (text.trim().charAt(0)) {
+    case "\"":
+      return "string"
+    case "{":
+      return "object"
+    case "[":
+      return "array"
+    case "t":
+    case "f":
+      return "boolean"
+    case "n":
+      return "null"
+    default:
+      return "number"
+  }
+}
+
+/** Whether a text that is JSON must be taken as it is written: the field takes texts, and not what the JSON says. */
+const isText = (field: Field, text: string): boolean => {
+  const types = typesOf(field)
+  const type = typeOfText(text)
+  return types.has("string") && !types.has(undefined) && !types.has(type) && !(type === "number" && types.has("integer"))
+}
+
+/** A value of the command line: JSON where it is valid JSON and the field takes it, else the text. */
+const valueOf = (field: Field, text: string): unknown => {
+  const parsed = Json.parseResult(text)
+  return Result.isFailure(parsed) || isText(field, text) ? text : parsed.success
+}
 
 /** An object with own keys only, so that a key such as `__proto__` is a key. */
 const copyOf = (object: JsonObject): Record<string, unknown> => Object.assign(Object.create(null), object)
@@ -54,9 +114,14 @@ const put = (
   })
 }
 
-/** The payload of `key=value` pairs over `data`; the failure is a sentence. Dots in a key nest. */
-export const payload = (data: unknown, pairs: ReadonlyArray<string>): Result.Result<JsonObject, string> => {
+/**
+ * The payload of `key=value` pairs over `data`; the failure is a sentence. Dots in a key nest. `schema` is the JSON
+ * Schema of the payload, where it is known.
+ */
+export const payload = (data: unknown, pairs: ReadonlyArray<string>, schema?: unknown): Result.Result<JsonObject, string> => {
   if (!Json.isObject(data)) return Result.fail(`the data must be a JSON object, found ${Output.textOf(data).slice(0, 80)}`)
+  const definitions = Json.isObject(schema) && Json.isObject(schema["$defs"]) ? schema["$defs"] : {}
+  const keys: Array<string> = []
   let result: Result.Result<JsonObject, string> = Result.succeed(data)
   for (const pair of pairs) {
     const at = pair.indexOf("=")
@@ -64,14 +129,23 @@ export const payload = (data: unknown, pairs: ReadonlyArray<string>): Result.Res
     const key = pair.slice(0, at)
     const path = key.split(".")
     if (path.includes("")) return Result.fail(`"${key}" has an empty part; a dot nests: a.b=1 is {"a":{"b":1}}`)
-    result = Result.flatMap(result, (object) => put(object, path, valueOf(pair.slice(at + 1)), key))
+    if (keys.includes(key)) return Result.fail(`"${key}" is given twice`)
+    const covered = keys.find((other) => other.startsWith(`${key}.`))
+    if (covered !== undefined) return Result.fail(`"${key}" would take the place of "${covered}"`)
+    keys.push(key)
+    const value = valueOf(path.reduce(below, { schema, definitions }), pair.slice(at + 1))
+    result = Result.flatMap(result, (object) => put(object, path, value, key))
   }
   return result
 }
 
-const schemaSays = (help: JsonObject, key: string): boolean => {
+const schemaOf = (help: JsonObject, side: "payload" | "success"): unknown => {
   const schemas = help["schemas"]
-  const success = Json.isObject(schemas) ? schemas["success"] : undefined
+  return Json.isObject(schemas) ? schemas[side] : undefined
+}
+
+const schemaSays = (help: JsonObject, key: string): boolean => {
+  const success = schemaOf(help, "success")
   const properties = Json.isObject(success) ? success["properties"] : undefined
   return Json.isObject(properties) && Object.hasOwn(properties, key)
 }
@@ -105,12 +179,16 @@ const dataText = Effect.fnUntraced(function*(event: string, data: string) {
   )
 })
 
-const input = Effect.fnUntraced(function*(event: string, pairs: ReadonlyArray<string>, data: Option.Option<string>) {
+const overlaid = (event: string, data: unknown, pairs: ReadonlyArray<string>, schema?: unknown) => {
+  const result = payload(data, pairs, schema)
+  return Result.isFailure(result) ? usage(event, result.failure) : Effect.succeed(result.success)
+}
+
+const input = Effect.fnUntraced(function*(event: string, data: Option.Option<string>) {
   const text = Option.isNone(data) ? "{}" : yield* dataText(event, data.value)
   const parsed = Json.parseResult(text.replace(/^\uFEFF/, ""))
   if (Result.isFailure(parsed)) return yield* usage(event, `--data is not JSON: ${parsed.failure}`)
-  const result = payload(parsed.success, pairs)
-  return Result.isFailure(result) ? yield* usage(event, result.failure) : result.success
+  return parsed.success
 })
 
 type Word = "call" | "emit"
@@ -121,13 +199,16 @@ const send = (as: Word | undefined) =>
     readonly pairs: ReadonlyArray<string>
     readonly data: Option.Option<string>
   }) {
-    const body = yield* input(event, pairs, data)
+    const given = yield* input(event, data)
+    // What is wrong in itself is said before anybody is asked.
+    yield* overlaid(event, given, pairs)
     const remote = yield* Remote.connect
     const help = yield* remote.call("system:help", { event })
     const expected: Word = help["kind"] === "fact" ? "emit" : "call"
     if (as !== undefined && as !== expected) {
       return yield* KsiError.fail(new KsiError.WrongShape({ event, used: as, expected }))
     }
+    const body = yield* overlaid(event, given, pairs, schemaOf(help, "payload"))
     const reply = yield* remote.call(event, body)
     yield* Output.document(
       expected === "emit" ? { event_id: reply["event_id"], position: reply["position"] } : answerOf(reply, help)
@@ -137,7 +218,7 @@ const send = (as: Word | undefined) =>
 const fields = (what: string) => ({
   event: Argument.String("event").pipe(Argument.withDescription(`The ${what}'s name, as stock:reserve`)),
   pairs: Argument.String("key=value").pipe(
-    Argument.withDescription("Fields of the data: JSON where the value is JSON, else text; dots nest"),
+    Argument.withDescription("Fields of the data: JSON where the value is JSON and the event takes it there, else text; dots nest"),
     Argument.variadic()
   ),
   data: Flag.String("data").pipe(

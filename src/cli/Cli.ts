@@ -24,6 +24,7 @@ import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Runtime from "effect/Runtime"
+import * as EventName from "../event/EventName.ts"
 import * as Call from "./Call.ts"
 import * as Daemon from "./Daemon.ts"
 import * as Import from "./Import.ts"
@@ -57,8 +58,15 @@ const wantsJson = (argv: ReadonlyArray<string>): boolean => {
   return (end < 0 ? argv : argv.slice(0, end)).some((arg) => arg === "--json" || arg === "--json=true")
 }
 
-const similarOf = (error: CliError.NonShowHelpErrors): ReadonlyArray<string> =>
-  error._tag === "UnknownSubcommand" || error._tag === "UnrecognizedOption" ? error.suggestions : []
+const globalFlags = ["--json", "--socket", "--home", "--help", "--version"]
+
+/** What was probably meant. The parser knows a command's own flags only. */
+const similarOf = (error: CliError.NonShowHelpErrors): ReadonlyArray<string> => {
+  if (error._tag === "UnknownSubcommand") return error.suggestions
+  if (error._tag !== "UnrecognizedOption") return []
+  const shared = EventName.nearest(error.option, globalFlags, 1)
+  return [...error.suggestions, ...shared.filter((flag) => !error.suggestions.includes(flag))]
+}
 
 /** What the parser found, as an error of this CLI. */
 const usageOf = (commandPath: ReadonlyArray<string>, error: CliError.NonShowHelpErrors): Output.Usage => {

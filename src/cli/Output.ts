@@ -135,10 +135,21 @@ const ofReason = (reason: KsiError.Reason): Failure => ({
   code: exitCodes[reason._tag]
 })
 
-const ofDeclared = ({ error, event, message }: DeclaredFailure): Failure => ({
+/** What a declared error says of itself; of one without words its tag, and on one line its fields. */
+const declaredText = ({ error, event, message }: DeclaredFailure): { readonly short: string; readonly whole: string } => {
+  if (message !== "" && message !== `${event} failed`) return { short: message, whole: message }
+  if (!isObject(error)) return { short: textOf(error), whole: textOf(error) }
+  const { _tag: tag = "as declared", ...fields } = error
+  const named = Object.entries(fields).map(([key, value]) => `${key}: ${textOf(value)}`)
+  return { short: textOf(tag), whole: [textOf(tag), ...named].join(", ") }
+}
+
+const ofDeclared = (failure: DeclaredFailure): Failure => declaredOf(failure, declaredText(failure))
+
+const declaredOf = ({ error, event }: DeclaredFailure, text: ReturnType<typeof declaredText>): Failure => ({
   reason: "DeclaredFailure",
-  message: `${event} failed: ${message}`,
-  headline: `${event} failed: ${message}`,
+  message: `${event} failed: ${text.whole}`,
+  headline: `${event} failed: ${text.short}`,
   rows: [
     ...(isObject(error)
       ? Object.entries(error).map(([key, value]) => [key === "_tag" ? "error" : key, textOf(value)] as const)
@@ -268,9 +279,16 @@ export const lines = Effect.fnUntraced(function*<A, E, R>(source: Stream.Stream<
   yield* Stream.runForEachArray(source, (page) => write(`${page.map(toLine).join("\n")}\n`))
 })
 
+/** A line that fits: one that is wider ends in `…`. */
+export const shortened = (line: string, width: number): string => {
+  if (line.length <= width) return line
+  const characters = Array.from(line)
+  return characters.length <= width ? line : `${characters.slice(0, Math.max(0, width - 1)).join("")}…`
+}
+
 /**
  * Prints items as they come: a JSON line each with `--json`, else aligned columns. Widths grow as wider items come, so
- * that nothing is held back and nothing is cut.
+ * that nothing is held back. On a terminal a line is cut to its width; what is piped is whole.
  */
 export const items = Effect.fnUntraced(function*<A, E, R>(
   source: Stream.Stream<A, E, R>,
@@ -278,7 +296,8 @@ export const items = Effect.fnUntraced(function*<A, E, R>(
   toRow: (item: A) => ReadonlyArray<string>
 ) {
   if (yield* Json) return yield* lines(source, toLine)
-  const { write } = yield* Io
+  const { width, write } = yield* Io
   const widths: Array<number> = []
-  yield* Stream.runForEachArray(source, (page) => write(`${aligned(page.map(toRow), widths).join("\n")}\n`))
+  yield* Stream.runForEachArray(source, (page) =>
+    write(aligned(page.map(toRow), widths).map((line) => `${shortened(line, width)}\n`).join("")))
 })

@@ -5,7 +5,7 @@
  *
  * ```ts
  * Registry.listing({ stock: { count: 1, description: "", events: [
- *   { name: "stock:reserve", kind: "request", handlers: 1, description: "Holds goods" }] } })
+ *   { name: "stock:reserve", kind: "request", handlers: 1, description: "Holds goods. At once." }] } })
  * // stock  1 event
  * //   stock:reserve  request  Holds goods
  * ```
@@ -15,7 +15,9 @@ import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { isObject, type JsonObject } from "../event/Json.ts"
+import * as EventName from "../event/EventName.ts"
 import { answerOf } from "./Call.ts"
+import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
@@ -36,22 +38,49 @@ const textAt = (object: JsonObject, key: string): string => {
 
 const kindOf = (event: JsonObject): string => event["mode"] === "stream" ? "stream" : textAt(event, "kind")
 
-const eventRow = (event: JsonObject): ReadonlyArray<string> => {
+const firstSentence = (text: string): string => /^.*?[.!?](?=\s|$)/s.exec(text)?.[0] ?? text
+
+const eventRow = (event: JsonObject): readonly [name: string, kind: string, description: string] => {
   const nobody = event["handlers"] === 0 && event["kind"] === "request" ? "(nobody answers) " : ""
-  return [`  ${textAt(event, "name")}`, kindOf(event), `${nobody}${textAt(event, "description")}`]
+  return [`  ${textAt(event, "name")}`, kindOf(event), `${nobody}${firstSentence(textAt(event, "description"))}`]
 }
 
-/** Events by namespace, for people. */
-export const listing = (namespaces: JsonObject): string => {
+// A column narrower than this is harder to read than a line that the terminal breaks.
+const minColumn = 24
+
+/** A text in lines of at most so many characters, those after the first one below its beginning. */
+const hanging = (text: string, indent: number, width: number): string => {
+  const room = width - indent
+  if (text.length <= room || room < minColumn) return text
+  const lines: Array<string> = []
+  let line = ""
+  for (const word of text.split(" ")) {
+    if (line !== "" && line.length + 1 + word.length > room) {
+      lines.push(line)
+      line = word
+    } else line = line === "" ? word : `${line} ${word}`
+  }
+  return [...lines, line].join(`\n${" ".repeat(indent)}`)
+}
+
+/** Events by namespace, for people: at most `width` characters wide, with names in bold where `bold`. */
+export const listing = (
+  namespaces: JsonObject,
+  { bold = false, width = Infinity }: { readonly bold?: boolean; readonly width?: number } = {}
+): string => {
   const names = Object.keys(namespaces)
   const rows = names.flatMap((name) => listAt(objectAt(namespaces, name), "events").map(eventRow))
-  const table = Output.aligned(rows)
+  const widths: Array<number> = []
+  Output.aligned(rows, widths)
+  const [first = 0, second = 0] = widths
+  const indent = first + second + 4
+  const table = Output.aligned(rows.map(([name, kind, text]) => [name, kind, hanging(text, indent, width)]), widths)
   let next = 0
   return names.map((name) => {
     const namespace = objectAt(namespaces, name)
     const count = listAt(namespace, "events").length
     const description = textAt(namespace, "description")
-    const head = `${name}  ${Output.counted(count, "event")}${description === "" ? "" : `  ${description}`}`
+    const head = `${bold ? `\u001b[1m${name}\u001b[0m` : name}  ${Output.counted(count, "event")}${description === "" ? "" : `  ${description}`}`
     const events = table.slice(next, next + count)
     next += count
     return [head, ...events, ""].join("\n")
@@ -70,15 +99,22 @@ const section = (title: string, body: string): string => body === "" ? "" : `\n$
 
 const indented = (value: unknown): string => `${JSON.stringify(value, null, 2).replace(/^/gm, "  ")}\n`
 
+// What the JSON Schema of an event without a payload says: anything but null.
+const isNothing = (schema: unknown): boolean => {
+  const not = isObject(schema) && Object.keys(schema).length === 1 ? schema["not"] : undefined
+  return isObject(not) && not["type"] === "null"
+}
+
 /** How an event is used, for people. */
 export const description = (help: JsonObject): string => {
-  const schemas = objectAt(help, "schemas")
+  const { payload, ...others } = objectAt(help, "schemas")
+  const schemas: JsonObject = isNothing(payload) ? others : { payload, ...others }
   const kind = kindOf(help)
   const handlers = Number(help["handlers"])
   return [
     `${textAt(help, "event")}  ${kind}, ${handlers === 0 ? "no handler" : Output.counted(handlers, "handler")}\n`,
     textAt(help, "summary") === "" ? "" : `  ${textAt(help, "summary")}\n`,
-    section("payload", Output.aligned(parameterRows(help)).map((row) => `${row}\n`).join("")),
+    section("payload", isNothing(payload) ? "  none\n" : Output.aligned(parameterRows(help)).map((row) => `${row}\n`).join("")),
     section("examples", listAt(help, "examples").map((example) => `  ${textAt(example, "command")}\n`).join("")),
     ...["payload", "success", "error"].map((side) =>
       schemas[side] === undefined || schemas[side] === null ? "" : section(`${side} schema`, indented(schemas[side])))
@@ -87,6 +123,16 @@ export const description = (help: JsonObject): string => {
 
 /** A pattern as people say it: a bare namespace means everything in it. */
 export const patternOf = (text: string): string => text.includes(":") || text === "*" ? text : `${text}:*`
+
+/** The namespaces or events near a pattern that matches none, as the end of a sentence. */
+export const nearest = Effect.fnUntraced(function*(remote: Remote.Remote, pattern: string) {
+  const namespaces = objectAt(yield* remote.call("system:discover", { level: "events" }), "namespaces")
+  const events = Object.keys(namespaces).flatMap((name) => listAt(objectAt(namespaces, name), "events"))
+  const names = pattern.endsWith(":*")
+    ? EventName.nearest(pattern.slice(0, -2), Object.keys(namespaces))
+    : EventName.nearest(pattern, events.map((event) => textAt(event, "name")))
+  return names.length === 0 ? "" : `; nearest: ${names.join(", ")}`
+})
 
 /** `ksi discover`. */
 export const discover = Command.make(
@@ -98,9 +144,10 @@ export const discover = Command.make(
     const reply = yield* remote.call("system:discover", { pattern: wanted, level: "events" })
     const namespaces = objectAt(reply, "namespaces")
     if (Object.keys(namespaces).length === 0) {
-      yield* Output.narrate(`no event matches ${wanted}`)
+      yield* Output.narrate(`no event matches ${wanted}${(yield* Output.Json) ? "" : yield* nearest(remote, wanted)}`)
     }
-    yield* Output.documentOr(answerOf(reply, {}), () => listing(namespaces))
+    const { coloured, interactive, width } = yield* Io
+    yield* Output.documentOr(answerOf(reply, {}), () => listing(namespaces, { bold: interactive && coloured, width }))
   }, Effect.scoped)
 ).pipe(Command.withDescription("List events by namespace"), Command.withExamples([{ command: "ksi discover 'store:*'" }]))
 

@@ -13,6 +13,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import type { JsonObject } from "../event/Json.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
@@ -66,11 +67,16 @@ export const streams = Command.make(
   },
   Effect.fnUntraced(function*({ all: own, prefix }) {
     const remote = yield* Remote.connect
+    let found = false
     const items = Remote.pages(remote, "store:streams", {
       ...Remote.given({ prefix: Option.getOrUndefined(prefix) }),
       ...(own ? { all: true } : {})
-    })
+    }).pipe(Stream.mapArray((page) => {
+      found = true
+      return page
+    }))
     yield* Output.items(items, lineOf, ({ streamId, version }) => [Output.textOf(streamId), `v${Output.textOf(version)}`])
+    if (!found) yield* Output.narrate(Option.match(prefix, { onNone: () => "no streams", onSome: (text) => `no streams that start with "${text}"` }))
   }, Effect.scoped)
 ).pipe(Command.withDescription("List streams and their versions"))
 

@@ -22,8 +22,10 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type { JsonObject } from "../event/Json.ts"
+import * as EventPattern from "../event/EventPattern.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Output from "./Output.ts"
+import * as Registry from "./Registry.ts"
 import * as Remote from "./Remote.ts"
 
 /** Where to start: `start`, `now`, or a position; the failure is a sentence. */
@@ -96,11 +98,25 @@ export const follow = <E, R, R2, R3>(options: {
   )
 }
 
+const fromText = (from: Remote.From): string =>
+  from === "now" ? "from now on" : from === "start" ? "from the start" : `from position ${from} on`
+
+/** Says what is followed, and whether any event is called so. */
+const greet = Effect.fnUntraced(function*(remote: Remote.Remote, pattern: string, from: Remote.From) {
+  if (yield* Output.Json) return
+  yield* Output.narrate(`following ${pattern} ${fromText(from)}`)
+  if (pattern === "*") return
+  const { total_events: total } = yield* remote.call("system:discover", { pattern })
+  if (total !== 0) return
+  const nearest = yield* Registry.nearest(remote, pattern)
+  yield* Output.narrate(`no event is defined that ${pattern} matches; imported facts need no definition${nearest}`)
+})
+
 /** `ksi subscribe`. */
 export const subscribe = Command.make(
   "subscribe",
   {
-    pattern: Argument.String("pattern").pipe(Argument.withDescription("As stock:*; * is everything")),
+    pattern: Argument.String("pattern").pipe(Argument.withDescription("As stock:* or stock; * is everything")),
     from: Flag.String("from").pipe(
       Flag.withDescription("Where to start: start, now or a position"),
       Flag.withMetavar("start|now|POSITION"),
@@ -109,7 +125,8 @@ export const subscribe = Command.make(
     limit: Flag.Int("limit").pipe(Flag.withDescription("Stop after so many"), Flag.withMetavar("N"), Flag.optional),
     requests: Flag.Boolean("requests").pipe(Flag.withDescription("Requests too, live"), Flag.withDefault(false))
   },
-  Effect.fnUntraced(function*({ from: text, limit, pattern, requests }) {
+  Effect.fnUntraced(function*({ from: text, limit, pattern: words, requests }) {
+    const pattern = Registry.patternOf(words)
     const from = fromOf(text)
     const next = "ksi subscribe --help"
     if (Result.isFailure(from)) {
@@ -118,9 +135,15 @@ export const subscribe = Command.make(
     if (Option.isSome(limit) && limit.value < 1) {
       return yield* Effect.fail(new Output.Usage({ message: `--limit: expected 1 or more, found ${limit.value}`, similar: [], next }))
     }
+    yield* EventPattern.fromText(pattern)
     let waiting = false
+    let greeted = false
     const items = follow({
-      connect: Remote.connect,
+      connect: Effect.tap(Remote.connect, (remote) => {
+        if (greeted) return Effect.void
+        greeted = true
+        return greet(remote, pattern, from.success)
+      }),
       pattern,
       from: from.success,
       requests,

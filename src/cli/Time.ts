@@ -13,8 +13,10 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import type { JsonObject } from "../event/Json.ts"
+import * as TimeTravel from "../store/TimeTravel.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
@@ -36,6 +38,14 @@ const lineOf = (item: JsonObject): string => {
   return JSON.stringify({ streamId, version, lastEvent, lastEventId, timestamp, state })
 }
 
+/** A moment in words; of a position beyond the last one, the last one. */
+const momentText = Effect.fnUntraced(function*(remote: Remote.Remote, moment: string, recorded: boolean) {
+  const position = momentOf(moment)
+  if (typeof position === "string") return recorded ? `${moment}, by when facts were recorded` : moment
+  const { position: last } = yield* remote.call("system:health", {})
+  return typeof last === "number" && position >= last ? `position ${last} (the last)` : `position ${position}`
+})
+
 const at = Command.make(
   "at",
   {
@@ -45,12 +55,16 @@ const at = Command.make(
     stream: Flag.String("stream").pipe(Flag.withDescription("Only this stream"), Flag.optional),
     projection: Flag.String("projection").pipe(Flag.withDescription("How facts become state; default latest"), Flag.optional),
     recorded: Flag.Boolean("recorded").pipe(
-      Flag.withDescription("Go by the time a fact was stored, not by the time it happened"),
+      Flag.withDescription("With an instant: go by when facts were recorded here, not by when they happened"),
       Flag.withDefault(false)
     ),
     all: Flag.Boolean("all").pipe(Flag.withDescription("Also KSI's own streams (ksi-…)"), Flag.withDefault(false))
   },
   Effect.fnUntraced(function*({ all, moment, projection, recorded, stream }) {
+    const wrong = TimeTravel.parseMoment(moment)
+    if (Result.isFailure(wrong)) {
+      return yield* Effect.fail(new Output.Usage({ message: wrong.failure, similar: [], next: "ksi time at --help" }))
+    }
     const remote = yield* Remote.connect
     let count = 0
     const items = Remote.pages(remote, "time:at", {
@@ -63,7 +77,8 @@ const at = Command.make(
       return page
     }))
     yield* Output.items(items, lineOf, columns)
-    yield* Output.narrate(`${Output.counted(count, "stream")} as of ${typeof momentOf(moment) === "number" ? `position ${moment}` : moment}`)
+    if (yield* Output.Json) return
+    yield* Output.narrate(`${Output.counted(count, "stream")} as of ${yield* momentText(remote, moment, recorded)}`)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("The state of every stream at a moment"),

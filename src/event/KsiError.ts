@@ -147,17 +147,21 @@ export class WrongShape extends Schema.TaggedClass<WrongShape>()("WrongShape", {
 export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
   what: Schema.String,
   id: Schema.String,
-  similar: Schema.Array(Schema.String)
+  similar: Schema.Array(Schema.String),
+  /** Where it is missing, of something that is there otherwise; follows the id. */
+  detail: Schema.optionalKey(Schema.String)
 }) {
   get message(): string {
-    return `there is no ${this.what} "${this.id}"${nearestText(this.similar)}`
+    const detail = this.detail === undefined ? "" : ` ${this.detail}`
+    return `there is no ${this.what} "${this.id}"${detail}${nearestText(this.similar)}`
   }
   get retryable(): boolean {
     return false
   }
   get next(): string {
     if (this.what === "dead letter") return "ksi dead ls"
-    return this.what === "stream" ? "ksi streams" : "ksi discover"
+    if (this.what === "stream") return this.detail === undefined ? "ksi streams" : `ksi stream-log ${this.id}`
+    return this.what === "projection" ? "ksi time at --help" : "ksi discover"
   }
 }
 
@@ -264,7 +268,7 @@ export class StoreLocked extends Schema.TaggedClass<StoreLocked>()("StoreLocked"
     return true
   }
   get next(): string {
-    return "ksi status, or start with another --home"
+    return "ksi stop, or start with another --home"
   }
 }
 
@@ -280,7 +284,7 @@ export class StoreFailure extends Schema.TaggedClass<StoreFailure>()("StoreFailu
     return true
   }
   get next(): string {
-    return "ksi health"
+    return this.operation === "open" ? "ksi start --store-file <another file>" : "ksi health"
   }
 }
 

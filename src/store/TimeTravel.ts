@@ -125,11 +125,14 @@ const scan = (
 const inTimeRange = (millis: number): boolean => Math.abs(millis) <= 8.64e15
 
 /** The stream exists, but has no fact within the bounds. */
-const notYet = (streamId: string, { instant, position }: When): KsiError.Reason => {
+const notYet = (first: StoredFact, { instant, position }: When): KsiError.Reason => {
   const moment = instant === undefined
     ? `position ${position}`
     : inTimeRange(instant) ? Envelope.timeText(instant) : `${instant} milliseconds`
-  return new KsiError.NotFound({ what: `stream at ${moment} called`, id: streamId, similar: [] })
+  const begin = `position ${first.position}, ${first.time ?? Envelope.timeText(first.timestamp)}`
+  return new KsiError.NotFound({
+    what: "stream", id: first.streamId, similar: [], detail: `at ${moment}: it begins at ${begin}`
+  })
 }
 
 const atStream = <S>(
@@ -149,7 +152,7 @@ const atStream = <S>(
     const found = streams.get(streamId)
     if (found !== undefined) return momentOf(found)
     const [first] = yield* store.readStream({ streamId, from: 1, limit: 1 })
-    return yield* first === undefined ? streamNotFound(store, streamId) : KsiError.fail(notYet(streamId, when))
+    return yield* first === undefined ? streamNotFound(store, streamId) : KsiError.fail(notYet(first, when))
   })
 
 const atAll = <S>(

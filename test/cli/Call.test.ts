@@ -20,8 +20,29 @@ describe("payload", () => {
     )
     expect(data).toEqual({ ship: { to: "Delft", by: "boat" }, sku: "tea" })
   })
-  it("the last of two pairs wins", () => {
-    expect(made(["a=1", "a=2"])).toEqual(Result.succeed({ a: 2 }))
+  it("a field that takes texts, and not what the JSON says, takes the text as it is written", () => {
+    const text = { type: "string", allOf: [{ minLength: 1 }] }
+    const schema = {
+      type: "object",
+      properties: {
+        isbn: text,
+        maybe: { anyOf: [{ type: "string" }, { type: "null" }] },
+        either: { anyOf: [{ type: "string" }, { type: "integer" }] },
+        count: { type: "integer" },
+        ship: { anyOf: [{ $ref: "#/$defs/Address" }, { type: "null" }] },
+        labels: { type: "object", additionalProperties: text },
+        any: {}
+      },
+      $defs: { Address: { type: "object", properties: { zip: { $ref: "#/$defs/Zip" } } }, Zip: text }
+    }
+    const of = (...pairs: ReadonlyArray<string>) => Result.map(Call.payload({}, pairs, schema), (value) => JSON.parse(JSON.stringify(value)))
+    expect(of("isbn=12", "maybe=null", "either=12", "count=12", "ship.zip=2134", "labels.a=true", "any=12", "other=12")).toEqual(
+      Result.succeed({ isbn: "12", maybe: null, either: 12, count: 12, ship: { zip: "2134" }, labels: { a: "true" }, any: 12, other: 12 })
+    )
+    for (const [written, value] of [["1e3", "1e3"], ["[1]", "[1]"], ["{}", "{}"], ["\"12\"", "12"], ["false", "false"], ["tea", "tea"]]) {
+      expect(of(`isbn=${written}`)).toEqual(Result.succeed({ isbn: value }))
+    }
+    expect(of("maybe=12")).toEqual(Result.succeed({ maybe: "12" }))
   })
   it("digits survive", () => {
     expect(JSON.stringify(Result.getOrThrow(Call.payload({}, ["n=12345678901234567890", "m=0.10000000000000000001"]))))
@@ -37,6 +58,8 @@ describe("payload", () => {
     expect(problem(["=1"])).toBe("expected key=value, found \"=1\"")
     expect(problem(["a..b=1"])).toContain("has an empty part")
     expect(problem([".a=1"])).toContain("has an empty part")
+    expect(problem(["sku=a", "sku=b"])).toBe("\"sku\" is given twice")
+    expect(problem(["a.b=1", "a=2"])).toBe("\"a\" would take the place of \"a.b\"")
     expect(problem(["a=1", "a.b=2"])).toBe("\"a.b\" goes below \"a\", which is 1 and not an object")
     expect(problem(["a.0=2"], { a: [1] })).toBe("\"a.0\" goes below \"a\", which is [1] and not an object")
     expect(problem([], [1])).toBe("the data must be a JSON object, found [1]")

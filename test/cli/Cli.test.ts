@@ -41,6 +41,10 @@ describe("usage", () => {
   const cases: ReadonlyArray<readonly [argv: ReadonlyArray<string>, text: string]> = [
     [["statsu"], "nearest    status"],
     [["export", "--form", "1"], "nearest    --from"],
+    [["status", "--jsn"], "nearest    --json"],
+    [["start", "--hoem", "x"], "nearest    --home"],
+    [["time", "at", "yesterday"], "\"yesterday\" is no moment"],
+    [["call", "a:b", "sku=a", "sku=b"], "\"sku\" is given twice"],
     [["call"], "Missing required argument: event"],
     [["describe"], "Missing required argument: event"],
     [["time", "at"], "Missing required argument"],

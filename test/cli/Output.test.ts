@@ -85,7 +85,7 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
   [
     new KsiError.StoreLocked({ file: "var/ksi.db" }),
     5,
-    "✗ StoreLocked  another process is writing var/ksi.db\n  next       ksi status, or start with another --home\n"
+    "✗ StoreLocked  another process is writing var/ksi.db\n  next       ksi stop, or start with another --home\n"
   ],
   [
     new KsiError.StoreFailure({ operation: "append", problem: "disk full" }),
@@ -115,6 +115,16 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
 ]
 
 const told = (reason: KsiError.Reason) => Output.failureOf(KsiError.make(reason))
+
+describe("what to do next", () => {
+  it("leads somewhere", () => {
+    const next = (reason: KsiError.Reason) => told(reason).rows.at(-1)?.[1]
+    expect(next(new KsiError.StoreFailure({ operation: "open", problem: "p" }))).toBe("ksi start --store-file <another file>")
+    expect(next(new KsiError.NotFound({ what: "projection", id: "p", similar: [] }))).toBe("ksi time at --help")
+    const later = new KsiError.NotFound({ what: "stream", id: "s", similar: [], detail: "at position 1: it begins at position 2" })
+    expect([told(later).headline, next(later)]).toEqual(["there is no stream \"s\" at position 1: it begins at position 2", "ksi stream-log s"])
+  })
+})
 
 describe("reasons", () => {
   for (const [reason, code, text] of rows) {
@@ -154,6 +164,16 @@ describe("other failures", () => {
     ].join("\n"))
     expect(failure.code).toBe(1)
     expect(failure.details).toEqual({ event: "stock:reserve", error: { _tag: "OutOfStock", sku: "tea", left: 1 } })
+  })
+
+  it("a declared error without words is told by its tag and fields", () => {
+    const wordless = (error: unknown) => {
+      const { headline, message } = Output.failureOf(new DeclaredFailure({ event: "a:b", error, message: "a:b failed" }))
+      return [headline, message]
+    }
+    expect(wordless({ _tag: "Poor", missing: 3 })).toEqual(["a:b failed: Poor", "a:b failed: Poor, missing: 3"])
+    expect(wordless({ left: 1 })).toEqual(["a:b failed: as declared", "a:b failed: as declared, left: 1"])
+    expect(wordless("no")).toEqual(["a:b failed: no", "a:b failed: no"])
   })
 
   it("a declared error that is no object is shown whole", () => {
@@ -261,6 +281,20 @@ describe("printing", () => {
       expect(yield* printed(true, show)).toEqual(["<a>\n<bbb>\n<c>\n", ""])
       expect(yield* printed(false, show)).toEqual(["a  end\nbbb  end\nc    end\n", ""])
       expect(yield* printed(false, Output.items(Stream.empty, String, () => []))).toEqual(["", ""])
+    }))
+  it.effect("on a terminal a row is cut to its width, and nowhere else", () =>
+    Effect.gen(function*() {
+      const shown = Effect.fnUntraced(function*(stdout: Kept, json: boolean) {
+        yield* Output.items(Stream.make("a", "b"), () => "x".repeat(30), (item) => [item, "ü😀".repeat(10)]).pipe(
+          Effect.provide(Layer.mergeAll(world({ stdout }), Layer.succeed(Output.Json, json)))
+        )
+        return stdout.text.split("\n")[1]
+      })
+      const terminal = () => Object.assign(new Kept(true), { columns: 9 })
+      expect(yield* shown(terminal(), false)).toBe("b  ü😀ü😀ü…")
+      expect(yield* shown(new Kept(), false)).toBe(`b  ${"ü😀".repeat(10)}`)
+      expect(yield* shown(terminal(), true)).toBe("x".repeat(30))
+      expect(["", "abc", "abcd", "😀😀😀"].map((line) => Output.shortened(line, 3))).toEqual(["", "abc", "ab…", "😀😀😀"])
     }))
   it("numbers are grouped and counted", () => {
     expect([0, 999, 1000, 3790, 1234567].map(Output.grouped)).toEqual(["0", "999", "1,000", "3,790", "1,234,567"])

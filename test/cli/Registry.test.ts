@@ -25,6 +25,21 @@ describe("listing", () => {
       ""
     ].join("\n"))
   })
+  it("tells the first sentence, hanging below its beginning, and names in bold where it may", () => {
+    const events = [
+      { name: "a:b", kind: "fact", handlers: 0, description: "One two three four five six seven. And more." },
+      { name: "a:long-name", kind: "request", handlers: 1, description: "Costs 1.5 e.g" }
+    ]
+    expect(Registry.listing({ a: { events } }, { bold: true, width: 50 })).toBe([
+      "\u001b[1ma\u001b[0m  2 events",
+      "  a:b          fact     One two three four five",
+      "                        six seven.",
+      "  a:long-name  request  Costs 1.5 e.g",
+      ""
+    ].join("\n"))
+    // Where there is no room for a column, the terminal breaks the line.
+    expect(Registry.listing({ a: { events } }, { width: 30 })).toContain("One two three four five six seven.\n")
+  })
   it("of nothing is nothing", () => {
     expect(Registry.listing({})).toBe("")
   })
@@ -64,6 +79,10 @@ describe("description", () => {
       "  }",
       ""
     ].join("\n"))
+  })
+  it("says that there is no payload", () => {
+    expect(Registry.description({ event: "a:b", kind: "request", handlers: 1, schemas: { payload: { not: { type: "null" } }, success: { type: "string" } } }))
+      .toBe("a:b  request, 1 handler\n\npayload\n  none\n\nsuccess schema\n  {\n    \"type\": \"string\"\n  }\n")
   })
   it("leaves out what there is not", () => {
     expect(Registry.description({ event: "a:b", kind: "fact", handlers: 2 })).toBe("a:b  fact, 2 handlers\n")

@@ -15,17 +15,23 @@ const Add = Event.make("app:add", {
 })
 const Echo = Event.make("app:echo", { payload: { value: Schema.Json }, success: Schema.Struct({ value: Schema.Json }) })
 const Refuse = Event.make("app:refuse", { payload: { why: Schema.String }, error: Refused })
+class Poor extends Schema.TaggedError<Poor>()("Poor", { missing: Schema.Int }) {}
+
+const Wordless = Event.make("app:poor", { error: Poor })
+const Isbn = Event.make("app:isbn", { payload: { isbn: Schema.String }, success: Schema.String })
 const Crash = Event.make("app:crash")
 const Lie = Event.make("app:lie", { success: Schema.Struct({ n: Schema.Int }) })
 const Hang = Event.make("app:hang")
 const Noted = Event.fact("app:noted", { payload: { text: Schema.String }, streamId: () => "notes" })
 
-const App = EventGroup.make(Add, Echo, Refuse, Crash, Lie, Hang, Noted)
+const App = EventGroup.make(Add, Echo, Refuse, Wordless, Isbn, Crash, Lie, Hang, Noted)
 
 const Handlers = App.toLayer({
   "app:add": ({ a, b }) => Effect.succeed(a + b),
   "app:echo": ({ value }) => Effect.succeed({ value }),
   "app:refuse": ({ why }) => Effect.fail(new Refused({ why })),
+  "app:poor": () => Effect.fail(new Poor({ missing: 3 })),
+  "app:isbn": ({ isbn }) => Effect.succeed(isbn),
   "app:crash": () => Effect.die(new Error("the inside of the handler")),
   // The type says that this cannot be; a handler written in JavaScript does not listen.
   "app:lie": () => Effect.succeed({ n: "one" } as unknown as { readonly n: number }),

@@ -133,7 +133,7 @@ describe("system:help", () => {
         },
         examples: [{ command: "ksi call stock:reserve --data '{\"sku\":\"text\",\"quantity\":1}'" }],
         usage: {
-          command: "echo '{\"event\":\"stock:reserve\",\"data\":{\"sku\":\"text\",\"quantity\":1}}' | nc -U var/run/daemon.sock"
+          command: "echo '{\"event\":\"stock:reserve\",\"data\":{\"sku\":\"text\",\"quantity\":1}}' | nc -N -U var/run/daemon.sock"
         },
         schemas: { payload: { type: "object" }, success: { type: "string" }, error: { type: "object" } }
       })

@@ -33,6 +33,7 @@ describe("asking", () => {
     expect(await run(["call", "app:echo", "value.x=1", "--json"])).toEqual({ code: 0, stdout: "{\"value\":{\"x\":1}}\n", stderr: "" })
     expect(await run(["call", "app:echo", "value.x=1"])).toEqual({ code: 0, stdout: "{\n  \"value\": {\n    \"x\": 1\n  }\n}\n", stderr: "" })
     expect((await run(["send", "app:add", "a=1", "b=2", "--json"])).stdout).toBe("3\n")
+    expect((await run(["call", "app:isbn", "isbn=12"])).stdout).toBe("\"12\"\n")
   })
   it("data from the flag, a file and stdin; pairs go over it", async () => {
     writeFileSync(at("data.json"), "\uFEFF{\"a\":1,\"b\":1}")
@@ -56,8 +57,9 @@ describe("asking", () => {
     [["discover", "a*p:x"], 2, "PatternInvalid", "  next       ksi discover\n"],
     [["describe", "app:ad"], 3, "UnknownEvent", "  next       ksi discover 'app:*'\n"],
     [["stream-log", "nothing"], 3, "NotFound", "✗ NotFound  there is no stream \"nothing\""],
-    [["time", "at", "yesterday"], 2, "PayloadInvalid", "(at data.at)"],
-    [["subscribe", "order::x"], 2, "PayloadInvalid", "✗ PayloadInvalid"],
+    [["time", "at", "1", "--projection", "latst"], 3, "NotFound", "  nearest    latest\n  next       ksi time at --help\n"],
+    [["call", "app:poor"], 1, "DeclaredFailure", "✗ DeclaredFailure  app:poor failed: Poor\n  error      Poor\n  missing    3\n"],
+    [["subscribe", "order::x"], 2, "PatternInvalid", "✗ PatternInvalid  \"order::x\" is not a pattern: it has an empty segment\n"],
     [["call", "app:crash"], 70, "Defect", "✗ Defect"],
     [["call", "app:lie"], 70, "ReplyInvalid", "✗ ReplyInvalid  the handler of app:lie answered with an invalid reply\n  n          "]
   ]
@@ -85,10 +87,12 @@ describe("looking", () => {
   })
   it("discover and describe", async () => {
     const { stdout } = await run(["discover", "app:*"])
-    expect(stdout).toMatch(/^app {2}7 events/)
+    expect(stdout).toMatch(/^app {2}9 events/)
     expect(stdout).toMatch(/^ {2}app:add +request +Adds two numbers\.$/m)
-    expect(JSON.parse((await run(["discover", "app:*", "--json"])).stdout)).toMatchObject({ namespaces: { app: { count: 7 } } })
+    expect(JSON.parse((await run(["discover", "app:*", "--json"])).stdout)).toMatchObject({ namespaces: { app: { count: 9 } } })
     expect(await run(["discover", "nobody:*"])).toEqual({ code: 0, stdout: "", stderr: "no event matches nobody:*\n" })
+    expect(await run(["discover", "stor"])).toEqual({ code: 0, stdout: "", stderr: "no event matches stor:*; nearest: store\n" })
+    expect((await run(["discover", "app:ad"])).stderr).toBe("no event matches app:ad; nearest: app:add\n")
     expect((await run(["describe", "app:add"])).stdout).toMatch(/^app:add {2}request, 1 handler\n {2}Adds two numbers\.\n\npayload\n {2}a {2}number/)
     expect(JSON.parse((await run(["describe", "app:add", "--json"])).stdout)).toMatchObject({ event: "app:add", schemas: { payload: { type: "object" } } })
   })
@@ -148,6 +152,7 @@ describe("facts", () => {
   })
   it("streams and stream-log", async () => {
     expect((await run(["streams", "order-"])).stdout).toBe("order-0  v10\norder-1  v11\norder-2  v10\n")
+    expect(await run(["streams", "zzz"])).toEqual({ code: 0, stdout: "", stderr: "no streams that start with \"zzz\"\n" })
     expect((await run(["streams", "order-", "--json"])).stdout.split("\n")[0]).toBe("{\"streamId\":\"order-0\",\"version\":10}")
     expect((await run(["stream-log", "order-0"])).stdout.split("\n")[0]).toMatch(/^v1 +\d+ +2018-03-15T12:00:00\.50Z {2}order:placed {2}\{"n":0,"total":0\}$/)
     expect(linesOf((await run(["stream-log", "order-0", "--json"])).stdout).map(({ version }) => version)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
@@ -164,10 +169,20 @@ describe("facts", () => {
     expect(human.stdout).toBe("order-2  v1  order:placed  2018-03-15T12:00:02.50Z  {\"n\":2,\"total\":3}\n")
     expect(human.stderr).toBe("1 stream as of 2018-03-15T12:00:05Z\n")
     expect((await run(["time", "at", "1"])).stderr).toBe("1 stream as of position 1\n")
+    expect((await run(["time", "at", "999999"])).stderr).toMatch(/^\d+ streams as of position \d{1,3} \(the last\)\n$/)
+    expect((await run(["time", "at", "2100-01-01", "--recorded"])).stderr).toMatch(/ streams as of 2100-01-01, by when facts were recorded\n$/)
+    const early = await run(["time", "at", "1", "--stream", "order-2"])
+    expect([early.code, early.stderr]).toEqual([3, expect.stringMatching(
+      /^✗ NotFound {2}there is no stream "order-2" at position 1: it begins at position \d+, 2018-03-15T12:00:02.50Z\n {2}next {7}ksi stream-log order-2\n$/
+    )])
   })
   it("subscribe from the start, with a limit", async () => {
     const json = await run(["subscribe", "order:*", "--from", "start", "--limit", "2", "--json"])
     expect(linesOf(json.stdout).map(({ event_id }) => event_id)).toEqual(["e0", "e1"])
+    const bare = await run(["subscribe", "app", "--from", "2", "--limit", "1"])
+    expect([bare.stdout.includes("app:noted"), bare.stderr]).toEqual([true, "following app:* from position 2 on\n"])
+    const undefinedOne = await run(["subscribe", "order", "--from", "start", "--limit", "1"])
+    expect(undefinedOne.stderr).toBe("following order:* from the start\nno event is defined that order:* matches; imported facts need no definition\n")
     expect((await run(["subscribe", "order:*", "--from", "start", "--limit", "1"])).stdout)
       .toMatch(/^\d+ {2}2018-03-15T12:00:00\.500Z {2}order:placed {2}order-0 {2}\{"n":0,"total":0\}\n$/)
   })

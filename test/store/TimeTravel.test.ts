@@ -110,10 +110,10 @@ describe("TimeTravel.at", () => {
         ["NotFound", "there is no stream \"order-2\"; nearest: \"order-1\""]
       )
       expect(yield* message({ streamId: "order-1", position: 1n })).toEqual(
-        ["NotFound", "there is no stream at position 1 called \"order-1\""]
+        ["NotFound", "there is no stream \"order-1\" at position 1: it begins at position 2, 2018-01-03T00:00:00Z"]
       )
       expect(yield* message({ streamId: "order-1", instant: millis("2018-01-01T00:00:00Z") })).toEqual(
-        ["NotFound", "there is no stream at 2018-01-01T00:00:00.000Z called \"order-1\""]
+        ["NotFound", "there is no stream \"order-1\" at 2018-01-01T00:00:00.000Z: it begins at position 2, 2018-01-03T00:00:00Z"]
       )
       expect((yield* message({ streamId: "order-1", instant: Number.NEGATIVE_INFINITY }))[0]).toBe("NotFound")
       expect(yield* TimeTravel.at(latest, { position: 0n })).toEqual([])

@@ -88,7 +88,7 @@ const cliCommand = (event: Event.Any, data: unknown): string => {
 }
 
 const socketCommand = (event: Event.Any, data: unknown, socket: string): string =>
-  `echo ${quoted(JSON.stringify({ event: event.name, data }))} | nc -U ${socket}`
+  `echo ${quoted(JSON.stringify({ event: event.name, data }))} | nc -N -U ${socket}`
 
 /**
  * Commands to try: for each example of the event, else for the least payload that its schema accepts. A stream has
