@@ -10,7 +10,7 @@
  * ```ts
  * const router = yield* Router
  * yield* router.handle(Ping, { name: Ping.name, run: () => Effect.succeed("pong"), context: Context.empty() })
- * yield* router.dispatch(router.envelope("net:ping", {}))     // { kind: "value", value: "pong" }
+ * yield* router.dispatch(router.envelope(Ping.name, {}))      // { kind: "value", value: "pong" }
  * ```
  *
  * **Gotchas** A handler does not see the caller's services, only those of its own layer: plugins are isolated. Two
@@ -20,42 +20,64 @@
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
-import { type AnyGroup, type EventGroup, type Handler, type HandlerEntry, handlerKey } from "../event/EventGroup.ts"
+import {
+  type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, Pass, type RequestHandler,
+  type ServicesOfReturn
+} from "../event/EventGroup.ts"
 import * as EventName from "../event/EventName.ts"
+import * as EventPattern from "../event/EventPattern.ts"
 import type * as EventRegistry from "../event/EventRegistry.ts"
 import * as KsiError from "../event/KsiError.ts"
 import type { Activity } from "./Activity.ts"
 import type * as Causation from "./Causation.ts"
 import type { AnyExit, AnyFiber, Run } from "./internal/drive.ts"
+import type { DeadLetters, Letter } from "./DeadLetters.ts"
 import * as Facts from "./internal/facts.ts"
+import { type Hook, hooksIn, type MiddlewareService } from "./internal/pipeline.ts"
+import * as Reactions from "./internal/reactions.ts"
 import * as Requests from "./internal/requests.ts"
 import * as Table from "./internal/table.ts"
 import type { Journal } from "./Journal.ts"
-import { type Answer, DeclaredFailure, type DispatchOptions, KsiService, type KsiShape, type SubscribeOptions } from "./KsiService.ts"
+import { type Answer, DeclaredFailure, type DispatchOptions, type Emitted, KsiService, type KsiShape, type SubscribeOptions } from "./KsiService.ts"
 import { Subscriptions } from "./Subscription.ts"
+
+/** Who has to do with an event, in order. */
+export interface Wiring {
+  readonly middleware: ReadonlyArray<string>
+  readonly handlers: ReadonlyArray<{ readonly name: string; readonly execution: "concurrent" | "sequential" }>
+  readonly observers: ReadonlyArray<string>
+}
 
 /** The table of events and handlers, and the untyped door through it. */
 export class Router extends Context.Service<Router, {
   readonly registry: EventRegistry.EventRegistry
   /**
-   * Adds an event without a handler until the scope closes. Fails with `PluginInvalid` when the name is taken by another
-   * definition.
+   * Adds an event without a handler until the scope closes, behind the hooks given. Fails with `PluginInvalid` when the
+   * name is taken by another definition.
    */
-  readonly define: (event: Event.Any) => Effect.Effect<void, KsiError.KsiError, Scope.Scope>
-  /**
-   * Adds a handler, and its event, until the scope closes. A request has one handler: a second fails with
-   * `PluginInvalid`. A fact may have many.
-   */
+  readonly define: (event: Event.Any, hooks?: ReadonlyArray<Hook>) => Effect.Effect<void, KsiError.KsiError, Scope.Scope>
+  /** Adds a handler after those there are, and its event, until the scope closes. */
   readonly handle: (event: Event.Any, handler: HandlerEntry) => Effect.Effect<void, KsiError.KsiError, Scope.Scope>
+  /** Puts a hook before all events that the pattern matches, outside of their own, until the scope closes. */
+  readonly use: (hook: Hook, pattern: EventPattern.EventPattern) => Effect.Effect<void, never, Scope.Scope>
+  /** Runs a handler on every event that the pattern matches, beside its handlers, until the scope closes. */
+  readonly observe: (pattern: EventPattern.EventPattern, observer: HandlerEntry) => Effect.Effect<void, never, Scope.Scope>
   /** How many handlers an event has. */
   readonly handlers: (name: string) => number
+  /** Who stands before an event, who handles it and who observes it, by name and in order. */
+  readonly describe: (name: string) => Wiring
+  /** Runs the handler that a dead letter names once more, as a new envelope caused by the old one. */
+  readonly rerun: (letter: Letter) => Effect.Effect<void, KsiError.KsiError>
   /** Makes the envelope of something that comes from outside; hand it to `dispatch`. */
   readonly envelope: (name: string, data: unknown, labels?: Partial<Causation.Origin>) => Causation.LiveEnvelope
   /** Runs an envelope made by `envelope`. Completes at once where its handler does. */
@@ -67,7 +89,7 @@ export class Router extends Context.Service<Router, {
   readonly settled: Effect.Effect<void>
 }>()("ksi/bus/Router") {
   /** The router, and the `Ksi` service over it. */
-  static readonly layer: Layer.Layer<Router | KsiService, never, Journal | Activity | Subscriptions> = Layer.effectContext(
+  static readonly layer: Layer.Layer<Router | KsiService, never, Journal | Activity | DeadLetters | Subscriptions> = Layer.effectContext(
     Effect.suspend(() => make)
   )
 }
@@ -83,6 +105,16 @@ interface Parts {
   readonly table: Table.Table
   readonly requests: Requests.Requests
   readonly facts: Facts.Facts
+  readonly reactions: Reactions.Reactions
+}
+
+const knows = (event: Event.Any, middleware: string): boolean => event.middleware.some(({ name }) => name === middleware)
+
+/** The hook whose error this is, where the event declares neither the error nor the hook. */
+const undeclared = (entry: Table.TableEntry | undefined, event: Event.Any, error: unknown): Hook | undefined => {
+  if (entry === undefined || KsiError.is(error) || entry.codec.isError(error)) return undefined
+  const hook = entry.hooks.find(({ error: schema }) => Schema.is(schema)(error))
+  return hook === undefined || knows(event, hook.name) ? undefined : hook
 }
 
 /** `call`, `emit` and `stream`: typed values in, typed values out. */
@@ -103,12 +135,23 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
       // Answers with the failure it is given.
       return requests.rejected(entry, table.child(fiber, event.name, payload), made) as Effect.Effect<never, unknown>
     })
-  const call = (event: Event.AnyRequest, payload: unknown): Run => open(event, payload, "call", requests.run)
+  // An error that a middleware of the runtime brought in, and that the caller's event does not know.
+  const told = (event: Event.Any, run: Run): Run =>
+    Effect.mapError(run, (error) => {
+      const hook = undeclared(table.get(event.name), event, error)
+      return hook === undefined ? error : KsiError.make(
+        new KsiError.Rejected({ event: event.name, middleware: hook.name, problem: KsiError.sentenceOf(error) })
+      )
+    })
+  const call = (event: Event.AnyRequest, payload: unknown): Run => {
+    const run = open(event, payload, "call", requests.run)
+    return table.get(event.name)?.hooks.some(({ name }) => !knows(event, name)) === true ? told(event, run) : run
+  }
   const emit = (event: Event.AnyFact, payload: unknown): Run =>
-    open(event, payload, "emit", (_, entry, envelope) =>
-      Facts.isFactEntry(entry) ? facts.emit(entry, envelope) : wrongShape(entry.event, "emit"))
+    told(event, open(event, payload, "emit", (fiber, entry, envelope) =>
+      Facts.isFactEntry(entry) ? facts.emit(fiber, entry, envelope) : wrongShape(entry.event, "emit")))
   const stream = (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
-    Stream.unwrap(open(event, payload, "stream", (_, entry, envelope) => Effect.succeed(requests.items(entry, envelope))))
+    Stream.unwrap(open(event, payload, "stream", (_fiber, entry, envelope) => Effect.succeed(requests.items(entry, envelope))))
   return { call, emit, stream }
 }
 
@@ -122,6 +165,14 @@ const encodeValue = (entry: Table.TableEntry, value: unknown): Exit.Exit<Answer,
   }
 }
 
+/** How an error is written, where the event or its middleware declares it. */
+const encoderOf = ({ codec, hooks }: Table.TableEntry, error: unknown): ((error: unknown) => unknown) | undefined => {
+  if (codec.isError(error)) return codec.encodeError
+  const hook = hooks.find(({ error: schema }) => Schema.is(schema)(error))
+  // Schemas of errors have no services, as those of events (Event.ts).
+  return hook && Schema.encodeUnknownSync(Schema.toCodecJson(hook.error) as unknown as Schema.Codec<unknown, unknown>)
+}
+
 /** What is left of an exit at a boundary: JSON, an error that may be told, or something that broke. */
 const encodeExit = (
   entry: Table.TableEntry,
@@ -132,15 +183,11 @@ const encodeExit = (
   const error = Cause.findErrorOption(exit.cause)
   if (error._tag === "Some") {
     if (KsiError.is(error.value)) return Exit.fail(error.value)
-    if (entry.codec.isError(error.value)) {
+    const encode = encoderOf(entry, error.value)
+    if (encode !== undefined) {
       const message = error.value instanceof Error && error.value.message !== "" ? error.value.message : undefined
-      return Exit.fail(
-        new DeclaredFailure({
-          event: envelope.name,
-          error: entry.codec.encodeError(error.value),
-          message: message ?? `${envelope.name} failed`
-        })
-      )
+      const failure = { event: envelope.name, error: encode(error.value), message: message ?? `${envelope.name} failed` }
+      return Exit.fail(new DeclaredFailure(failure))
     }
   }
   // What is left is a defect or an interruption; it stays what it is, and the boundary hides its text.
@@ -152,6 +199,13 @@ const encodeExit = (
     Effect.annotateLogs({ event: envelope.name, id: envelope.id, correlationId: envelope.metadata.correlationId }),
     Effect.andThen(Exit.failCause(cause))
   )
+}
+
+const encodeEmitted = (entry: Table.TableEntry, envelope: Envelope.Envelope, exit: AnyExit) => {
+  if (Exit.isFailure(exit)) return encodeExit(entry, envelope, exit)
+  // What `facts.emit` succeeds with; a middleware that answered for a fact has stored nothing.
+  const { id, position, version } = exit.value as Emitted
+  return Exit.succeed<Answer>({ kind: "fact", id, position: Number(position), version })
 }
 
 /** `dispatch`: JSON in, JSON out. */
@@ -166,9 +220,7 @@ const makeDispatch = ({ facts, requests, table }: Parts): Router["Service"]["dis
     if (Facts.isFactEntry(entry)) {
       if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)
       envelope.data = decoded.value
-      return Effect.map(facts.emit(entry, envelope), ({ id, position, version }): Answer => ({
-        kind: "fact", id, position: Number(position), version
-      }))
+      return Effect.flatMap(Effect.exit(facts.emit(fiber, entry, envelope)), (exit) => encodeEmitted(entry, envelope, exit))
     }
     if (Exit.isSuccess(decoded)) envelope.data = decoded.value
     const run = Exit.isSuccess(decoded) ? requests.run(fiber, entry, envelope) : requests.rejected(entry, envelope, decoded)
@@ -193,12 +245,41 @@ const makeSubscribe = (table: Table.Table, subscriptions: Subscriptions["Service
         Effect.map(entry.codec.decodePayload(delivery.data), (data): Envelope.Delivery => ({ ...delivery, data })))
     }))
 
+const wiringOf = ({ reactions, table }: Parts, name: string): Wiring => {
+  const entry = table.get(name)
+  return {
+    middleware: entry?.hooks.map((hook) => hook.name) ?? [],
+    handlers: entry?.handlers.map(({ execution = "concurrent", name }) => ({ name, execution })) ?? [],
+    observers: reactions.observers.of(name).map((observer) => observer.name)
+  }
+}
+
+const rerun = ({ reactions, table }: Parts, letter: Letter): Effect.Effect<void, KsiError.KsiError> =>
+  Effect.withFiber((fiber: AnyFiber) => {
+    const { event, handler: name } = letter
+    const entry = table.get(event.name)
+    if (entry === undefined) return table.unknown(event.name)
+    const handler = entry.handlers.find((candidate) => candidate.name === name) ?? reactions.observers.of(event.name).find((candidate) => candidate.name === name)
+    if (handler === undefined) {
+      return KsiError.fail(new KsiError.NotFound({ what: "handler", id: name, similar: entry.handlers.map((each) => each.name) }))
+    }
+    const decoded = entry.codec.decodePayload(event.data)
+    if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)
+    const again = table.again(fiber, event, decoded.value)
+    return Effect.asVoid(reactions.run(handler, again)).pipe(Effect.catchCause((cause) =>
+      Cause.hasInterruptsOnly(cause) ? Effect.interrupt : KsiError.fail(
+        new KsiError.HandlerFailed({ event: event.name, handler: name, problem: KsiError.sentenceOf(Cause.squash(cause)) })
+      )
+    ))
+  })
+
 const make = Effect.gen(function*() {
   const subscriptions = yield* Subscriptions
   const table = yield* Table.make
-  const facts = yield* Facts.make(table)
-  const requests = yield* Requests.make(table)
-  const parts = { table, facts, requests }
+  const reactions = yield* Reactions.make(table)
+  const facts = yield* Facts.make(table, reactions)
+  const requests = yield* Requests.make(table, reactions)
+  const parts = { table, facts, requests, reactions }
   const dispatch = makeDispatch(parts)
   const untyped = {
     ...makeTyped(parts),
@@ -208,18 +289,25 @@ const make = Effect.gen(function*() {
   }
   const router = Router.of({
     registry: table.registry,
-    define: (event) => Effect.asVoid(table.define(event)),
+    define: (event, hooks) => Effect.asVoid(table.define(event, hooks)),
     handle: table.handle,
+    use: (hook, pattern) => Effect.asVoid(table.use(hook, pattern)),
+    observe: (pattern, observer) => Effect.asVoid(reactions.observers.add(pattern, observer)),
     handlers: (name) => table.get(name)?.handlers.length ?? 0,
+    describe: (name) => wiringOf(parts, name),
+    rerun: (letter) => rerun(parts, letter),
     envelope: table.root,
     dispatch,
-    settled: facts.settled
+    settled: reactions.settled
   })
   // The router is untyped inside; the five words put the types of the definitions back on.
   return Context.make(Router, router).pipe(Context.add(KsiService, KsiService.of(untyped as unknown as KsiShape)))
 })
 
-type RequestsOf<Evs extends Event.Any> = Evs extends Event.AnyRequest ? Handler<Evs["name"]> : never
+/** What `serve` asks for: the handlers of the group's requests, and its middleware. */
+export type Needs<Evs extends Event.Any> = HandlerFor<Evs> | MiddlewareFor<Event.MiddlewareOf<Evs>["name"]>
+
+type MiddlewareFor<Name extends string> = Name extends string ? MiddlewareService<Name> : never
 
 const serveGroup = (group: AnyGroup, builtin: boolean) =>
   Layer.effectDiscard(Effect.gen(function*() {
@@ -231,7 +319,7 @@ const serveGroup = (group: AnyGroup, builtin: boolean) =>
         const problem = `the namespace "${namespace}" belongs to KSI`
         return yield* KsiError.fail(new KsiError.PluginInvalid({ plugin: event.name, problem }))
       }
-      yield* router.define(event)
+      yield* router.define(event, hooksIn(context, event.middleware))
       const handler = Context.getOption(context, handlerKey(event.name))
       if (handler._tag === "None") continue
       // The scope of the layer is not the scope of one call: a handler that needs one says so in its type.
@@ -241,18 +329,90 @@ const serveGroup = (group: AnyGroup, builtin: boolean) =>
   }))
 
 /**
- * Serves a group's events until the layer closes. Its type asks for exactly the group's handlers, so that a missing
- * one does not compile. Fails with `PluginInvalid` for a name that is defined otherwise, handled already or reserved.
+ * Serves a group's events until the layer closes. Its type asks for exactly the group's handlers and middleware, so that
+ * a missing one does not compile. Fails with `PluginInvalid` for a name that is defined otherwise or reserved.
  */
 export const serve = <Evs extends Event.Any>(
   group: EventGroup<Evs>
-): Layer.Layer<never, KsiError.KsiError, Router | RequestsOf<Evs>> =>
-  // The handlers are found in the context by name; the type says that they are there.
-  serveGroup(group, false) as Layer.Layer<never, KsiError.KsiError, Router | RequestsOf<Evs>>
+): Layer.Layer<never, KsiError.KsiError, Router | Needs<Evs>> =>
+  // Handlers and middleware are found in the context by name; the type says that they are there.
+  serveGroup(group, false) as Layer.Layer<never, KsiError.KsiError, Router | Needs<Evs>>
 
 /** `serve` for KSI's own plugins, which may use the reserved namespaces. */
 export const serveBuiltin = <Evs extends Event.Any>(
   group: EventGroup<Evs>
-): Layer.Layer<never, KsiError.KsiError, Router | RequestsOf<Evs>> =>
+): Layer.Layer<never, KsiError.KsiError, Router | Needs<Evs>> =>
   // As in `serve`.
-  serveGroup(group, true) as Layer.Layer<never, KsiError.KsiError, Router | RequestsOf<Evs>>
+  serveGroup(group, true) as Layer.Layer<never, KsiError.KsiError, Router | Needs<Evs>>
+
+/** How a handler is run. */
+export interface HandleOptions<Ev extends Event.Any> {
+  /** Whether it starts together with its concurrent neighbours, or only when all before it passed. Default: concurrent. */
+  readonly execution?: "concurrent" | "sequential"
+  /** How long it may take; a timeout is an answer (`DeadlineExceeded`), and for a fact a dead letter. */
+  readonly timeout?: Duration.Input
+  /** One at a time for each key, in the order of arrival. */
+  readonly key?: (payload: Event.Payload<Ev>) => string
+  /** What `describe` and dead letters call it. Default: the event's name and its place. */
+  readonly name?: string
+}
+
+type HandlerOf<Ev extends Event.Any> = Ev extends Event.AnyRequest ? RequestHandler<Ev>
+  : Ev extends Event.AnyFact ? FactHandler<Ev>
+  : never
+
+const millisOf = (input: Duration.Input | undefined): number | undefined =>
+  input === undefined ? undefined : Duration.toMillis(Duration.fromInputUnsafe(input))
+
+/**
+ * One more handler of an event, after those registered before it. Several handlers may answer one request: the reply
+ * rule says whose answer counts. A handler that has none says `Router.pass`.
+ */
+export const handle = <Ev extends Event.Any, H extends HandlerOf<Ev>>(
+  event: Ev,
+  handler: H,
+  options: HandleOptions<Ev> = {}
+): Layer.Layer<never, KsiError.KsiError, Router | Exclude<ServicesOfReturn<ReturnType<H & Returning>>, Event.Provided<Ev>>> =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const router = yield* Router
+    const context = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>())
+    yield* router.handle(event, {
+      name: options.name ?? `${event.name}#${router.handlers(event.name) + 1}`,
+      // Both were checked against the event just above.
+      run: handler as unknown as HandlerEntry["run"],
+      key: options.key as HandlerEntry["key"],
+      context: context as Context.Context<never>,
+      execution: options.execution,
+      timeoutMillis: millisOf(options.timeout)
+    })
+    // What the handler needs was taken from the context; the layer's type, given above, asks for it.
+  })) as Layer.Layer<never, KsiError.KsiError, never>
+
+type Returning = (...args: never) => unknown
+
+/**
+ * Runs an effect on every event that the pattern matches, requests and facts, beside their handlers. It never changes a
+ * reply; what fails goes to the dead letters.
+ */
+export const observe = <R>(
+  pattern: string,
+  observer: (envelope: Envelope.Envelope) => Effect.Effect<unknown, unknown, R>,
+  options: { readonly timeout?: Duration.Input; readonly name?: string; readonly key?: (data: unknown) => string } = {}
+): Layer.Layer<never, KsiError.KsiError, Router | R> =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const router = yield* Router
+    const parsed = EventPattern.parse(pattern)
+    if (Result.isFailure(parsed)) return yield* KsiError.fail(parsed.failure)
+    const context = Context.omit(Scope.Scope)(yield* Effect.context<R | Scope.Scope>())
+    yield* router.observe(parsed.success, {
+      name: options.name ?? `observer of ${pattern}`,
+      run: (_, envelope) => observer(envelope),
+      // The services it needs are in it: the layer's type asked for them.
+      context: context as Context.Context<never>,
+      key: options.key,
+      timeoutMillis: millisOf(options.timeout)
+    })
+  }))
+
+/** "Not mine": the next handler is asked. */
+export const pass: Effect.Effect<never, Pass> = Effect.fail(new Pass())

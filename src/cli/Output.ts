@@ -50,6 +50,8 @@ export class Ended extends Schema.TaggedClass<Ended>()("Ended", { code: Schema.I
 /** The exit code of every reason: the one table. */
 export const exitCodes = {
   DeclaredFailure: 1,
+  Rejected: 1,
+  HandlerFailed: 1,
   Usage: 2,
   PayloadInvalid: 2,
   PatternInvalid: 2,

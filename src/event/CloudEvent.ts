@@ -86,7 +86,7 @@ const problemOf = (value: unknown, key: string, max: number): string | undefined
 /** What is wrong with an attribute of the event's own making; `undefined` where nothing is. */
 const extensionProblem = (key: string, value: unknown): string | undefined => {
   if (!attributeName.test(key)) return `the attribute "${key}" must be lower-case letters and digits`
-  return Predicate.isObject(value) && !Json.isRaw(value)
+  return typeof value === "object" && value !== null && !Json.isRaw(value)
     ? `the attribute "${key}" must be a text, a number or a boolean`
     : undefined
 }
@@ -128,7 +128,8 @@ export const decode = (input: unknown, maxLength = Limits.defaults.idLength): Re
     (subject === undefined ? undefined : problemOf(subject, "subject", maxLength))
   if (problem !== undefined) return Result.fail(problem)
   if (time !== undefined && (!Predicate.isString(time) || parseTime(time) === undefined)) {
-    return Result.fail(`"time" must be an RFC 3339 text such as "2018-03-15T12:00:00Z", found ${JSON.stringify(time)}`)
+    const found = Predicate.isString(time) ? JSON.stringify(time.slice(0, 60)) : "no text"
+    return Result.fail(`"time" must be an RFC 3339 text such as "2018-03-15T12:00:00Z", found ${found}`)
   }
   if (data !== undefined && input["data_base64"] !== undefined) {
     return Result.fail("\"data\" and \"data_base64\" exclude each other")

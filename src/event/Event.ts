@@ -43,10 +43,20 @@ export interface Annotations {
   readonly audit?: "all" | "outline"
 }
 
+/** What the types know of a middleware: what it may fail with, and what it provides to handlers. */
+export interface AnyMiddleware {
+  readonly name: string
+  readonly error: Schema.Top
+  /** The services it provides; only a type. */
+  readonly "~provides": unknown
+}
+
 interface Common {
   readonly name: string
   readonly payload: Schema.Top
   readonly annotations: Annotations
+  /** What stands before its handler, outermost first; callers see its errors. */
+  readonly middleware: ReadonlyArray<AnyMiddleware>
   /** File, line and column of the definition, for messages about two definitions of one name. */
   readonly definedAt: string
 }
@@ -76,21 +86,26 @@ export interface Request<
   in out P extends Schema.Top,
   out A extends Schema.Top,
   out E extends Schema.Top,
-  out M extends Mode
+  out M extends Mode,
+  out Mw extends AnyMiddleware = never
 > extends AnyRequest {
   readonly name: Name
   readonly payload: P
   readonly success: A
   readonly error: E
   readonly mode: M
+  readonly middleware: ReadonlyArray<Mw>
 }
 
 /** A fact: what happened, in which stream. */
-export interface Fact<in out Name extends string, in out P extends Schema.Top> extends AnyFact {
+export interface Fact<in out Name extends string, in out P extends Schema.Top, out Mw extends AnyMiddleware = never>
+  extends AnyFact
+{
   readonly name: Name
   readonly payload: P
+  readonly middleware: ReadonlyArray<Mw>
   /** This fact with its payload, as history for tests and appends. */
-  readonly of: (payload: P["~type.make.in"]) => FactOf<Fact<Name, P>>
+  readonly of: (payload: P["~type.make.in"]) => FactOf<Fact<Name, P, Mw>>
 }
 
 /** A fact with its payload. */
@@ -105,8 +120,20 @@ export type PayloadInput<Ev extends Any> = Ev["payload"]["~type.make.in"]
 export type Payload<Ev extends Any> = Ev["payload"]["Type"]
 /** The reply, or an item of the reply of a stream. */
 export type Success<Ev extends AnyRequest> = Ev["success"]["Type"]
-/** The errors that the event declares. */
-export type Failure<Ev extends AnyRequest> = Ev["error"]["Type"]
+/** The errors that the event declares: what its handler may fail with. */
+export type Declared<Ev extends AnyRequest> = Ev["error"]["Type"]
+/** The middleware of an event. */
+export type MiddlewareOf<Ev extends Any> = Ev["middleware"][number]
+/** What a caller of the event may see besides `KsiError`: the declared errors and those of its middleware. */
+export type Failure<Ev extends AnyRequest> = Declared<Ev> | MiddlewareOf<Ev>["error"]["Type"]
+/** What a middleware or a request provides to the event's handler. */
+export type Provided<Ev extends Any> = MiddlewareOf<Ev>["~provides"]
+
+/** The event with one more middleware, inside of those it has. */
+export type WithMiddleware<Ev extends Any, Mw extends AnyMiddleware> =
+  Ev extends Request<infer N, infer P, infer A, infer E, infer M, infer W> ? Request<N, P, A, E, M, W | Mw>
+    : Ev extends Fact<infer N, infer P, infer W> ? Fact<N, P, W | Mw>
+    : never
 
 type Fields<P> = P extends Schema.Top ? P : P extends Schema.Struct.Fields ? Schema.Struct<P> : never
 
@@ -167,6 +194,7 @@ export const make = <
     mode: (options?.stream === true ? "stream" : "call") as Stream extends true ? "stream" : "call",
     idempotent: options?.idempotent ?? false,
     annotations: options?.annotations ?? {},
+    middleware: [],
     definedAt: callSite(make)
   }
 }
@@ -190,9 +218,18 @@ export const fact = <const Name extends `${string}:${string}`, P extends Schema.
     payload: payloadSchema(options.payload) as Fields<P>,
     streamId: options.streamId as (payload: unknown) => string,
     annotations: options.annotations ?? {},
+    middleware: [],
     definedAt: callSite(fact),
     // Widened: the constructor input of a struct that is still a type parameter cannot be checked here.
     of: (payload) => ({ event: self, payload: (self.payload as Schema.Top).make(payload) })
   }
   return self
+}
+
+/** The event with one more middleware, inside of those it has; the event that was given stays as it is. */
+export const middleware = <Ev extends Any, Mw extends AnyMiddleware>(event: Ev, added: Mw): WithMiddleware<Ev, Mw> => {
+  const copy = { ...event, middleware: [...event.middleware, added] }
+  // `of` names the fact it belongs to.
+  const whole = "of" in copy ? { ...copy, of: (payload: unknown) => ({ event: whole, payload: copy.payload.make(payload) }) } : copy
+  return whole as unknown as WithMiddleware<Ev, Mw>
 }

@@ -27,25 +27,33 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Delivery, Envelope } from "./Envelope.ts"
-import type * as Event from "./Event.ts"
+import * as Event from "./Event.ts"
 import * as EventName from "./EventName.ts"
 import type { KsiError } from "./KsiError.ts"
 
 // `any` is written nowhere; where TypeScript needs "whatever this function is", `unknown` and `never` say it.
 type Yielded<E> = Effect.Effect<unknown, E, unknown>
 
-type RequestHandler<Ev extends Event.AnyRequest> = (
+/** What a handler says that is not the one to answer: the next one is asked. */
+export class Pass extends Schema.TaggedClass<Pass>()("Pass", {}) {}
+
+type MayFail<Ev extends Event.AnyRequest> = Event.Declared<Ev> | KsiError | Pass
+
+/** What answers a request. */
+export type RequestHandler<Ev extends Event.AnyRequest> = (
   payload: Event.Payload<Ev>,
   envelope: Envelope<Event.Payload<Ev>>
-) => Ev["mode"] extends "stream" ? Stream.Stream<Event.Success<Ev>, Event.Failure<Ev> | KsiError, unknown>
+) => Ev["mode"] extends "stream" ? Stream.Stream<Event.Success<Ev>, Event.Declared<Ev> | KsiError, unknown>
   :
-    | Effect.Effect<Event.Success<Ev>, Event.Failure<Ev> | KsiError, unknown>
-    | Generator<Yielded<Event.Failure<Ev> | KsiError>, Event.Success<Ev>, never>
+    | Effect.Effect<Event.Success<Ev>, MayFail<Ev>, unknown>
+    | Generator<Yielded<MayFail<Ev>>, Event.Success<Ev>, never>
 
-type FactHandler<Ev extends Event.AnyFact> = (
+/** What reacts to a fact. */
+export type FactHandler<Ev extends Event.AnyFact> = (
   payload: Event.Payload<Ev>,
   /** The fact with its position and version: it is stored. */
   envelope: Delivery<Event.Payload<Ev>>
@@ -56,7 +64,8 @@ export type HandlersOf<Evs extends Event.Any> =
   & { readonly [Ev in Evs as Ev extends Event.AnyRequest ? Ev["name"] : never]: Ev extends Event.AnyRequest ? RequestHandler<Ev> : never }
   & { readonly [Ev in Evs as Ev extends Event.AnyFact ? Ev["name"] : never]?: Ev extends Event.AnyFact ? FactHandler<Ev> : never }
 
-type ServicesOfReturn<X> = X extends Effect.Effect<infer _A, infer _E, infer R> ? R
+/** What the result of a handler needs. */
+export type ServicesOfReturn<X> = X extends Effect.Effect<infer _A, infer _E, infer R> ? R
   : X extends Stream.Stream<infer _A, infer _E, infer R> ? R
   : X extends Generator<infer Y, infer _A, infer _N> ? Y extends Effect.Effect<infer _A2, infer _E2, infer R> ? R : never
   : never
@@ -71,18 +80,29 @@ export type NoStrangers<Hs, Evs extends Event.Any> = {
   readonly [K in Exclude<keyof Hs & `${string}:${string}`, Evs["name"]>]: never
 }
 
-/** The service that says "this request is handled"; `Ksi.serve` asks for it. */
-export interface Handler<in out Name extends string> {
+/**
+ * The service that says "this request is handled"; `Ksi.serve` asks for it. Contravariant in what its middleware
+ * provides: handlers that rely on a middleware do not serve a group without it, the other way round is fine.
+ */
+export interface Handler<in out Name extends string, in Provides = never> {
   readonly "~ksi/Handler": Name
+  readonly "~needs": (provided: Provides) => void
 }
 
-type HandlerFor<Evs extends Event.Any> = Evs extends Event.AnyRequest ? Handler<Evs["name"]> : never
+/** The services of the requests among some events. */
+export type HandlerFor<Evs extends Event.Any> = Evs extends Event.AnyRequest ? Handler<Evs["name"], Event.Provided<Evs>> : never
 
-/** How a handler is kept: the function, and the context its layer was built in. */
+/** How a handler is kept: the function, the context its layer was built in, and how it is run. */
 export interface HandlerEntry {
   readonly name: string
   readonly run: (payload: unknown, envelope: Envelope) => unknown
   readonly context: Context.Context<never>
+  /** Default: `concurrent`. */
+  readonly execution?: "concurrent" | "sequential" | undefined
+  /** Milliseconds it may take; absent: as long as the request may, and `Limits.factHandlerMillis` for a fact. */
+  readonly timeoutMillis?: number | undefined
+  /** One at a time for each key, in the order of arrival. */
+  readonly key?: ((payload: unknown) => string) | undefined
 }
 
 /** The key under which the handler of an event is found. */
@@ -99,9 +119,14 @@ export interface EventGroup<in out Evs extends Event.Any> {
    */
   readonly toLayer: <Hs extends HandlersOf<Evs>, EX = never, RX = never>(
     build: (Hs & NoStrangers<Hs, Evs>) | Effect.Effect<Hs & NoStrangers<Hs, Evs>, EX, RX>
-  ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX, Scope.Scope> | ServicesOf<Hs>>
+  ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX, Scope.Scope> | Exclude<ServicesOf<Hs>, Event.Provided<Evs>>>
   /** A group of these events and more. */
   readonly add: <const More extends ReadonlyArray<Event.Any>>(...events: More) => EventGroup<Evs | More[number]>
+  /**
+   * The group behind a middleware, inside of those it has. Callers who use the events of the new group see the
+   * middleware's errors in their types; its handlers may use what the middleware provides.
+   */
+  readonly middleware: <Mw extends Event.AnyMiddleware>(middleware: Mw) => EventGroup<Event.WithMiddleware<Evs, Mw>>
 }
 
 /** A group whose events are not known to the compiler. */
@@ -153,6 +178,9 @@ export const make = <const Evs extends ReadonlyArray<Event.Any>>(...events: Evs)
     // The record was filled from the very events that the type lists.
     events: byName as EventGroup<Evs[number]>["events"],
     toLayer: toLayer as EventGroup<Evs[number]>["toLayer"],
+    middleware: (added) =>
+      // The same events, each with the middleware; the type says so event by event.
+      make(...events.map((event) => Event.middleware(event, added))) as never,
     add: (...more) => make(...events, ...more) as EventGroup<Evs[number] | (typeof more)[number]>
   }
 }

@@ -18,8 +18,9 @@ import * as KsiError from "./KsiError.ts"
 export type JsonObject = { readonly [key: string]: unknown }
 
 // Sixteen digits are the least that a double may not hold; an exponent of three digits is the least that can
-// overflow one. A hit inside a string only costs the careful path.
-const suspicious = /\d[\d.]{15}|\d[eE][+-]?\d{3,}\s*(?:[,}\]]|$)/
+// overflow one; zero has a sign that a double has too, but that is not written back. A hit inside a string only costs
+// the careful path.
+const suspicious = /\d[\d.]{15}|\d[eE][+-]?\d{3,}\s*(?:[,}\]]|$)|-0(?:\.0*)?(?:[eE][+-]?\d+)?\s*(?:[,}\]]|$)/
 
 interface RawJson {
   readonly rawJSON: string
@@ -32,16 +33,29 @@ const native = JSON as unknown as {
   readonly parse: (text: string, reviver: (key: string, value: unknown, context: { source?: string }) => unknown) => unknown
 }
 
+/** Beyond so many characters two exponents are the same only when they are written the same way. */
+const exponentLength = 1000
+
+const withoutZeros = (digits: string): string => {
+  let end = digits.length
+  // No pattern: one that looks for zeros at the end begins anew at each zero on the way.
+  while (end > 0 && digits.charCodeAt(end - 1) === 0x30) end--
+  return digits.slice(0, end)
+}
+
 /** The decimal digits and exponent of a number's text, so that `1.50` and `15e-1` compare equal. */
 const canonical = (text: string): string => {
   const match = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text)
   if (match === null) return text
   const fraction = match[3] ?? ""
   const digits = ((match[2] ?? "") + fraction).replace(/^0+/, "")
-  const significant = digits.replace(/0+$/, "")
-  if (significant === "") return "0"
-  const exponent = Number(match[4] ?? 0) - fraction.length + (digits.length - significant.length)
-  return `${match[1] ?? ""}${significant}e${exponent}`
+  const significant = withoutZeros(digits)
+  const sign = match[1] ?? ""
+  if (significant === "") return `${sign}0`
+  const written = match[4] ?? "0"
+  const shift = digits.length - significant.length - fraction.length
+  const exponent = written.length > exponentLength ? `${written}+${shift}` : BigInt(written) + BigInt(shift)
+  return `${sign}${significant}e${exponent}`
 }
 
 const keep = (_key: string, value: unknown, context: { source?: string }): unknown =>
@@ -54,6 +68,44 @@ export const isSuspicious = (text: string): boolean => suspicious.test(text)
 
 /** Parses; throws the `SyntaxError` of `JSON.parse`. Numbers that a double cannot hold are kept as raw JSON. */
 export const parse = (text: string): unknown => suspicious.test(text) ? native.parse(text, keep) : JSON.parse(text)
+
+/**
+ * Whether arrays and objects of a JSON text stand more than `max` deep within one another. What is deeper can be read,
+ * but not be written, compared or walked through: each of these needs the stack. Linear in the text; of a text that is
+ * not JSON it may say either.
+ */
+export const isDeeper = (text: string, max: number): boolean => {
+  // Each level takes two characters.
+  if (text.length <= 2 * max) return false
+  let depth = 0
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    if (code === quote) {
+      i = endOfString(text, i)
+      if (i < 0) return false
+    } else if (code === openArray || code === openObject) {
+      if (++depth > max) return true
+    } else if (code === closeArray || code === closeObject) depth--
+  }
+  return false
+}
+
+const quote = 0x22
+const backslash = 0x5c
+const openArray = 0x5b
+const closeArray = 0x5d
+const openObject = 0x7b
+const closeObject = 0x7d
+
+/** Where the string that begins at `start` ends; -1 where it does not. */
+const endOfString = (text: string, start: number): number => {
+  for (let end = text.indexOf("\"", start + 1); end >= 0; end = text.indexOf("\"", end + 1)) {
+    let before = end
+    while (text.charCodeAt(before - 1) === backslash) before--
+    if ((end - before) % 2 === 0) return end
+  }
+  return -1
+}
 
 /** Parses; the failure is the sentence of the parser. */
 export const parseResult = (text: string): Result.Result<unknown, string> =>

@@ -342,11 +342,45 @@ export class PluginInvalid extends Schema.TaggedClass<PluginInvalid>()("PluginIn
   }
 }
 
+/** A middleware refused the event with an error that the caller's event does not declare. */
+export class Rejected extends Schema.TaggedClass<Rejected>()("Rejected", {
+  event: Schema.String,
+  middleware: Schema.String,
+  problem: Schema.String
+}) {
+  get message(): string {
+    return `middleware "${this.middleware}" rejected ${this.event}: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return `ksi describe ${this.event}`
+  }
+}
+
+/** A handler that was run once more failed once more. */
+export class HandlerFailed extends Schema.TaggedClass<HandlerFailed>()("HandlerFailed", {
+  event: Schema.String,
+  handler: Schema.String,
+  problem: Schema.String
+}) {
+  get message(): string {
+    return `handler ${this.handler} of ${this.event} failed again: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return true
+  }
+  get next(): string {
+    return "ksi dead ls"
+  }
+}
+
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
   UnknownEvent, NoHandler, PayloadInvalid, PatternInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid,
   LimitExceeded, DeadlineExceeded, VersionConflict, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
-  ConnectionLost, ListenFailed, PluginInvalid
+  ConnectionLost, ListenFailed, PluginInvalid, Rejected, HandlerFailed
 ])
 /** Everything KSI itself can fail with. */
 export type Reason = typeof Reason.Type

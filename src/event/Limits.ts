@@ -18,6 +18,8 @@ export interface LimitsShape {
   readonly depth: number
   /** One line of the socket, and one event's data. */
   readonly frameBytes: number
+  /** Arrays and objects within one another, in a frame and in one event's data. */
+  readonly jsonDepth: number
   /** One page of a long answer. */
   readonly pageBytes: number
   /** Items of one page when the caller does not say. */
@@ -34,16 +36,22 @@ export interface LimitsShape {
   readonly connections: number
   /** Bytes that may wait to be written to one connection before its subscriptions pause. */
   readonly connectionBufferBytes: number
+  /** Bytes that may wait to be written to all connections together; beyond it the one that reads least is closed. */
+  readonly outgoingBytes: number
   /** Live events held for one subscriber; beyond it a durable subscriber reads on from the store. */
   readonly subscriptionBuffer: number
   /** Fact handlers running at once in the runtime; beyond it a fact is stored and its handlers do not run, which is logged. */
   readonly factHandlers: number
+  /** Calls of one keyed handler that may wait for one key. */
+  readonly keyedHandlers: number
   /** How long one fact handler may run, in milliseconds. */
   readonly factHandlerMillis: number
   /** Requests of the activity journal that wait for their write before callers are slowed. */
   readonly activityBuffer: number
   /** Requests that the activity journal keeps; the oldest go first. */
   readonly activityRows: number
+  /** Bytes of the payloads and labels that the activity journal keeps; the oldest requests go first. */
+  readonly activityBytes: number
   /** Reactions that failed which are kept until a person deals with them; the oldest go first. */
   readonly deadLetters: number
   /** Answers that are kept under their idempotency key; the oldest go first. */
@@ -56,6 +64,7 @@ export interface LimitsShape {
 export const defaults: LimitsShape = {
   depth: 64,
   frameBytes: 4 * 1024 * 1024,
+  jsonDepth: 256,
   pageBytes: 1024 * 1024,
   pageItems: 1000,
   appendEvents: 1000,
@@ -64,11 +73,14 @@ export const defaults: LimitsShape = {
   connectionSubscriptions: 1024,
   connections: 10_000,
   connectionBufferBytes: 1024 * 1024,
+  outgoingBytes: 256 * 1024 * 1024,
   subscriptionBuffer: 512,
   factHandlers: 1024,
+  keyedHandlers: 1024,
   factHandlerMillis: 30_000,
   activityBuffer: 8192,
   activityRows: 100_000,
+  activityBytes: 1024 * 1024 * 1024,
   deadLetters: 10_000,
   idempotencyKeys: 100_000,
   idLength: 256

@@ -2,6 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Activity, type Ended } from "../../src/bus/Activity.ts"
+import { DeadLetters } from "../../src/bus/DeadLetters.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import { Router, serve } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
@@ -20,7 +21,7 @@ const busWith = (activity: Layer.Layer<Activity>) =>
     })),
     Layer.provideMerge(Router.layer),
     Layer.provide(Subscriptions.layer),
-    Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, activity))
+    Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, activity, DeadLetters.layerOff))
   )
 
 describe("what the router records", () => {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Layer, Schema, Stream } from "effect"
 import { Activity } from "../../src/bus/Activity.ts"
+import { DeadLetters } from "../../src/bus/DeadLetters.ts"
 import { DeclaredFailure, KsiService } from "../../src/bus/KsiService.ts"
 import { Router, serve } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
@@ -22,7 +23,7 @@ const real = serve(Maths).pipe(
   })),
   Layer.provideMerge(Router.layer),
   Layer.provide(Subscriptions.layer),
-  Layer.provide(Layer.mergeAll(EventStore.layerMemory, Activity.layerOff))
+  Layer.provide(Layer.mergeAll(EventStore.layerMemory, Activity.layerOff, DeadLetters.layerOff))
 )
 
 // The same program against another implementation of the tag: what "swap the layer" means.

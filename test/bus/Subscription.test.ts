@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Schema, Stream } from "effect"
 import { Activity } from "../../src/bus/Activity.ts"
+import { DeadLetters } from "../../src/bus/DeadLetters.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import { Router } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
@@ -11,7 +12,7 @@ import * as EventStore from "../../src/store/EventStore.ts"
 
 const bus = Router.layer.pipe(
   Layer.provideMerge(Subscriptions.layer),
-  Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, Activity.layerOff))
+  Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, Activity.layerOff, DeadLetters.layerOff))
 )
 const small = bus.pipe(Layer.provide(Layer.succeed(Limits.Limits, { ...Limits.defaults, subscriptionBuffer: 8 })))
 

@@ -23,7 +23,7 @@ export const Reserved = Event.fact("stock:reserved", {
 })
 export const Watch = Event.make("stock:watch", { payload: { sku: Schema.String }, success: Schema.Int, stream: true })
 /** Handled by nobody: examples bring their own handler. */
-export const Ping = Event.make("demo:ping", { success: Schema.String })
+export const Ping = Event.make("net:ping", { success: Schema.String })
 export const Stock = EventGroup.make(Reserve, Reserved, Watch)
 
 /** Three of everything. */

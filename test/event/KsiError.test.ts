@@ -26,7 +26,9 @@ const samples: ReadonlyArray<readonly [reason: KsiError.Reason, message: string,
   [new KsiError.StoreFailure({ operation: "append", problem: "disk full" }), "the store failed to append: disk full", true],
   [new KsiError.ConnectionLost({ address: "unix:a", problem: "gone", unsent: true }), "no daemon answers at unix:a: gone", true],
   [new KsiError.ListenFailed({ address: "a.sock", problem: "a daemon is there", taken: true }), "cannot listen at a.sock: a daemon is there", false],
-  [new KsiError.PluginInvalid({ plugin: "stock", problem: "no" }), "stock cannot start: no", false]
+  [new KsiError.PluginInvalid({ plugin: "stock", problem: "no" }), "stock cannot start: no", false],
+  [new KsiError.Rejected({ event: "a:b", middleware: "auth", problem: "no token" }), "middleware \"auth\" rejected a:b: no token", false],
+  [new KsiError.HandlerFailed({ event: "a:b", handler: "a:b#1", problem: "no" }), "handler a:b#1 of a:b failed again: no", true]
 ]
 
 describe("reasons", () => {

@@ -1,6 +1,7 @@
 // The built-in plugins on the real router, with store and activity journal in memory.
 import { Effect, Layer, type Scope } from "effect"
 import { Activity } from "../../src/bus/Activity.ts"
+import { DeadLetters } from "../../src/bus/DeadLetters.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import { Router } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
@@ -19,7 +20,7 @@ export const events = groups.flatMap((group) => Object.values(group.events))
 
 const bus = Router.layer.pipe(
   Layer.provideMerge(Subscriptions.layer),
-  Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory(), Projection.Projections.layer, System.Shutdown.layer))
+  Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory(), Projection.Projections.layer, System.Shutdown.layer, DeadLetters.layerOff))
 )
 
 const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer)

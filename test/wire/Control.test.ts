@@ -37,13 +37,6 @@ describe("without a connection", () => {
         }
       }
     }).pipe(Effect.provide(runtime())))
-
-  it.effect("they can be served once", () =>
-    Effect.gen(function*() {
-      const router = yield* Effect.context<Router>()
-      const error = yield* Effect.flip(Layer.build(Layer.fresh(Control.layer)).pipe(Effect.provideContext(router)))
-      expect(error.reason._tag).toBe("PluginInvalid")
-    }).pipe(Effect.provide(runtime()), Effect.provide(Context.empty())))
 })
 
 describe("over a connection", () => {

@@ -5,6 +5,7 @@ import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { Activity } from "../../src/bus/Activity.ts"
+import { DeadLetters } from "../../src/bus/DeadLetters.ts"
 import { Router, serve } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as Event from "../../src/event/Event.ts"
@@ -62,7 +63,7 @@ export const runtime = (counts: Counts = makeCounts()) =>
   Layer.mergeAll(serve(Group).pipe(Layer.provide(handlers(counts))), Control.layer).pipe(
     Layer.provideMerge(Router.layer),
     Layer.provideMerge(Subscriptions.layer),
-    Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, Activity.layerOff))
+    Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, Activity.layerOff, DeadLetters.layerOff))
   )
 
 /** A folder that is gone after the test. */

@@ -1,5 +1,6 @@
 // Runs what a handler returned: an Effect as it is, a generator step by step. As long as the generator yields effects
 // that are complete, no fiber operation is needed at all; from the first one that suspends, Effect takes over.
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -54,28 +55,43 @@ export const start = (handler: HandlerEntry, envelope: Envelope): Run => {
   }
 }
 
-/** The context a handler runs in: that of its layer, and the envelope it handles. */
-export const contextOf = (handler: HandlerEntry, envelope: Envelope): Context.Context<never> =>
-  Context.add(handler.context, Current, envelope)
-
-/** Runs a handler in its own context, and gives the fiber its context back before `finish`. */
-export const runIn = (
-  fiber: AnyFiber,
+/** The context a handler runs in: that of its layer, the envelope it handles, and what its middleware provides. */
+export const contextOf = (
   handler: HandlerEntry,
   envelope: Envelope,
+  provided?: Context.Context<never>
+): Context.Context<never> => {
+  const own = Context.add(handler.context, Current, envelope)
+  return provided === undefined ? own : Context.merge(own, provided)
+}
+
+/**
+ * Goes on with `finish` when an effect has ended, also when its fiber is interrupted: then as a finalizer, since nothing
+ * else runs in such a fiber. `restore` runs first, in any case.
+ */
+export const settle = (run: Run, finish: (exit: AnyExit) => Run, restore?: () => void): Run => {
+  if (Exit.isExit(run)) return finish(run)
+  const ended = Effect.onExitPrimitive(run, (exit) => {
+    restore?.()
+    if (Exit.isSuccess(exit) || !Cause.hasInterrupts(exit.cause)) return undefined
+    const finished = finish(exit)
+    return finished === exit ? undefined : Effect.asVoid(finished)
+  })
+  return Effect.matchCauseEffect(ended, {
+    onSuccess: (value) => finish(Exit.succeed(value)),
+    onFailure: (cause) => Cause.hasInterrupts(cause) ? Exit.failCause(cause) : finish(Exit.failCause(cause))
+  })
+}
+
+/** Runs an effect in a context, gives the fiber its own back, and goes on with `finish`. */
+export const inContext = (
+  fiber: AnyFiber,
+  context: Context.Context<never>,
+  run: Run,
   finish: (exit: AnyExit) => Run
 ): Run => {
+  if (Exit.isExit(run)) return finish(run)
   const previous = fiber.context
-  fiber.setContext(contextOf(handler, envelope))
-  const run = start(handler, envelope)
-  if (Exit.isExit(run)) {
-    fiber.setContext(previous)
-    return finish(run)
-  }
-  return Effect.onExitPrimitive(run, (exit) => {
-    fiber.setContext(previous)
-    const finished = finish(exit)
-    // The type speaks of a finalizer; an exit it returns takes the place of the first one.
-    return finished === exit ? undefined : finished as Effect.Effect<void, unknown>
-  })
+  fiber.setContext(context)
+  return settle(run, finish, () => fiber.setContext(previous))
 }

@@ -7,15 +7,25 @@ import * as Result from "effect/Result"
 import * as Envelope from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
+import type { EventPattern } from "../../event/EventPattern.ts"
 import * as EventRegistry from "../../event/EventRegistry.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import * as Causation from "../Causation.ts"
+import type { Letter } from "../DeadLetters.ts"
 import type { AnyFiber } from "./drive.ts"
+import * as Pipelines from "./pipeline.ts"
+import type { Hook, Pipeline } from "./pipeline.ts"
 
-/** An event and who handles it. */
+/** An event, what stands before it, and who handles it. */
 export interface TableEntry extends EventRegistry.Entry {
   readonly handlers: Array<HandlerEntry>
+  /** The middleware of the layers that define it. */
+  readonly own: Set<ReadonlyArray<Hook>>
+  /** All of its middleware, outermost first. */
+  hooks: ReadonlyArray<Hook>
+  /** Runs an envelope through the middleware. */
+  pipeline: Pipeline
   /** How many layers define it; it is forgotten with the last one. */
   definitions: number
 }
@@ -23,36 +33,56 @@ export interface TableEntry extends EventRegistry.Entry {
 const failedToWire = (plugin: string, problem: string) =>
   KsiError.fail(new KsiError.PluginInvalid({ plugin, problem }))
 
-const makeEntries = (registry: EventRegistry.EventRegistry) => {
+const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) => {
   const entries = new Map<string, TableEntry>()
+  const everywhere = new Set<readonly [hook: Hook, pattern: EventPattern]>()
 
-  const take = (event: Event.Any): Effect.Effect<TableEntry, KsiError.KsiError> => {
+  const compile = (entry: TableEntry): void => {
+    const around = [...everywhere].filter(([, pattern]) => pattern.matches(entry.event.name)).map(([hook]) => hook)
+    entry.hooks = [...around, ...[...entry.own].flat()]
+    entry.pipeline = Pipelines.compile(entry.hooks, clock)
+  }
+
+  const take = (event: Event.Any, hooks: ReadonlyArray<Hook>): Effect.Effect<TableEntry, KsiError.KsiError> => {
     const registered = registry.register(event)
     if (Result.isFailure(registered)) return failedToWire(event.name, registered.failure)
-    const entry = entries.get(event.name) ?? { ...registered.success, handlers: [], definitions: 0 }
+    const entry: TableEntry = entries.get(event.name) ??
+      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), definitions: 0 }
     entry.definitions++
+    if (hooks.length > 0) entry.own.add(hooks)
     entries.set(event.name, entry)
+    compile(entry)
     return Effect.succeed(entry)
   }
-  const giveBack = (entry: TableEntry) =>
+  const giveBack = (entry: TableEntry, hooks: ReadonlyArray<Hook>) =>
     Effect.sync(() => {
+      entry.own.delete(hooks)
+      compile(entry)
       if (--entry.definitions > 0) return
       entries.delete(entry.event.name)
       registry.unregister(entry.event.name)
     })
-  const define = (event: Event.Any) => Effect.acquireRelease(Effect.suspend(() => take(event)), giveBack)
+  const define = (event: Event.Any, hooks: ReadonlyArray<Hook> = []) =>
+    Effect.acquireRelease(Effect.suspend(() => take(event, hooks)), (entry) => giveBack(entry, hooks))
 
   const handle = Effect.fnUntraced(function*(event: Event.Any, handler: HandlerEntry) {
     const { handlers } = yield* define(event)
-    if (event.kind === "request" && handlers.length > 0) {
-      return yield* failedToWire(event.name, "it has a handler already")
-    }
     yield* Effect.acquireRelease(
       Effect.sync(() => handlers.push(handler)),
       () => Effect.sync(() => handlers.splice(handlers.indexOf(handler), 1))
     )
   })
-  return { entries, define, handle }
+
+  /** Puts a hook before all events that the pattern matches, until the scope closes. */
+  const use = (hook: Hook, pattern: EventPattern) => {
+    const pair = [hook, pattern] as const
+    const all = Effect.sync(() => entries.forEach(compile))
+    return Effect.acquireRelease(
+      Effect.andThen(Effect.sync(() => everywhere.add(pair)), all),
+      () => Effect.andThen(Effect.sync(() => everywhere.delete(pair)), all)
+    )
+  }
+  return { entries, define, handle, use }
 }
 
 /** The table of one router. */
@@ -61,7 +91,7 @@ export const make = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const ids = yield* Envelope.randomIds
   const registry = EventRegistry.make()
-  const { define, entries, handle } = makeEntries(registry)
+  const { define, entries, handle, use } = makeEntries(registry, clock)
 
   const envelope = (name: string, data: unknown, parent: Envelope.Envelope | undefined, origin: Causation.Origin) =>
     new Causation.LiveEnvelope(name, data, parent, origin, clock.currentTimeMillisUnsafe(), ids)
@@ -70,6 +100,7 @@ export const make = Effect.gen(function*() {
     registry,
     define,
     handle,
+    use,
     clock,
     get: (name: string) => entries.get(name),
     /** The envelope of something that comes from outside. */
@@ -81,6 +112,17 @@ export const make = Effect.gen(function*() {
       const origin = Causation.originOf(parent)
       return envelope(name, data, parent, labels === undefined ? origin : Causation.narrow(parent, origin, labels))
     },
+    /** The envelope of something that a person runs once more: new, and caused by the old one. */
+    again: (fiber: AnyFiber, old: Letter["event"], data: unknown): Envelope.Envelope => {
+      const { attributes, id, name, streamId } = old
+      const before = Envelope.fromFact({
+        id, name, streamId: streamId ?? "", source: Envelope.ownSource, data, time: undefined, attributes,
+        position: old.position ?? 0, version: 0, timestamp: 0, recordedAt: 0
+      }, data)
+      const asked = fiber.getRef(Causation.Current)
+      const { principal } = asked?.metadata ?? Causation.own
+      return envelope(name, data, before, { ...Causation.originOf(before), principal })
+    },
     /** Why an envelope may go no further: its chain of causes is too long, or its time is over. */
     refuse: (envelope: Causation.LiveEnvelope): Exit.Exit<never, KsiError.KsiError> | undefined => {
       const { deadline, depth } = envelope
@@ -90,12 +132,13 @@ export const make = Effect.gen(function*() {
         )
       }
       return deadline !== undefined && deadline <= clock.currentTimeMillisUnsafe()
-        ? KsiError.exit(new KsiError.DeadlineExceeded({ event: envelope.name, millis: 0 }))
+        ? KsiError.exit(new KsiError.DeadlineExceeded({ event: envelope.name, millis: Math.max(0, deadline - envelope.timestamp) }))
         : undefined
     },
     unknown: (name: string) => KsiError.exit(registry.unknown(name)),
-    noHandler: (event: string) =>
-      KsiError.exit(new KsiError.NoHandler({ event, passed: 0, similar: registry.similar(event) }))
+    /** Nobody answers: no handler is there, or so many passed. */
+    noHandler: (event: string, passed: number) =>
+      KsiError.exit(new KsiError.NoHandler({ event, passed, similar: registry.similar(event) }))
   }
 })
 

@@ -1,0 +1,184 @@
+// The middleware of one event, compiled into one function. Hooks are a loop; only `around` nests. As long as every hook
+// and the handler complete at once, nothing here needs a fiber operation.
+import type * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import type { Envelope } from "../../event/Envelope.ts"
+import type { AnyMiddleware } from "../../event/Event.ts"
+import { Current } from "../Causation.ts"
+import { type AnyExit, type AnyFiber, inContext, type Run } from "./drive.ts"
+
+/** An answer of a middleware instead of the handler's. */
+export class Answered extends Schema.TaggedClass<Answered>()("Answered", { value: Schema.Unknown }) {}
+
+/** A middleware as it is run. */
+export interface Hook {
+  readonly name: string
+  readonly error: Schema.Top
+  readonly provides: Context.Key<never, unknown> | undefined
+  readonly before: ((envelope: Envelope) => Run | undefined) | undefined
+  readonly after: ((envelope: Envelope, exit: AnyExit, elapsed: number) => Run | undefined) | undefined
+  readonly around: ((next: Run, envelope: Envelope) => Run) | undefined
+  /** What the hooks run in. */
+  readonly context: Context.Context<never>
+}
+
+/** The service that says "this middleware is there"; `Ksi.serve` asks for it. */
+export interface MiddlewareService<in out Name extends string> {
+  readonly "~ksi/Middleware": Name
+}
+
+/** The key under which a middleware's hooks are found. */
+export const hookKey = (name: string): Context.Service<MiddlewareService<string>, Hook> =>
+  Context.Service<MiddlewareService<string>, Hook>(`ksi/Middleware/${name}`)
+
+/** The hooks of the middleware in a context, in order; those that are not there are left out. */
+export const hooksIn = (
+  context: Context.Context<never>,
+  middleware: ReadonlyArray<AnyMiddleware>
+): ReadonlyArray<Hook> =>
+  middleware.flatMap(({ name }) => {
+    const hook = Context.getOption(context, hookKey(name))
+    return hook._tag === "Some" ? [hook.value] : []
+  })
+
+/** What the middleware provided so far. */
+export type Provided = Context.Context<never> | undefined
+
+/** What is behind the middleware. */
+export type Core = (fiber: AnyFiber, provided: Provided, finish: (exit: AnyExit) => Run) => Run
+
+/** Runs an event through its middleware: the core, and then `finish` with what became of it. */
+export type Pipeline = (fiber: AnyFiber, envelope: Envelope, core: Core, finish: (exit: AnyExit) => Run) => Run
+
+const answered = (exit: AnyExit): AnyExit => {
+  if (Exit.isSuccess(exit)) return exit
+  for (const reason of exit.cause.reasons) {
+    if (reason._tag === "Fail" && reason.error instanceof Answered) return Exit.succeed(reason.error.value)
+  }
+  return exit
+}
+
+const guarded = (run: () => Run | undefined): Run | undefined => {
+  try {
+    return run()
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
+/** One passage of one envelope through the hooks. */
+class Passage {
+  private readonly hooks: ReadonlyArray<Hook>
+  private readonly fiber: AnyFiber
+  private readonly envelope: Envelope
+  private readonly core: Core
+  private readonly finish: (exit: AnyExit) => Run
+  private readonly clock: Clock.Clock | undefined
+  private readonly startedAt: bigint
+  private provided: Provided
+
+  constructor(
+    hooks: ReadonlyArray<Hook>,
+    fiber: AnyFiber,
+    envelope: Envelope,
+    core: Core,
+    finish: (exit: AnyExit) => Run,
+    clock: Clock.Clock | undefined,
+    provided: Provided
+  ) {
+    this.hooks = hooks
+    this.fiber = fiber
+    this.envelope = envelope
+    this.core = core
+    this.finish = finish
+    this.clock = clock
+    this.startedAt = clock === undefined ? 0n : clock.currentTimeNanosUnsafe()
+    this.provided = provided
+  }
+
+  /** Goes in from the hook at `from` on. */
+  enter(from: number): Run {
+    for (let i = from; i < this.hooks.length; i++) {
+      const hook = this.hooks[i]
+      if (hook?.before === undefined) continue
+      const { before } = hook
+      const run = guarded(() => before(this.envelope))
+      if (run === undefined) continue
+      if (!Exit.isExit(run)) {
+        return inContext(this.fiber, contextOf(hook, this.envelope), run, (exit) => this.entered(hook, i, exit) ?? this.enter(i + 1))
+      }
+      const stopped = this.entered(hook, i, run)
+      if (stopped !== undefined) return stopped
+    }
+    return this.core(this.fiber, this.provided, (exit) => this.leave(this.hooks.length - 1, exit))
+  }
+
+  // A hook that stops the event has no `after` of its own: it saw everything already.
+  private entered({ provides }: Hook, at: number, exit: AnyExit): Run | undefined {
+    if (Exit.isFailure(exit)) return this.leave(at - 1, answered(exit))
+    if (provides !== undefined) this.provided = Context.add(this.provided ?? Context.empty(), provides, exit.value as never)
+    return undefined
+  }
+
+  /** Comes out through the hooks from `from` down. */
+  leave(from: number, exit: AnyExit): Run {
+    let result = exit
+    for (let i = from; i >= 0; i--) {
+      const hook = this.hooks[i]
+      if (hook?.after === undefined) continue
+      const { after } = hook
+      const seen = result
+      const run = guarded(() => after(this.envelope, seen, this.elapsed()))
+      if (run === undefined || (Exit.isExit(run) && Exit.isSuccess(run))) continue
+      if (Exit.isExit(run)) result = run
+      else {
+        return inContext(this.fiber, contextOf(hook, this.envelope), run, (done) =>
+          this.leave(i - 1, Exit.isFailure(done) ? done : seen))
+      }
+    }
+    return this.finish(result)
+  }
+
+  private elapsed(): number {
+    return this.clock === undefined ? 0 : Number(this.clock.currentTimeNanosUnsafe() - this.startedAt) / 1e6
+  }
+}
+
+const contextOf = (hook: Hook, envelope: Envelope): Context.Context<never> => Context.add(hook.context, Current, envelope)
+
+const identity = (exit: AnyExit): Run => exit
+
+/** Everything behind an `around`, as the effect that it wraps. */
+const wrapped = (hook: Hook, inner: Pipeline): Pipeline => (fiber, envelope, core, finish) => {
+  const { around } = hook
+  if (around === undefined) return inner(fiber, envelope, core, finish)
+  const next = Effect.withFiber((running: AnyFiber) => inner(running, envelope, core, identity))
+  const run = guarded(() => around(next, envelope)) ?? Exit.die(new TypeError(`middleware "${hook.name}": around must return an effect`))
+  return inContext(fiber, contextOf(hook, envelope), run, finish)
+}
+
+const takesElapsed = ({ after }: Hook): boolean => after !== undefined && after.length > 2
+
+/** Compiles the hooks of an event, outermost first. */
+export const compile = (hooks: ReadonlyArray<Hook>, clock: Clock.Clock): Pipeline => {
+  if (hooks.length === 0) return (fiber, _, core, finish) => core(fiber, undefined, finish)
+  const at = hooks.findIndex(({ around }) => around !== undefined)
+  const wrapping = hooks[at]
+  if (wrapping === undefined) {
+    const timed = hooks.some(takesElapsed) ? clock : undefined
+    return (fiber, envelope, core, finish) => new Passage(hooks, fiber, envelope, core, finish, timed, undefined).enter(0)
+  }
+  // Its own `before` and `after` stand outside of what it wraps; what was provided before it is handed on.
+  const outer = hooks.slice(0, at + 1).map((hook) => ({ ...hook, around: undefined }))
+  const outside = compile(outer, clock)
+  const inside = compile(hooks.slice(at + 1), clock)
+  return (fiber, envelope, core, finish) =>
+    outside(fiber, envelope, (running, provided, done) => {
+      const merged: Core = (innermost, more, end) =>
+        core(innermost, provided === undefined ? more : more === undefined ? provided : Context.merge(provided, more), end)
+      return wrapped(wrapping, inside)(running, envelope, merged, done)
+    }, finish)
+}
