@@ -1,5 +1,5 @@
 // The smallest program: one request, one fact, a handler, and everything in memory.
-//   node --conditions=ksi-source scratchpad/examples/01_hello.ts
+//   npx node --conditions=ksi-source scratchpad/examples/01_hello.ts
 import { Console, Effect, Layer, Schema } from "effect"
 import { Event, EventGroup, Ksi } from "ksi"
 

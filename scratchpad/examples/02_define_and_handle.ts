@@ -1,5 +1,5 @@
 // Define events with schemas on all sides, handle them with a service of your own, and call by name or by value.
-//   node --conditions=ksi-source scratchpad/examples/02_define_and_handle.ts
+//   npx node --conditions=ksi-source scratchpad/examples/02_define_and_handle.ts
 import { Console, Context, Effect, Layer, Schema, Stream } from "effect"
 import { Event, EventGroup, Ksi } from "ksi"
 

@@ -1,5 +1,5 @@
 // Errors are values: recover from one precisely, map and chain the rest, and look at what is left as a Result.
-//   node --conditions=ksi-source scratchpad/examples/03_errors_as_values.ts
+//   npx node --conditions=ksi-source scratchpad/examples/03_errors_as_values.ts
 import { Console, Effect, Layer, Result, Schema } from "effect"
 import { Event, EventGroup, EventName, EventPattern, Ksi } from "ksi"
 

@@ -1,5 +1,5 @@
 // Remember facts in a SQLite file, fold them into state, and ask what was known at any moment.
-//   node --conditions=ksi-source scratchpad/examples/04_store_and_time_travel.ts
+//   npx node --conditions=ksi-source scratchpad/examples/04_store_and_time_travel.ts
 import { Console, Effect, Layer, Schema, Stream } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"

@@ -1,7 +1,7 @@
 // A module for the daemon: its default export is a Layer. Start it, then talk to it from another terminal.
 //   npm start -- scratchpad/examples/05_service.ts
 //   npm run -s ksi -- call shop:order sku=tea quantity=2
-//   npm run -s ksi -- time at 1 --stream shop-tea --projection shop-sales
+//   npm run -s ksi -- time at 2100-01-01 --stream shop-tea --projection shop-sales
 import { Effect, Layer, Schema } from "effect"
 import { Event, EventGroup, Ksi, Projection } from "ksi"
 
