@@ -25,6 +25,7 @@ import * as Stream from "effect/Stream"
 import * as Json from "../event/Json.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
+import * as Limits from "../event/Limits.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
@@ -92,6 +93,8 @@ const valueOf = (field: Field, text: string): unknown => {
   return Result.isFailure(parsed) || isText(field, text) ? text : parsed.success
 }
 
+const maxDepth = Limits.defaults.jsonDepth
+
 /** An object with own keys only, so that a key such as `__proto__` is a key. */
 const copyOf = (object: JsonObject): Record<string, unknown> => Object.assign(Object.create(null), object)
 
@@ -128,6 +131,7 @@ export const payload = (data: unknown, pairs: ReadonlyArray<string>, schema?: un
     if (at < 1) return Result.fail(`expected key=value, found "${pair}"`)
     const key = pair.slice(0, at)
     const path = key.split(".")
+    if (path.length > maxDepth || Json.isDeeper(pair, maxDepth)) return Result.fail(`"${path[0]}" is nested deeper than ${maxDepth}`)
     if (path.includes("")) return Result.fail(`"${key}" has an empty part; a dot nests: a.b=1 is {"a":{"b":1}}`)
     if (keys.includes(key)) return Result.fail(`"${key}" is given twice`)
     const covered = keys.find((other) => other.startsWith(`${key}.`))
@@ -186,6 +190,7 @@ const overlaid = (event: string, data: unknown, pairs: ReadonlyArray<string>, sc
 
 const input = Effect.fnUntraced(function*(event: string, data: Option.Option<string>) {
   const text = Option.isNone(data) ? "{}" : yield* dataText(event, data.value)
+  if (Json.isDeeper(text, maxDepth)) return yield* usage(event, `--data is nested deeper than ${maxDepth}`)
   const parsed = Json.parseResult(text.replace(/^\uFEFF/, ""))
   if (Result.isFailure(parsed)) return yield* usage(event, `--data is not JSON: ${parsed.failure}`)
   return parsed.success

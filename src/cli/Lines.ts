@@ -2,7 +2,7 @@
  * NDJSON as it comes from files: bytes to numbered lines, lines to batches of CloudEvents that fit one request.
  *
  * The rule: nothing is read twice and nothing grows with the file. A line that cannot be an event (no JSON, no object,
- * not UTF-8, too long) is told by its number and the reading goes on; every other line is passed on as the text it is.
+ * not UTF-8, too long, too deep) is told by its number and the reading goes on; every other line is passed on as the text it is.
  *
  * **Example**
  *
@@ -15,7 +15,7 @@
  *
  * **Gotchas** A byte order mark, CRLF, blank lines and a missing last line feed are no errors. Blank lines count.
  */
-import { isObject } from "../event/Json.ts"
+import * as Json from "../event/Json.ts"
 import { sentenceOf } from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Wire from "../wire/Lines.ts"
@@ -46,9 +46,13 @@ const maxLineBytes = Limits.defaults.frameBytes - 1024
 /** The most bytes of a batch of more than one line. */
 const batchBytes = 1024 * 1024
 
+// An event is one object around its data.
+const maxDepth = Limits.defaults.jsonDepth + 1
+
 const problemOf = (text: string): string | undefined => {
+  if (Json.isDeeper(text, maxDepth)) return `nested deeper than ${Limits.defaults.jsonDepth}`
   try {
-    return isObject(JSON.parse(text)) ? undefined : "an event must be a JSON object"
+    return Json.isObject(JSON.parse(text)) ? undefined : "an event must be a JSON object"
   } catch (cause) {
     return `not JSON: ${sentenceOf(cause)}`
   }

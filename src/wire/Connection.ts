@@ -7,7 +7,8 @@
  *
  * Memory is bounded on both ways: a line by `frameBytes`, running requests by `connectionRequests`, what waits to be
  * written by `connectionBufferBytes`. At a bound the connection reads no further, and the client's own writes wait; a
- * subscription that cannot be written is not pulled, and goes back to the journal for what it missed.
+ * subscription that cannot be written is not pulled, and goes back to the journal for what it missed. What waits in all
+ * connections together is bounded by `outgoingBytes`: beyond it the one in which most waits is closed.
  *
  * **Example**
  *
@@ -20,14 +21,15 @@
  *   },
  *   pause: () => {},
  *   resume: () => {},
+ *   destroy: () => {},
  *   write: (text) => sent.push(text) > 0
  * }
  * yield* Connection.run(transport, { principal: "owner" })
  * JSON.parse(sent.join("")).data.reason        // "UnknownEvent"
  * ```
  *
- * **Gotchas** What waits to be written is counted in characters, not bytes. A single reply may exceed the bound by its
- * own length, and so may each request that was running when it was reached.
+ * **Gotchas** A single reply may exceed a connection's bound by its own length, and so may each request that was running
+ * when it was reached; only the bound of all together is never exceeded. Of short texts the characters are counted.
  */
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -45,7 +47,7 @@ import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Followers, type Fork } from "./internal/Followers.ts"
 import { Lines } from "./internal/Lines.ts"
-import { Outgoing } from "./internal/Outgoing.ts"
+import { Budget, Outgoing } from "./internal/Outgoing.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -72,15 +74,22 @@ export interface Transport {
   readonly resume: () => void
   /** Hands text over; says whether more may follow at once, else `drained` is called. */
   readonly write: (text: string) => boolean
+  /** Ends at once; what was not read is lost. */
+  readonly destroy: () => void
 }
 
 /** Who is at the other end. */
 export interface Options {
   /** Bound to the connection; nothing in a message changes it. */
   readonly principal: string
+  /** What may wait in this and all other connections; one of its own where it has none. */
+  readonly budget?: Budget | undefined
 }
 
 // ----------------------------------------------------------------------------------------------------------- requests
+
+// How long requests that were interrupted may take to end.
+const interruptMillis = 5000
 
 type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
 
@@ -107,9 +116,20 @@ const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, rou
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
+  const written = (envelope: LiveEnvelope, correlationId: unknown, exit: Dispatched, now: number): string => {
+    try {
+      return Frame.encodeReply(envelope, correlationId, exit, now)
+    } catch (cause) {
+      const { correlationId: correlation } = envelope.metadata
+      fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), { correlation }))
+      const problems = [{ path: "", problem: "it cannot be written as JSON" }]
+      return Frame.encodeReply(envelope, correlationId, KsiError.exit(new KsiError.ReplyInvalid({ event: envelope.name, problems })), now)
+    }
+  }
+
   const textOf = (envelope: LiveEnvelope, correlationId: unknown, exit: Dispatched): string => {
     const now = clock.currentTimeMillisUnsafe()
-    const text = Frame.encodeReply(envelope, correlationId, exit, now)
+    const text = written(envelope, correlationId, exit, now)
     if (text.length <= limits.frameBytes + Frame.replyOverhead) return text
     const reason = { limit: "frameBytes", max: limits.frameBytes, actual: text.length, retryable: false }
     return Frame.encodeReply(envelope, correlationId, KsiError.exit(new KsiError.LimitExceeded(reason)), now)
@@ -142,20 +162,42 @@ const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, rou
     })
   }
 
+  const begin = (incoming: string | Frame.Unreadable): void => {
+    const request = typeof incoming === "string" ? Frame.decode(incoming, limits) : Result.fail(incoming)
+    if (Result.isSuccess(request)) return dispatch(request.success)
+    outgoing.append(Frame.encodeUnreadable(request.failure, clock.currentTimeMillisUnsafe()))
+  }
+
   return {
     /** Whether another may begin. */
-    hasRoom: () => running.size < limits.connectionRequests && outgoing.hasRoom,
+    hasRoom: () => running.size < limits.connectionRequests && outgoing.hasRoom && !outgoing.isBroken,
     isIdle: () => running.size === 0 && !beginning,
-    interrupt: Effect.suspend(() => Fiber.interruptAll([...running])),
+    interrupt: Effect.suspend(() => {
+      // A handler that cannot be interrupted must not keep the daemon from ending. In a fiber of its own: what closes a
+      // scope cannot be interrupted either, not even by a timeout.
+      const timed = Effect.timeoutOrElse(Fiber.interruptAll([...running]), {
+        duration: interruptMillis,
+        orElse: () => Effect.logWarning(`${running.size} requests were interrupted and go on all the same; nobody waits for them`)
+      })
+      return Effect.asVoid(Fiber.await(fork(timed)))
+    }),
     begin: (incoming: string | Frame.Unreadable): void => {
-      const request = typeof incoming === "string" ? Frame.decode(incoming) : Result.fail(incoming)
-      if (Result.isSuccess(request)) return dispatch(request.success)
-      outgoing.append(Frame.encodeUnreadable(request.failure, clock.currentTimeMillisUnsafe()))
+      // One line must not break what others share.
+      try {
+        begin(incoming)
+      } catch (cause) {
+        beginning = false
+        fork(Effect.logError("a line could not be begun", cause))
+        outgoing.append(Frame.encodeUnreadable(Frame.broken, clock.currentTimeMillisUnsafe()))
+      }
     }
   }
 }
 
 // ------------------------------------------------------------------------------------------------------------ running
+
+// What a line costs besides its characters; a bad line has nothing else.
+const lineOverhead = 64
 
 /** What has come in and not begun. */
 const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
@@ -166,18 +208,22 @@ const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
     line: (text) => {
       // An empty line is nothing: somebody typed a newline too many.
       if (text.trim() === "") return
-      length += text.length
-      queue.push(text)
+      push(text)
     },
-    bad: (why) => queue.push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
+    bad: (why) => push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
   })
+  const costOf = (incoming: string | Frame.Unreadable) => lineOverhead + (typeof incoming === "string" ? incoming.length : 0)
+  const push = (incoming: string | Frame.Unreadable): void => {
+    length += costOf(incoming)
+    queue.push(incoming)
+  }
   return {
     lines,
     isEmpty: () => at === queue.length,
     isFull: () => length >= connectionBufferBytes,
     take: (): string | Frame.Unreadable | undefined => {
       const taken = queue[at++]
-      if (typeof taken === "string") length -= taken.length
+      if (taken !== undefined) length -= costOf(taken)
       if (at < queue.length) return taken
       queue = []
       at = 0
@@ -260,7 +306,12 @@ export const run: (
   const { principal } = options
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const over = Deferred.makeUnsafe<void>()
-  const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes)
+  const { budget = new Budget(limits.outgoingBytes) } = options
+  const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes, budget, (bytes) => {
+    fork(Effect.logWarning(`a connection was closed that had not read ${bytes} bytes`))
+    transport.destroy()
+    reading.sink.ended("gone")
+  })
   const followers = new Followers({
     subscriptions, limits, clock, outgoing, scope, principal, fork, closed: () => reading.advance()
   })

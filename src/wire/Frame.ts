@@ -25,9 +25,11 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type Answer, DeclaredFailure } from "../bus/KsiService.ts"
 import type { Delivery, Envelope } from "../event/Envelope.ts"
+import * as EventName from "../event/EventName.ts"
 import * as Json from "../event/Json.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
+import * as Limits from "../event/Limits.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -35,7 +37,7 @@ import * as KsiError from "../event/KsiError.ts"
 export interface Request {
   readonly event: string
   readonly data: unknown
-  /** Any JSON value, echoed as it came; `undefined` where the line has none. */
+  /** Any JSON value of at most 65,536 characters, echoed as it came; `undefined` where the line has none. */
   readonly correlationId: unknown
   /** Who the client says it is: a label. */
   readonly clientId: string | undefined
@@ -90,9 +92,24 @@ export class RemoteFailure extends Schema.TaggedClass<RemoteFailure>()("RemoteFa
 const unreadable = (problem: string, event?: string, correlationId?: unknown): Result.Result<never, Unreadable> =>
   Result.fail({ reason: new KsiError.FrameInvalid({ problem }), event, correlationId })
 
+type Bounds = Pick<Limits.LimitsShape, "idLength" | "jsonDepth">
+
+/** How deep the data of a fact may lie in a frame: `store:import` has it in an event, in a list, in its own data. */
+const frameDepth = 4
+/** Characters of a correlation id: every reply, and every record of a request, has it again. */
+const correlationLength = 65_536
+const maxKeyLength = 256
+
 /** What to say of a line that is not UTF-8. */
 export const notUtf8: Unreadable = {
   reason: new KsiError.FrameInvalid({ problem: "it is not UTF-8" }),
+  event: undefined,
+  correlationId: undefined
+}
+
+/** What to say of a line that brought down what reads it. */
+export const broken: Unreadable = {
+  reason: new KsiError.FrameInvalid({ problem: "reading it failed; the daemon's log says more" }),
   event: undefined,
   correlationId: undefined
 }
@@ -118,29 +135,57 @@ const controlData = (frame: JsonObject): unknown => {
   return { ...fields, ...data }
 }
 
+const nameOf = (frame: JsonObject): string | undefined => {
+  const { event } = frame
+  return typeof event === "string" && event !== "" && event.length <= EventName.maxForeignLength ? event : undefined
+}
+
+/** What to say of a line that is too deep: `JSON.parse` reads any depth, but nothing else can be done with it. */
+const tooDeep = (line: string, max: number): Unreadable => {
+  const reason = new KsiError.LimitExceeded({ limit: "jsonDepth", max, retryable: false })
+  const parsed = Result.try(() => JSON.parse(line) as unknown)
+  const frame = Result.isSuccess(parsed) && Json.isObject(parsed.success) ? parsed.success : {}
+  const { correlation_id: correlationId } = frame
+  // A label that is an object may be what is too deep, and a number may have lost its digits here.
+  const echoed = typeof correlationId === "string" && correlationId.length <= correlationLength || Number.isSafeInteger(correlationId)
+  return { reason, event: nameOf(frame), correlationId: echoed ? correlationId : undefined }
+}
+
 /** Reads one line. */
-export const decode = (line: string): Result.Result<Request, Unreadable> => {
+export const decode = (line: string, bounds: Bounds = Limits.defaults): Result.Result<Request, Unreadable> => {
+  if (Json.isDeeper(line, bounds.jsonDepth + frameDepth)) return Result.fail(tooDeep(line, bounds.jsonDepth))
   let frame: unknown
   try {
     frame = Json.parse(line)
   } catch (cause) {
     return unreadable(`it is not JSON (${KsiError.sentenceOf(cause)})`)
   }
-  return Json.isObject(frame) ? requestOf(frame) : unreadable("it is not a JSON object")
+  return Json.isObject(frame) ? requestOf(frame, bounds) : unreadable("it is not a JSON object")
 }
 
-const requestOf = (frame: JsonObject): Result.Result<Request, Unreadable> => {
-  const { correlation_id: correlationId, deadline_ms: deadlineMillis, event, idempotency_key: idempotencyKey } = frame
-  if (typeof event !== "string" || event === "") {
-    return unreadable(event === undefined ? "it has no \"event\"" : "\"event\" is not a text", undefined, correlationId)
+const isLong = (correlationId: unknown): boolean => {
+  if (typeof correlationId === "string") return correlationId.length > correlationLength
+  return typeof correlationId === "object" && JSON.stringify(correlationId).length > correlationLength
+}
+
+const requestOf = (frame: JsonObject, { idLength }: Bounds): Result.Result<Request, Unreadable> => {
+  const { correlation_id: correlationId, deadline_ms: deadlineMillis, idempotency_key: idempotencyKey } = frame
+  const event = nameOf(frame)
+  if (isLong(correlationId)) return unreadable(`"correlation_id" has more than ${correlationLength} characters`, event)
+  if (event === undefined) {
+    const problem = frame["event"] === undefined ? "it has no \"event\"" : `"event" is not a text of 1 to ${EventName.maxForeignLength} characters`
+    return unreadable(problem, undefined, correlationId)
   }
   if (deadlineMillis !== undefined && !(typeof deadlineMillis === "number" && deadlineMillis > 0)) {
     return unreadable("\"deadline_ms\" is not a positive number of milliseconds", event, correlationId)
   }
-  if (idempotencyKey !== undefined && !(typeof idempotencyKey === "string" && idempotencyKey !== "" && idempotencyKey.length <= 256)) {
-    return unreadable("\"idempotency_key\" is not a text of 1 to 256 characters", event, correlationId)
+  if (idempotencyKey !== undefined && !(typeof idempotencyKey === "string" && idempotencyKey !== "" && idempotencyKey.length <= maxKeyLength)) {
+    return unreadable(`"idempotency_key" is not a text of 1 to ${maxKeyLength} characters`, event, correlationId)
   }
   const clientId = frame["_client_id"]
+  if (typeof clientId === "string" && clientId.length > idLength) {
+    return unreadable(`"_client_id" has ${clientId.length} characters, at most ${idLength} are allowed`, event, correlationId)
+  }
   return Result.succeed({
     event,
     data: control.test(event) ? controlData(frame) : frame["data"],

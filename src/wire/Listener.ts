@@ -35,6 +35,7 @@ import { Limits } from "../event/Limits.ts"
 import * as Connection from "./Connection.ts"
 import * as Frame from "./Frame.ts"
 import { NetTransport } from "./internal/NetTransport.ts"
+import { Budget } from "./internal/Outgoing.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -100,14 +101,26 @@ const closeDirectory = Effect.fnUntraced(function*(path: string) {
   }
 })
 
-const makeRoom = Effect.fnUntraced(function*(path: string) {
+/** Fails with `ListenFailed` where a path is too long for a socket; touches nothing. */
+export const checkPath = (path: string): Effect.Effect<void, KsiError.KsiError> => {
   const bytes = Buffer.byteLength(path)
-  if (bytes > maxPathBytes) {
-    return yield* Effect.fail(failed(path, `the path has ${bytes} bytes, a Unix socket's has at most ${maxPathBytes}`))
-  }
+  return bytes > maxPathBytes
+    ? Effect.fail(failed(path, `the path has ${bytes} bytes, a Unix socket's has at most ${maxPathBytes}`))
+    : Effect.void
+}
+
+/** Whether there is nothing at the path, not even a link. */
+const isFree = (path: string) =>
+  Effect.promise(() => Fs.lstat(path).then(() => false, (cause: Error) => codeOf(cause) === "ENOENT"))
+
+const makeRoom = Effect.fnUntraced(function*(path: string) {
+  yield* checkPath(path)
   yield* closeDirectory(path)
   const found = yield* probe(path)
-  if (found === "absent") return
+  if (found === "absent") {
+    if (yield* isFree(path)) return
+    return yield* Effect.fail(failed(path, "there is a symbolic link that leads nowhere; remove it"))
+  }
   if (found === "alive") return yield* Effect.fail(failed(path, "a daemon listens there already", true))
   const stat = yield* trying(path, "what is there cannot be read", () => Fs.lstat(path))
   if (!stat.isSocket()) return yield* Effect.fail(failed(path, "there is a file that is not a socket"))
@@ -178,7 +191,8 @@ const makeAccepting = Effect.fnUntraced(function*(server: Net.Server, serve: Ser
 const makeUnix = Effect.fnUntraced(function*({ drain, path }: UnixOptions) {
   yield* makeRoom(path)
   const context = yield* Effect.context<Router | Subscriptions>()
-  const serve: Serve = (transport) => Effect.provideContext(Connection.run(transport, { principal: "owner" }), context)
+  const budget = new Budget((yield* Limits).outgoingBytes)
+  const serve: Serve = (transport) => Effect.provideContext(Connection.run(transport, { principal: "owner", budget }), context)
   const server = Net.createServer({ allowHalfOpen: true })
   // Closed last: its connections have ended by then, gently or not. Node removes the socket's file.
   let destroy: Effect.Effect<void> = Effect.void

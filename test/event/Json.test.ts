@@ -9,7 +9,7 @@ describe("parse", () => {
     for (
       const n of [
         "12345678901234567890", "-9007199254740993", "0.1234567890123456789", "1e400", "-1E999", "1e-400", "9007199254740993",
-        "123456789012345.6789", "1000000000000000000001"
+        "123456789012345.6789", "1000000000000000000001", "-0", "-0.00", "-0e5"
       ]
     ) {
       expect(round(n), n).toBe(n)
@@ -19,7 +19,7 @@ describe("parse", () => {
   })
 
   it("reads numbers that a double holds as numbers, however they are written", () => {
-    for (const n of ["9007199254740992", "1e21", "1.50", "100000000000000000000", "0.1", "1e300", "0.0000000000000000001", "-0", "0e999"]) {
+    for (const n of ["9007199254740992", "1e21", "1.50", "100000000000000000000", "0.1", "1e300", "0.0000000000000000001", "-0.5", "0e999"]) {
       expect(Json.parse(n), n).toBe(JSON.parse(n))
     }
   })
@@ -134,4 +134,53 @@ describe("canonicalText", () => {
     expect(Json.equal(JSON.parse(Json.canonicalText(json)), JSON.parse(JSON.stringify(json)))).toBe(true)
     expect(Json.canonicalText({ json })).not.toBe(Json.canonicalText({ json: [json] }))
   }, { arbitrary: { runs: 500 } })
+})
+
+describe("depth", () => {
+  const nested = (depth: number, inner = "1") => `${"[".repeat(depth)}${inner}${"]".repeat(depth)}`
+
+  it("is that of arrays and objects, whatever the strings hold", () => {
+    const deep = [nested(9), `{"a":{"b":${nested(7)}}}`, `["\\\\",${nested(8)}]`, `["\\"[",${nested(8)}]`, `[[[]],[],${nested(8)}]`]
+    for (const text of deep) expect(Json.isDeeper(text, 8), text).toBe(true)
+    for (const text of deep) expect(Json.isDeeper(text, 9), text).toBe(false)
+    const brackets = JSON.stringify("[{".repeat(20))
+    for (const text of [brackets, `[${brackets},"\\\"[[[[[[[[[["]`, `{${brackets}:1}`]) expect(Json.isDeeper(text, 1), text).toBe(false)
+    expect(Json.isDeeper("\"[[[[[[[[[[", 2)).toBe(false)
+  })
+
+  it("is told of a text of megabytes, however deep", () => {
+    expect(Json.isDeeper(nested(1_000_000), 256)).toBe(true)
+    expect(Json.isDeeper(`[${"\"\\\\\",".repeat(500_000)}1]`, 256)).toBe(false)
+  })
+
+  const Tree = Schema.Json
+  it.prop("is what walking through the value says", [Tree], ([value]) => {
+    const depthOf = (of: unknown): number =>
+      typeof of === "object" && of !== null ? 1 + Math.max(0, ...Object.values(of).map(depthOf)) : 0
+    const depth = depthOf(value)
+    const text = `${" ".repeat(2 * depth)}${JSON.stringify(value)}`
+    expect(Json.isDeeper(text, depth)).toBe(false)
+    if (depth > 0) expect(Json.isDeeper(text, depth - 1)).toBe(true)
+  }, { arbitrary: { runs: 300 } })
+})
+
+describe("exact numbers", () => {
+  const same = (a: string, b: string) => Json.equal(Json.parse(a), Json.parse(b))
+
+  it("exponents of any length are compared as they are", () => {
+    expect(same("1e99999999999999999999", "1e99999999999999999998")).toBe(false)
+    expect(same("10e99999999999999999998", "1e99999999999999999999")).toBe(true)
+    expect(same("1e+0099999999999999999999", "1e99999999999999999999")).toBe(true)
+    const long = "9".repeat(5000)
+    expect([same(`1e${long}`, `1e${long}`), same(`1e${long}`, `1e-${long}`)]).toEqual([true, false])
+  })
+
+  it("zero has a sign", () => {
+    expect([same("-0", "0"), same("-0", "-0.0"), same("-0", "-0e7")]).toEqual([false, true, true])
+  })
+
+  it("a number of a million digits costs what it has digits", () => {
+    const zeros = "0".repeat(1_000_000)
+    expect(same(`[1${zeros}1]`, `[1${zeros}2]`)).toBe(false)
+  }, 2000)
 })

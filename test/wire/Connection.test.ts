@@ -27,6 +27,10 @@ class Driven implements Connection.Transport {
     this.writes.push(text)
     return this.reads
   }
+  destroyed = false
+  readonly destroy = () => {
+    this.destroyed = true
+  }
   send(...frames: ReadonlyArray<unknown>): void {
     this.sink.bytes(bytes(frames.map((frame) => `${JSON.stringify(frame)}\n`).join("")))
   }

@@ -60,7 +60,7 @@ export class NetTransport implements Transport {
   }
 
   /** Ends at once. */
-  destroy(): void {
+  readonly destroy = (): void => {
     this.socket.destroy()
   }
 }
