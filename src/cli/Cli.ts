@@ -27,6 +27,7 @@ import type * as Runtime from "effect/Runtime"
 import * as EventName from "../event/EventName.ts"
 import * as Call from "./Call.ts"
 import * as Daemon from "./Daemon.ts"
+import * as Dead from "./Dead.ts"
 import * as Import from "./Import.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
@@ -45,7 +46,9 @@ const rootOf = <Name extends string, Input, ContextInput, E, R>(
       { group: "Daemon", commands: [start, Daemon.status, Daemon.health, Daemon.stop] },
       {
         group: "Events",
-        commands: [Registry.discover, Registry.describe, Call.call, Call.emit, Call.dispatch, Subscribe.subscribe]
+        commands: [
+          Registry.discover, Registry.describe, Call.call, Call.emit, Call.dispatch, Subscribe.subscribe, Dead.dead
+        ]
       },
       { group: "Store", commands: [Import.importEvents, Store.exportEvents, Store.streams, Store.streamLog, Time.time] }
     ]),

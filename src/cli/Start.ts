@@ -29,6 +29,7 @@ import { Router } from "../bus/Router.ts"
 import * as EventPattern from "../event/EventPattern.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Ksi, type Runtime } from "../Ksi.ts"
+import * as DeadLetter from "../plugins/DeadLetter.ts"
 import * as Monitor from "../plugins/Monitor.ts"
 import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
@@ -134,7 +135,9 @@ const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
   }
 })
 
-const builtins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, Control.layer)
+const builtins = Layer.mergeAll(
+  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Control.layer
+)
 
 const runtime = Effect.fnUntraced(function*(options: Options) {
   const fs = yield* FileSystem.FileSystem

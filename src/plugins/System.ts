@@ -192,6 +192,7 @@ const described: { readonly [namespace: string]: string } = {
   time: "State as it was at any moment",
   monitor: "What happened: requests and facts, and who caused what",
   event_log: "What happened, filtered and paged",
+  deadletter: "Reactions to facts that failed: list, show, rerun, discard",
   pubsub: "Following events over a connection",
   wire: "The connection itself"
 }

@@ -10,7 +10,7 @@ describe("help and version", () => {
       expect([code, stderr]).toEqual([0, ""])
       const commands = [
         "start", "status", "health", "stop", "discover", "describe", "call", "emit", "send", "subscribe", "import",
-        "export", "streams", "stream-log", "time"
+        "export", "streams", "stream-log", "time", "dead"
       ]
       for (const name of commands) expect(stdout).toMatch(new RegExp(`^  ${name} `, "m"))
       expect(stdout).not.toContain("\u001b")
@@ -25,6 +25,9 @@ describe("help and version", () => {
         expect(stdout).toContain("DESCRIPTION")
       }
       expect((yield* ksi(["time", "at", "--help"])).stdout).toContain("ksi time at [flags] <instant|position>")
+      for (const name of ["ls", "show", "rerun", "discard"]) {
+        expect((yield* ksi(["dead", name, "--help"])).stdout).toContain(`ksi dead ${name} [flags]`)
+      }
     }))
   it.effect("the version, for people and for programs", () =>
     Effect.gen(function*() {
@@ -48,6 +51,9 @@ describe("usage", () => {
     [["call"], "Missing required argument: event"],
     [["describe"], "Missing required argument: event"],
     [["time", "at"], "Missing required argument"],
+    [["dead", "show"], "Missing required argument: letter"],
+    [["dead", "rerun"], "letter"],
+    [["dead", "discard", "one"], "letter"],
     [["status", "extra"], "extra"],
     [["subscribe", "*", "--limit", "few"], "--limit"],
     [["subscribe", "*", "--limit", "0"], "--limit: expected 1 or more, found 0"],

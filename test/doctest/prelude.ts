@@ -3,6 +3,7 @@ import { Context, Effect, Layer, Schema, Stream } from "effect"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
+import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
@@ -63,7 +64,8 @@ export const layer = Layer.mergeAll(
   System.layer.pipe(Layer.provide(System.Shutdown.layer)),
   Store.layer,
   Time.layer,
-  Monitor.layer
+  Monitor.layer,
+  DeadLetter.layer
 ).pipe(
   Layer.provide(StockHandlers),
   Layer.provideMerge(Ksi.layerMemory)

@@ -7,26 +7,32 @@ import { Router } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
 import * as Limits from "../../src/event/Limits.ts"
+import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import * as ActivityTable from "../../src/store/ActivityTable.ts"
+import * as DeadLetterTable from "../../src/store/DeadLetterTable.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as Projection from "../../src/store/Projection.ts"
 
-export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group]
+export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group, DeadLetter.Group]
 export const events = groups.flatMap((group) => Object.values(group.events))
 
 const bus = Router.layer.pipe(
   Layer.provideMerge(Subscriptions.layer),
-  Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, ActivityTable.layerMemory(), Projection.Projections.layer, System.Shutdown.layer, DeadLetters.layerOff))
+  Layer.provideMerge(Layer.mergeAll(
+    EventStore.layerMemory, ActivityTable.layerMemory(), DeadLetterTable.layerMemory, Projection.Projections.layer,
+    System.Shutdown.layer
+  ))
 )
 
-const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer)
+const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer)
 
 export type Runtime =
-  | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | Projection.Projections | System.Shutdown
+  | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | DeadLetters | Projection.Projections
+  | System.Shutdown
 
 /** A fresh runtime; `limits` replaces some of the defaults. */
 export const runtime = (limits: Partial<Limits.LimitsShape> = {}, more: Layer.Layer<never> = Layer.empty) =>
