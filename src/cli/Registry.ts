@@ -105,6 +105,8 @@ const isNothing = (schema: unknown): boolean => {
   return isObject(not) && not["type"] === "null"
 }
 
+const schemaText = (schema: unknown): string => isObject(schema) && schema["type"] === "null" ? "  null\n" : indented(schema)
+
 /** How an event is used, for people. */
 export const description = (help: JsonObject): string => {
   const { payload, ...others } = objectAt(help, "schemas")
@@ -117,7 +119,7 @@ export const description = (help: JsonObject): string => {
     section("payload", isNothing(payload) ? "  none\n" : Output.aligned(parameterRows(help)).map((row) => `${row}\n`).join("")),
     section("examples", listAt(help, "examples").map((example) => `  ${textAt(example, "command")}\n`).join("")),
     ...["payload", "success", "error"].map((side) =>
-      schemas[side] === undefined || schemas[side] === null ? "" : section(`${side} schema`, indented(schemas[side])))
+      schemas[side] === undefined || schemas[side] === null ? "" : section(`${side} schema`, schemaText(schemas[side])))
   ].join("")
 }
 

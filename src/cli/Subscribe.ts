@@ -109,6 +109,8 @@ const greet = Effect.fnUntraced(function*(remote: Remote.Remote, pattern: string
   const { total_events: total } = yield* remote.call("system:discover", { pattern })
   if (total !== 0) return
   const nearest = yield* Registry.nearest(remote, pattern)
+  // Facts of the past may be there all the same, and will show themselves.
+  if (from !== "now" && nearest === "") return
   yield* Output.narrate(`no event is defined that ${pattern} matches; imported facts need no definition${nearest}`)
 })
 

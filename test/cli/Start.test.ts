@@ -84,7 +84,7 @@ describe("daemon", () => {
       expect(error.reason).toMatchObject({ _tag: "PluginInvalid", plugin: "again.ts" })
       expect(error.message).toContain("net:ping")
       expect(existsSync(join(path, "run", "daemon.sock"))).toBe(false)
-    }).pipe(Effect.provide(world({ "net.ts": { default: net }, "again.ts": { default: Layer.fresh(net) } }))))
+    }).pipe(Effect.provide(world({ "net.ts": { default: net }, "again.ts": { default: Ksi.serve(EventGroup.make(Event.make("net:ping", { success: Schema.Int }))) } }))))
 })
 
 describe("the command", () => {

@@ -44,10 +44,19 @@ export class Running {
   }
 
   /** Waits until stdout holds the text; throws when the process ends before. */
-  async says(text: string): Promise<void> {
-    while (!this.stdout.includes(text)) {
-      const next = Promise.race([once(this.child.stdout ?? this.child, "data").then(() => true), this.end.then(() => false)])
-      if (!(await next) && !this.stdout.includes(text)) throw new Error(`it ended:\n${this.stdout}\n${this.stderr}`)
+  says(text: string): Promise<void> {
+    return this.holds("stdout", text)
+  }
+
+  /** As `says`, of stderr. */
+  tells(text: string): Promise<void> {
+    return this.holds("stderr", text)
+  }
+
+  private async holds(stream: "stdout" | "stderr", text: string): Promise<void> {
+    while (!this[stream].includes(text)) {
+      const next = Promise.race([once(this.child[stream] ?? this.child, "data").then(() => true), this.end.then(() => false)])
+      if (!(await next) && !this[stream].includes(text)) throw new Error(`it ended:\n${this.stdout}\n${this.stderr}`)
     }
   }
 

@@ -140,6 +140,27 @@ describe("ksi start", () => {
     }
   })
 
+  it.skipIf(!existsSync("/usr/bin/script"))("logs for people on a terminal, without colours where NO_COLOR says so", async () => {
+    const logged = async (env: Record<string, string>) => {
+      await using home = new Home()
+      const main = [process.execPath, "--disable-warning=ExperimentalWarning", "--conditions=ksi-source", "src/main.ts"]
+      const command = [...main, "start", "--home", home.path, "--store", "memory"].map((word) => `'${word}'`).join(" ")
+      const terminal = spawn("/usr/bin/script", ["-qec", command, "/dev/null"], { cwd: root, env: { PATH: process.env["PATH"] ?? "", ...env } })
+      const closed = once(terminal, "close")
+      let text = ""
+      terminal.stdout.setEncoding("utf8").on("data", (more: string) => (text += more))
+      while (!text.includes("subscribe '*'")) await once(terminal.stdout, "data")
+      expect((await home.ksi("stop")).code).toBe(0)
+      await closed
+      return text
+    }
+    const plain = await logged({ NO_COLOR: "1", TERM: "xterm" })
+    expect(plain).toMatch(/INFO.*: ready/)
+    expect(plain).not.toContain("\u001b")
+    expect(plain).not.toContain("\"level\"")
+    expect((await logged({ TERM: "xterm" })).split("INFO")[0]).toContain("\u001b[")
+  })
+
   it("the npm scripts hand a signal to the daemon: no process is left behind", async () => {
     await using home = new Home()
     const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { readonly scripts: Record<string, string> }

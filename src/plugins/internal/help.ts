@@ -102,7 +102,7 @@ export const commands = (event: Event.Any, payload: object, socket: string): {
     return { examples: [], usage: { command: `only in process so far: ksi.stream, for ${event.name}` } }
   }
   const given = event.annotations.examples ?? []
-  const data = given.length > 0 ? given : [skeleton(payload, objectOf(objectOf(payload)["$defs"]))]
+  const data = given.length > 0 ? given : [skeleton(payload, objectOf(objectOf(payload)["$defs"])) ?? {}]
   return {
     examples: data.map((example) => ({ command: cliCommand(event, example) })),
     usage: { command: socketCommand(event, data[0], socket) }
