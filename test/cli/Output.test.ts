@@ -68,6 +68,16 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
     "✗ DeadlineExceeded  stock:reserve did not answer within 50 ms\n  next       ksi describe stock:reserve\n"
   ],
   [
+    new KsiError.Rejected({ event: "stock:reserve", middleware: "auth", problem: "no token" }),
+    1,
+    "✗ Rejected  middleware \"auth\" rejected stock:reserve: no token\n  next       ksi describe stock:reserve\n"
+  ],
+  [
+    new KsiError.HandlerFailed({ event: "stock:reserved", handler: "mail", problem: "no post" }),
+    1,
+    "✗ HandlerFailed  handler mail of stock:reserved failed again: no post\n  next       ksi dead ls\n"
+  ],
+  [
     new KsiError.VersionConflict({ streamId: "order-1", expected: 1, actual: 2 }),
     6,
     "✗ VersionConflict  stream \"order-1\" is at version 2, not 1\n  next       ksi stream-log order-1\n"
