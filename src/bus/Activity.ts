@@ -76,6 +76,8 @@ export interface ActivityQuery {
 
 /** The activity journal. */
 export class Activity extends Context.Service<Activity, {
+  /** Whether anything is recorded; where not, durations need not be measured. */
+  readonly isOn: boolean
   /** Records a request that has ended. `undefined` when it was taken at once; else an effect to wait for. */
   readonly record: (ended: Ended) => Effect.Effect<void> | undefined
   /** Looks requests up; those still in the buffer are included. */
@@ -89,6 +91,7 @@ export class Activity extends Context.Service<Activity, {
 }>()("ksi/bus/Activity") {
   /** Records nothing and finds nothing (`KSI_AUDIT=off`). */
   static readonly layerOff: Layer.Layer<Activity> = Layer.succeed(Activity, {
+    isOn: false,
     record: () => undefined,
     query: () => Effect.succeed({ records: [], total: 0 }),
     flush: Effect.void

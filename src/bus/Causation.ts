@@ -124,10 +124,10 @@ export const originOf = (parent: Envelope.Envelope | undefined): Origin => {
  * Who asks stays who asked.
  */
 export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, labels: Partial<Origin>): Origin => {
-  if (parent === undefined) return { ...origin, ...labels }
   const { clientCorrelationId, clientId, deadline, idempotencyKey } = labels
   return {
-    ...origin,
+    principal: parent === undefined ? labels.principal ?? origin.principal : origin.principal,
+    source: parent === undefined ? labels.source ?? origin.source : origin.source,
     clientId: clientId ?? origin.clientId,
     clientCorrelationId: clientCorrelationId ?? origin.clientCorrelationId,
     idempotencyKey,

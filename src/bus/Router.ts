@@ -136,17 +136,19 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
       return requests.rejected(entry, table.child(fiber, event.name, payload), made) as Effect.Effect<never, unknown>
     })
   // An error that a middleware of the runtime brought in, and that the caller's event does not know.
-  const told = (event: Event.Any, run: Run): Run =>
-    Effect.mapError(run, (error) => {
-      const hook = undeclared(table.get(event.name), event, error)
-      return hook === undefined ? error : KsiError.make(
-        new KsiError.Rejected({ event: event.name, middleware: hook.name, problem: KsiError.sentenceOf(error) })
-      )
-    })
-  const call = (event: Event.AnyRequest, payload: unknown): Run => {
-    const run = open(event, payload, "call", requests.run)
-    return table.get(event.name)?.hooks.some(({ name }) => !knows(event, name)) === true ? told(event, run) : run
+  const rejected = (event: Event.Any, error: unknown) => {
+    const hook = undeclared(table.get(event.name), event, error)
+    return hook === undefined ? error : KsiError.make(
+      new KsiError.Rejected({ event: event.name, middleware: hook.name, problem: KsiError.sentenceOf(error) })
+    )
   }
+  const told = (event: Event.Any, run: Run): Run => Effect.mapError(run, (error) => rejected(event, error))
+  const call = (event: Event.AnyRequest, payload: unknown): Run =>
+    open(event, payload, "call", (fiber, entry, envelope) => {
+      const run = requests.run(fiber, entry, envelope)
+      if (Exit.isExit(run) ? Exit.isSuccess(run) : entry.hooks.length === 0) return run
+      return told(event, run)
+    })
   const emit = (event: Event.AnyFact, payload: unknown): Run =>
     told(event, open(event, payload, "emit", (fiber, entry, envelope) =>
       Facts.isFactEntry(entry) ? facts.emit(fiber, entry, envelope) : wrongShape(entry.event, "emit")))
@@ -284,8 +286,8 @@ const make = Effect.gen(function*() {
   const untyped = {
     ...makeTyped(parts),
     subscribe: makeSubscribe(table, subscriptions),
-    dispatch: (name: string, data: unknown, { as, ...labels }: DispatchOptions = {}) =>
-      Effect.withFiber((fiber: AnyFiber) => dispatch(table.child(fiber, name, data, labels), as))
+    dispatch: (name: string, data: unknown, options?: DispatchOptions) =>
+      Effect.withFiber((fiber: AnyFiber) => dispatch(table.child(fiber, name, data, options), options?.as))
   }
   const router = Router.of({
     registry: table.registry,

@@ -62,6 +62,10 @@ export interface Delivery<out P = unknown> extends Envelope<P> {
 export type Ids = (millis: number) => string
 
 const hex = (n: number, length: number) => n.toString(16).padStart(length, "0")
+// Ids are made on the hot path: two look-ups cost a fifth of two conversions.
+const bytes = Array.from({ length: 256 }, (_, n) => hex(n, 2))
+const digits = Array.from("0123456789abcdef")
+const byte = (n: number): string => bytes[n & 0xff] ?? ""
 
 /**
  * A source of UUIDv7, strictly increasing, even when the clock stands still or goes back. `high` and `low` are 16 and
@@ -84,7 +88,8 @@ export const makeIds = (high: number, low: number): Ids => {
       const time = hex(last, 12)
       prefix = `${time.slice(0, 8)}-${time.slice(8)}-7`
     }
-    return `${prefix}${hex(counter >>> 14, 3)}-${hex(0x8000 | (counter & 0x3fff), 4)}-${tail}`
+    // 4 + 8 bits of the counter, the variant, 6 + 8 bits more.
+    return `${prefix}${digits[counter >>> 22] ?? ""}${byte(counter >>> 14)}-${byte(0x80 | ((counter >>> 8) & 0x3f))}${byte(counter)}-${tail}`
   }
 }
 

@@ -80,27 +80,29 @@ interface Entry {
   readonly record: Omit<ActivityRecord, "data">
 }
 
-const entryOf = (ended: Ended, audit: "all" | "outline"): Entry => {
-  const { envelope: { id, metadata, name } } = ended
-  const [outcome, error] = outcomeOf(ended.exit)
-  const [data, note] = audit === "all" ? payloadOf(ended) : [null, undefined]
+const summaryOf = ({ duration, envelope: { id, metadata, name }, exit }: Ended): Entry["record"] => {
+  const [outcome, error] = outcomeOf(exit)
   return {
-    data,
-    record: {
-      id,
-      name,
-      outcome,
-      error: note === undefined ? error : error === undefined ? note : `${error}; ${note}`,
-      duration: ended.duration,
-      timestamp: metadata.timestamp,
-      correlationId: metadata.correlationId,
-      causationId: metadata.causationId,
-      depth: metadata.depth,
-      principal: metadata.principal,
-      clientId: metadata.clientId,
-      clientCorrelationId: metadata.clientCorrelationId
-    }
+    id,
+    name,
+    outcome,
+    error,
+    duration,
+    timestamp: metadata.timestamp,
+    correlationId: metadata.correlationId,
+    causationId: metadata.causationId,
+    depth: metadata.depth,
+    principal: metadata.principal,
+    clientId: metadata.clientId,
+    clientCorrelationId: metadata.clientCorrelationId
   }
+}
+
+const entryOf = (ended: Ended, audit: "all" | "outline"): Entry => {
+  const record = summaryOf(ended)
+  const [data, note] = audit === "all" ? payloadOf(ended) : [null, undefined]
+  const error = note === undefined ? record.error : record.error === undefined ? note : `${record.error}; ${note}`
+  return { data, record: { ...record, error } }
 }
 
 const withData = ({ data, record }: Entry): ActivityRecord => ({ ...record, data: data === null ? null : Json.parse(data) })
@@ -211,6 +213,7 @@ export const layer = (
         lost
       })
       return {
+        isOn: true,
         record: push,
         flush,
         query: (query) => Effect.andThen(flush, StoreFile.attempt("query activity", () => table.query(query)))
@@ -234,10 +237,12 @@ export const layerMemory = ({ audit = "all" }: Options = {}): Layer.Layer<Activi
     Activity,
     Effect.gen(function*() {
       const { activityRows } = yield* Limits.Limits
-      let kept: Array<Entry> = []
+      // As they came: what nobody asks for is never written as text.
+      let kept: Array<Ended> = []
       return {
+        isOn: true,
         record: (ended) => {
-          kept.push(entryOf(ended, audit))
+          kept.push(ended)
           // Cut at twice the bound, so that a cut costs little for each request.
           if (kept.length >= 2 * activityRows) kept = kept.slice(-activityRows)
           return undefined
@@ -245,10 +250,10 @@ export const layerMemory = ({ audit = "all" }: Options = {}): Layer.Layer<Activi
         flush: Effect.void,
         query: (query) =>
           Effect.sync(() => {
-            const found = kept.slice(-activityRows).filter(({ record }) => matchesRecord(record, query))
+            const found = kept.slice(-activityRows).filter((ended) => matchesRecord(summaryOf(ended), query))
             const ordered = query.forward === true ? found : found.toReversed()
             const offset = Math.max(0, query.offset ?? 0)
-            return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map(withData), total: found.length }
+            return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map((ended) => withData(entryOf(ended, audit))), total: found.length }
           })
       }
     })

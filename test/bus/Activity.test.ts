@@ -28,6 +28,7 @@ describe("what the router records", () => {
   it.effect("every request once, with its exit and duration, whatever became of it", () => {
     const seen: Array<Ended> = []
     const activity = Layer.succeed(Activity, {
+      isOn: true,
       record: (ended) => void seen.push(ended),
       query: () => Effect.succeed({ records: [], total: 0 }),
       flush: Effect.void
@@ -50,6 +51,7 @@ describe("what the router records", () => {
     const Hangs = Event.make("work:hangs", {})
     const seen: Array<readonly [string, unknown, string]> = []
     const activity = Layer.succeed(Activity, {
+      isOn: true,
       record: ({ envelope, exit }) => {
         const error = Exit.findErrorOption(exit)
         const outcome = Exit.isSuccess(exit) ? "ok" : error._tag === "Some" && KsiError.is(error.value) ? error.value.reason._tag : "other"
@@ -84,6 +86,7 @@ describe("what the router records", () => {
   it.effect("a full journal slows the caller, and nothing else", () => {
     let release = false
     const activity = Layer.succeed(Activity, {
+      isOn: true,
       record: () =>
         Effect.suspend(() => release ? Effect.void : Effect.yieldNow).pipe(Effect.repeat({ until: () => release })),
       query: () => Effect.succeed({ records: [], total: 0 }),

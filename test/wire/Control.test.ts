@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Layer, Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import { Router } from "../../src/bus/Router.ts"
 import * as Limits from "../../src/event/Limits.ts"

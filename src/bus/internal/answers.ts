@@ -126,7 +126,8 @@ export const ask = (
 ): Run => {
   const [first] = handlers
   if (handlers.length === 1 && first !== undefined && isPlain(first)) {
-    return inContext(fiber, contextOf(first, envelope, provided), start(first, envelope), finish)
+    const run = start(first, envelope)
+    return Exit.isExit(run) ? finish(run) : inContext(fiber, contextOf(first, envelope, provided), run, finish)
   }
   return settle(oneAfterTheOther([...handlers], envelope, provided, lanes), finish)
 }

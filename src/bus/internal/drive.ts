@@ -37,12 +37,13 @@ const steps = (generator: Steps, first: Step): Run => {
   return Effect.flatMap(Effect.yieldNow, () => steps(generator, state))
 }
 
-const isSteps = (u: unknown): u is Steps => typeof u === "object" && u !== null && Symbol.iterator in u && "next" in u
+const isSteps = (u: unknown): u is Steps => typeof u === "object" && u !== null && "next" in u && typeof u.next === "function"
 
 const drive = (returned: unknown): Run => {
+  // Generators first: they are the most, and asking them what they are not costs as much as running them.
+  if (isSteps(returned)) return steps(returned, returned.next())
   // As above: its context is the handler's.
   if (Effect.isEffect(returned)) return returned as Run
-  if (isSteps(returned)) return steps(returned, returned.next())
   return Exit.die(new TypeError("a handler must return an Effect or be a generator method"))
 }
 

@@ -61,16 +61,31 @@ const answered = (exit: AnyExit): AnyExit => {
   return exit
 }
 
-const guarded = (run: () => Run | undefined): Run | undefined => {
+/** What a `before` returned, or the defect that it threw. */
+export const guarded = (before: NonNullable<Hook["before"]>, envelope: Envelope): Run | undefined => {
   try {
-    return run()
+    return before(envelope)
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
+/** What an `after` returned, or the defect that it threw. */
+export const guardedAfter = (
+  after: NonNullable<Hook["after"]>,
+  envelope: Envelope,
+  exit: AnyExit,
+  elapsed: number
+): Run | undefined => {
+  try {
+    return after(envelope, exit, elapsed)
   } catch (defect) {
     return Exit.die(defect)
   }
 }
 
 /** One passage of one envelope through the hooks. */
-class Passage {
+export class Passage {
   private readonly hooks: ReadonlyArray<Hook>
   private readonly fiber: AnyFiber
   private readonly envelope: Envelope
@@ -78,7 +93,7 @@ class Passage {
   private readonly finish: (exit: AnyExit) => Run
   private readonly clock: Clock.Clock | undefined
   private readonly startedAt: bigint
-  private provided: Provided
+  private provided: Provided = undefined
 
   constructor(
     hooks: ReadonlyArray<Hook>,
@@ -87,7 +102,7 @@ class Passage {
     core: Core,
     finish: (exit: AnyExit) => Run,
     clock: Clock.Clock | undefined,
-    provided: Provided
+    startedAt: bigint
   ) {
     this.hooks = hooks
     this.fiber = fiber
@@ -95,25 +110,26 @@ class Passage {
     this.core = core
     this.finish = finish
     this.clock = clock
-    this.startedAt = clock === undefined ? 0n : clock.currentTimeNanosUnsafe()
-    this.provided = provided
+    this.startedAt = startedAt
   }
 
   /** Goes in from the hook at `from` on. */
   enter(from: number): Run {
     for (let i = from; i < this.hooks.length; i++) {
-      const hook = this.hooks[i]
-      if (hook?.before === undefined) continue
-      const { before } = hook
-      const run = guarded(() => before(this.envelope))
-      if (run === undefined) continue
-      if (!Exit.isExit(run)) {
-        return inContext(this.fiber, contextOf(hook, this.envelope), run, (exit) => this.entered(hook, i, exit) ?? this.enter(i + 1))
-      }
-      const stopped = this.entered(hook, i, run)
-      if (stopped !== undefined) return stopped
+      const before = this.hooks[i]?.before
+      if (before === undefined) continue
+      const run = guarded(before, this.envelope)
+      if (run !== undefined) return this.resume(i, run)
     }
     return this.core(this.fiber, this.provided, (exit) => this.leave(this.hooks.length - 1, exit))
+  }
+
+  /** Goes on with what the `before` of the hook at `at` returned. */
+  resume(at: number, run: Run): Run {
+    const hook = this.hooks[at]
+    if (hook === undefined) return this.enter(at + 1)
+    const context = Exit.isExit(run) ? hook.context : contextOf(hook, this.envelope)
+    return inContext(this.fiber, context, run, (exit) => this.entered(hook, at, exit) ?? this.enter(at + 1))
   }
 
   // A hook that stops the event has no `after` of its own: it saw everything already.
@@ -131,15 +147,20 @@ class Passage {
       if (hook?.after === undefined) continue
       const { after } = hook
       const seen = result
-      const run = guarded(() => after(this.envelope, seen, this.elapsed()))
+      const run = guardedAfter(after, this.envelope, seen, this.elapsed())
       if (run === undefined || (Exit.isExit(run) && Exit.isSuccess(run))) continue
       if (Exit.isExit(run)) result = run
-      else {
-        return inContext(this.fiber, contextOf(hook, this.envelope), run, (done) =>
-          this.leave(i - 1, Exit.isFailure(done) ? done : seen))
-      }
+      else return this.left(i, run, seen)
     }
     return this.finish(result)
+  }
+
+  /** Goes on with what the `after` of the hook at `at` returned, which had seen `exit`. */
+  left(at: number, run: Run, exit: AnyExit): Run {
+    const hook = this.hooks[at]
+    if (hook === undefined) return this.leave(at - 1, exit)
+    return inContext(this.fiber, contextOf(hook, this.envelope), run, (done) =>
+      this.leave(at - 1, Exit.isFailure(done) ? done : exit))
   }
 
   private elapsed(): number {
@@ -156,11 +177,12 @@ const wrapped = (hook: Hook, inner: Pipeline): Pipeline => (fiber, envelope, cor
   const { around } = hook
   if (around === undefined) return inner(fiber, envelope, core, finish)
   const next = Effect.withFiber((running: AnyFiber) => inner(running, envelope, core, identity))
-  const run = guarded(() => around(next, envelope)) ?? Exit.die(new TypeError(`middleware "${hook.name}": around must return an effect`))
+  const run = guarded((event) => around(next, event), envelope) ?? Exit.die(new TypeError(`middleware "${hook.name}": around must return an effect`))
   return inContext(fiber, contextOf(hook, envelope), run, finish)
 }
 
-const takesElapsed = ({ after }: Hook): boolean => after !== undefined && after.length > 2
+/** Whether a hook wants to know how long it took. */
+export const takesElapsed = ({ after }: Hook): boolean => after !== undefined && after.length > 2
 
 /** Compiles the hooks of an event, outermost first. */
 export const compile = (hooks: ReadonlyArray<Hook>, clock: Clock.Clock): Pipeline => {
@@ -169,7 +191,7 @@ export const compile = (hooks: ReadonlyArray<Hook>, clock: Clock.Clock): Pipelin
   const wrapping = hooks[at]
   if (wrapping === undefined) {
     const timed = hooks.some(takesElapsed) ? clock : undefined
-    return (fiber, envelope, core, finish) => new Passage(hooks, fiber, envelope, core, finish, timed, undefined).enter(0)
+    return (fiber, envelope, core, finish) => new Passage(hooks, fiber, envelope, core, finish, timed, timed?.currentTimeNanosUnsafe() ?? 0n).enter(0)
   }
   // Its own `before` and `after` stand outside of what it wraps; what was provided before it is handed on.
   const outer = hooks.slice(0, at + 1).map((hook) => ({ ...hook, around: undefined }))

@@ -5,14 +5,15 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
+import type { HandlerEntry } from "../../event/EventGroup.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import { Activity } from "../Activity.ts"
 import type { LiveEnvelope } from "../Causation.ts"
 import { Subscriptions } from "../Subscription.ts"
 import { ask, isPass, Lanes } from "./answers.ts"
-import { type AnyExit, type AnyFiber, contextOf, type Run } from "./drive.ts"
-import type { Provided } from "./pipeline.ts"
+import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle, start } from "./drive.ts"
+import { type Core, guarded, guardedAfter, Passage, type Provided } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
 import type { Table, TableEntry } from "./table.ts"
 
@@ -57,17 +58,35 @@ const makeRecorder = Effect.fnUntraced(function*({ clock }: Table) {
 })
 
 /** Deadlines of envelopes. */
-const makeDeadlines = ({ clock }: Table) => ({
+const makeDeadlines = ({ clock }: Table) => {
   /** Milliseconds that are left, where the envelope must be answered earlier than what caused it. */
-  millisLeft: (envelope: LiveEnvelope): number | undefined =>
+  const millisLeft = (envelope: LiveEnvelope): number | undefined =>
     envelope.deadline === undefined || !envelope.isDeadlineOwn
       ? undefined
-      : envelope.deadline - clock.currentTimeMillisUnsafe(),
-  late: (envelope: LiveEnvelope) =>
+      : envelope.deadline - clock.currentTimeMillisUnsafe()
+  const late = (envelope: LiveEnvelope) =>
     KsiError.exit(
       new KsiError.DeadlineExceeded({ event: envelope.name, millis: (envelope.deadline ?? 0) - envelope.timestamp })
     )
-})
+  return {
+    millisLeft,
+    late,
+    /** Runs something in this fiber, or, where there is a deadline, in one that is interrupted when it passes. */
+    inTime: (
+      envelope: LiveEnvelope,
+      fiber: AnyFiber,
+      run: (fiber: AnyFiber, end: (exit: AnyExit) => Run) => Run
+    ): Run => {
+      const millis = millisLeft(envelope)
+      return millis === undefined ? run(fiber, identity) : Effect.timeoutOrElse(
+        Effect.withFiber((inner: AnyFiber) => run(inner, identity)),
+        { duration: Math.max(0, millis), orElse: () => late(envelope) }
+      )
+    }
+  }
+}
+
+const identity = (exit: AnyExit): Run => exit
 
 /** Opens streams of items. */
 const makeStreams = ({ noHandler }: Table) => {
@@ -105,49 +124,105 @@ const makeStreams = ({ noHandler }: Table) => {
   }
 }
 
+/** What `run` and `items` share: who is told of a request, and how it is answered the long way. */
+const makeAnswers = Effect.fnUntraced(function*({ noHandler }: Table, reactions: Reactions) {
+  const subscriptions = yield* Subscriptions
+  const lanes = new Lanes((yield* Limits).keyedHandlers)
+  return {
+    /** Tells who listens. Never waits. */
+    announce: (entry: TableEntry, envelope: LiveEnvelope): void => {
+      subscriptions.publishRequest(envelope, entry.codec.encodePayload)
+      reactions.observe(entry, envelope)
+    },
+    /** Handlers and the check of the reply. */
+    core: (entry: TableEntry, envelope: LiveEnvelope): Core => (fiber, provided, done) =>
+      ask(fiber, entry.handlers, envelope, provided, lanes, (exit) =>
+        done(isPass(exit) ? noHandler(envelope.name, entry.handlers.length) : checked(entry, exit)))
+  }
+})
+
+/**
+ * The short way of an event with one plain handler and hooks that do not wrap: as long as all of them complete at once,
+ * two loops and a call. From the first that suspends on, a `Passage` goes on where it stopped; only then does a deadline
+ * need a fiber that watches it.
+ */
+const makeDirect = (
+  { clock, noHandler }: Table,
+  { core }: Effect.Success<ReturnType<typeof makeAnswers>>,
+  { inTime }: ReturnType<typeof makeDeadlines>
+) => {
+  const leave = (passage: () => Passage, hooks: TableEntry["hooks"], envelope: LiveEnvelope, exit: AnyExit, startedAt: bigint): Run => {
+    let result = exit
+    for (let i = hooks.length - 1; i >= 0; i--) {
+      const after = hooks[i]?.after
+      if (after === undefined) continue
+      const elapsed = startedAt === 0n ? 0 : Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e6
+      const run = guardedAfter(after, envelope, result, elapsed)
+      if (run === undefined) continue
+      if (!Exit.isExit(run)) return passage().left(i, run, result)
+      if (Exit.isFailure(run)) result = run
+    }
+    return result
+  }
+  return (
+    fiber: AnyFiber,
+    entry: TableEntry,
+    handler: HandlerEntry,
+    envelope: LiveEnvelope,
+    finish: (exit: AnyExit) => Run
+  ): Run => {
+    const { hooks, timed } = entry
+    const startedAt = timed ? clock.currentTimeNanosUnsafe() : 0n
+    const passage = (running: AnyFiber, end: (exit: AnyExit) => Run) =>
+      new Passage(hooks, running, envelope, core(entry, envelope), end, timed ? clock : undefined, startedAt)
+    for (let i = 0; i < hooks.length; i++) {
+      const before = hooks[i]?.before
+      if (before === undefined) continue
+      const run = guarded(before, envelope)
+      if (run === undefined) continue
+      const onward = inTime(envelope, fiber, (running, end) => passage(running, end).resume(i, run))
+      return settle(onward, finish)
+    }
+    const run = start(handler, envelope)
+    const answered = (exit: AnyExit) => isPass(exit) ? noHandler(envelope.name, 1) : checked(entry, exit)
+    if (!Exit.isExit(run)) {
+      const onward = inTime(envelope, fiber, (running, end) =>
+        inContext(running, contextOf(handler, envelope), run, (exit) => passage(running, end).leave(hooks.length - 1, answered(exit))))
+      return settle(onward, finish)
+    }
+    const left = leave(() => passage(fiber, identity), hooks, envelope, answered(run), startedAt)
+    return settle(left, finish)
+  }
+}
+
 /** The requests of one router. */
 export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactions) {
   const { noHandler, refuse } = table
-  const subscriptions = yield* Subscriptions
-  const lanes = new Lanes((yield* Limits).keyedHandlers)
+  const { isOn } = yield* Activity
   const { now, record, recorded, rejected } = yield* makeRecorder(table)
-  const { late, millisLeft } = makeDeadlines(table)
+  const deadlines = makeDeadlines(table)
+  const { inTime, late, millisLeft } = deadlines
+  const answers = yield* makeAnswers(table, reactions)
+  const direct = makeDirect(table, answers, deadlines)
   const opened = makeStreams(table)
 
-  /** Tells who listens, and says why the request may go no further. */
-  const admit = (entry: TableEntry, envelope: LiveEnvelope) => {
-    subscriptions.publishRequest(envelope, entry.codec.encodePayload)
-    reactions.observe(entry, envelope)
-    return refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
-  }
-
-  /** Middleware, handlers, check of the reply. */
-  const answer = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, finish: (exit: AnyExit) => Run): Run =>
-    entry.pipeline(fiber, envelope, (inner, provided, done) =>
-      ask(inner, entry.handlers, envelope, provided, lanes, (exit) =>
-        done(isPass(exit) ? noHandler(envelope.name, entry.handlers.length) : checked(entry, exit))), finish)
-
   const run = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope): Run => {
-    const startedAt = now()
-    const refused = admit(entry, envelope)
+    const startedAt = isOn ? now() : 0n
+    answers.announce(entry, envelope)
+    const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
     if (refused !== undefined) return recorded(entry, envelope, refused, startedAt)
-    const millis = millisLeft(envelope)
-    if (millis === undefined) {
-      return answer(fiber, entry, envelope, (exit) => recorded(entry, envelope, exit, startedAt))
-    }
-    const timed = Effect.timeoutOrElse(
-      // The fiber in which the timed part runs is another one.
-      Effect.withFiber((inner: AnyFiber) => answer(inner, entry, envelope, (exit) => exit)),
-      { duration: millis, orElse: () => late(envelope) }
-    )
-    // The envelope is answered when this ends: only now is it known whether it was in time.
-    return Effect.onExit(timed, (exit) => record(entry, envelope, exit, startedAt) ?? Effect.void)
+    const finish = isOn ? (exit: AnyExit) => recorded(entry, envelope, exit, startedAt) : identity
+    if (entry.direct !== undefined) return direct(fiber, entry, entry.direct, envelope, finish)
+    // The long way: any number of handlers, middleware that wraps.
+    const core = answers.core(entry, envelope)
+    return settle(inTime(envelope, fiber, (running, end) => entry.pipeline(running, envelope, core, end)), finish)
   }
 
   const items = (entry: TableEntry, envelope: LiveEnvelope): Stream.Stream<unknown, unknown> =>
     Stream.suspend(() => {
       const startedAt = now()
-      const refused = admit(entry, envelope)
+      answers.announce(entry, envelope)
+      const refused = refuse(envelope)
       const stream = refused === undefined ? opened(entry, envelope) : Stream.fromEffect(refused)
       const millis = millisLeft(envelope)
       const timed = millis === undefined

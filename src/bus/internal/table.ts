@@ -26,6 +26,10 @@ export interface TableEntry extends EventRegistry.Entry {
   hooks: ReadonlyArray<Hook>
   /** Runs an envelope through the middleware. */
   pipeline: Pipeline
+  /** The short way, where there is one: one plain handler, and hooks that do not wrap. */
+  direct: HandlerEntry | undefined
+  /** Whether a hook wants to know how long it took. */
+  timed: boolean
   /** How many layers define it; it is forgotten with the last one. */
   definitions: number
 }
@@ -41,13 +45,17 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     const around = [...everywhere].filter(([, pattern]) => pattern.matches(entry.event.name)).map(([hook]) => hook)
     entry.hooks = [...around, ...[...entry.own].flat()]
     entry.pipeline = Pipelines.compile(entry.hooks, clock)
+    entry.timed = entry.hooks.some(Pipelines.takesElapsed)
+    const [only, ...others] = entry.handlers
+    const isPlain = only !== undefined && others.length === 0 && only.key === undefined && only.timeoutMillis === undefined
+    entry.direct = isPlain && entry.hooks.every(({ around }) => around === undefined) ? only : undefined
   }
 
   const take = (event: Event.Any, hooks: ReadonlyArray<Hook>): Effect.Effect<TableEntry, KsiError.KsiError> => {
     const registered = registry.register(event)
     if (Result.isFailure(registered)) return failedToWire(event.name, registered.failure)
     const entry: TableEntry = entries.get(event.name) ??
-      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), definitions: 0 }
+      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, timed: false, definitions: 0 }
     entry.definitions++
     if (hooks.length > 0) entry.own.add(hooks)
     entries.set(event.name, entry)
@@ -66,10 +74,12 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     Effect.acquireRelease(Effect.suspend(() => take(event, hooks)), (entry) => giveBack(entry, hooks))
 
   const handle = Effect.fnUntraced(function*(event: Event.Any, handler: HandlerEntry) {
-    const { handlers } = yield* define(event)
+    const entry = yield* define(event)
+    const { handlers } = entry
+    const change = (f: () => unknown) => Effect.sync(() => (f(), compile(entry)))
     yield* Effect.acquireRelease(
-      Effect.sync(() => handlers.push(handler)),
-      () => Effect.sync(() => handlers.splice(handlers.indexOf(handler), 1))
+      change(() => handlers.push(handler)),
+      () => change(() => handlers.splice(handlers.indexOf(handler), 1))
     )
   })
 
@@ -105,7 +115,7 @@ export const make = Effect.gen(function*() {
     get: (name: string) => entries.get(name),
     /** The envelope of something that comes from outside. */
     root: (name: string, data: unknown, labels?: Partial<Causation.Origin>) =>
-      envelope(name, data, undefined, labels === undefined ? Causation.own : { ...Causation.own, ...labels }),
+      envelope(name, data, undefined, labels === undefined ? Causation.own : Causation.narrow(undefined, Causation.own, labels)),
     /** The envelope of what is asked or said in this fiber; `labels` may narrow what it inherits, never widen it. */
     child: (fiber: AnyFiber, name: string, data: unknown, labels?: Partial<Causation.Origin>) => {
       const parent = fiber.getRef(Causation.Current)
