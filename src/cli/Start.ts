@@ -218,7 +218,7 @@ const levels = ["Debug", "Info", "Warn", "Error", "None"] as const
 const logLevel: Setting<typeof levels[number]> = {
   flag: "log-level",
   choices: levels,
-  description: "The least that is logged (KSI_LOG_LEVEL); default Info"
+  description: "The least that is logged (KSI_LOG_LEVEL); default info"
 }
 
 const literals = <A extends string>(setting: Setting<A>) =>
@@ -257,7 +257,7 @@ const logging = ({ coloured, watched }: Io["Service"], level: typeof levels[numb
 /** `ksi start`. */
 export const start = Command.make("start", {
   modules: Argument.String("module").pipe(
-    Argument.withDescription("Modules whose default export is a Layer, as app.ts; started in this order"),
+    Argument.withDescription("Modules whose default export is a Layer (Ksi.module), as app.ts; started in this order"),
     Argument.variadic()
   ),
   store: literals(store),

@@ -1,5 +1,5 @@
 // `ksi start`, as a process: modules in order, what cannot start is named, one daemon a home, signals, kill -9.
-import { describe, expect, it } from "vitest"
+import { describe, expect, it, onTestFailed } from "vitest"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
@@ -165,8 +165,12 @@ describe("ksi start", () => {
     await using home = new Home()
     const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { readonly scripts: Record<string, string> }
     const child = spawn("sh", ["-c", `${scripts["start"]} "$@"`, "sh", "--home", home.path], {
-      cwd: root, env: { PATH: `${dirname(process.execPath)}:${process.env["PATH"]}` }, stdio: ["ignore", "pipe", "ignore"]
+      cwd: root, env: { PATH: `${dirname(process.execPath)}:${process.env["PATH"]}` }, stdio: ["ignore", "pipe", "ignore"],
+      // A group of its own: whatever is left of it can be ended.
+      detached: true
     })
+    const pid = child.pid ?? 0
+    onTestFailed(() => void process.kill(-pid, "SIGKILL"))
     await once(child.stdout, "data")
     child.kill("SIGTERM")
     expect(await once(child, "exit")).toEqual([0, null])
