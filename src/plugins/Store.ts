@@ -351,8 +351,8 @@ const makePages = Effect.gen(function*() {
   return { exportPage, readPage, streamsPage: makeStreamsPage(store, pageBytes, pageItems) }
 })
 
-/** After every id that starts with `ksi-`, and before every one that does not and comes later. */
-const behindOwn = "ksi-\uffff"
+/** The first id that is behind all that start with `ksi-`: "." comes after "-". */
+const behindOwn = "ksi."
 
 const makeStreamsPage = (store: Store, pageBytes: number, pageItems: number) => {
   const asOf = (info: StreamInfo, position: number): Effect.Effect<number, KsiError.KsiError> =>
@@ -364,13 +364,16 @@ const makeStreamsPage = (store: Store, pageBytes: number, pageItems: number) => 
     const fits = Paging.makeBudget(pageBytes)
     const items: Array<StreamInfo> = []
     let after = typeof next === "string" ? next : undefined
+    let from: string | undefined
     for (let reads = 0; reads < maxReads; reads++) {
       const wanted = Math.min(limit, pageItems) + 1
-      const infos = yield* store.streams({ prefix: query.prefix, after, limit: wanted })
+      const infos = yield* store.streams({ prefix: query.prefix, from, after, limit: wanted })
+      let jumped = false
       for (const info of infos) {
         const { streamId } = info
         if (query.all !== true && ownStream(streamId)) {
-          after = behindOwn
+          from = behindOwn
+          jumped = true
           break
         }
         const version = yield* asOf(info, position)
@@ -381,8 +384,7 @@ const makeStreamsPage = (store: Store, pageBytes: number, pageItems: number) => 
         }
         after = streamId
       }
-      if (infos.length < wanted && after !== behindOwn) return Paging.page(items, undefined)
-      if (infos.length === 0) return Paging.page(items, undefined)
+      if (infos.length < wanted && !jumped) return Paging.page(items, undefined)
     }
     return Paging.page(items, after === undefined ? undefined : cursor(after))
   })

@@ -19,7 +19,7 @@
  * }).pipe(Effect.provide(EventStore.layerMemory))
  * ```
  *
- * **Gotchas** Streams whose id starts with `ksi-` are KSI's own: `appendTo` refuses them. Data is kept as JSON: a
+ * **Gotchas** Streams whose id starts with `ksi-` are KSI's own: nobody else can append to them. Data is kept as JSON: a
  * `Date` comes back as its text, a key whose value is `undefined` is gone. `layerMemory` keeps every fact for as long
  * as its scope lives.
  */
@@ -69,6 +69,8 @@ export class EventStore extends Context.Service<EventStore, Driver & {
     facts: ReadonlyArray<FactInput>,
     options?: { readonly expectedVersion?: number }
   ) => Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError>
+  /** As `append`, for KSI's own plugins: to streams of KSI's (`ksi-…`) too. Not an API for users. */
+  readonly appendOwn: Driver["append"]
   /** All facts of a stream, oldest first; `NotFound` where the stream does not exist. */
   readonly stream: (streamId: string, options?: {
     readonly from?: number
@@ -110,26 +112,36 @@ const spend = (value: unknown, budget: number, depth: number): number => {
 const overLimit = (limit: keyof Limits.LimitsShape, max: number, actual: number): KsiError.Reason =>
   new KsiError.LimitExceeded({ limit, max, actual, retryable: false })
 
+// A recursion that surely finds room on the stack.
+const walkDepth = 64
+
 /** The same as a JSON value: itself where it is one that surely fits, else what its JSON text says. */
 const toJson = (
   fact: CloudEvent.NewFact,
   part: "data" | "attributes",
-  max: number
+  { frameBytes: max, jsonDepth }: Limits.LimitsShape
 ): Result.Result<unknown, KsiError.Reason> => {
   const value = fact[part]
-  if (spend(value, max, 64) >= 0) return Result.succeed(value)
+  if (spend(value, max, Math.min(walkDepth, jsonDepth)) >= 0) return Result.succeed(value)
   const text = Result.try({
     try: (): string | undefined => JSON.stringify(value),
     // The sentence on a cycle draws it in further lines.
-    catch: (cause) => KsiError.sentenceOf(cause).split("\n")[0] ?? ""
+    catch: (cause) => cause instanceof RangeError && cause.message.includes("call stack")
+      ? undefined
+      : KsiError.sentenceOf(cause).split("\n")[0] ?? ""
   })
+  const deep = new KsiError.LimitExceeded({ limit: "jsonDepth", max: jsonDepth, retryable: false })
+  if (Result.isFailure(text) && text.failure === undefined) return Result.fail(deep)
   if (Result.isFailure(text)) return Result.fail(KsiError.invalidAt(fact.name, part, `cannot be written as JSON: ${text.failure}`))
   if (text.success === undefined) return Result.fail(KsiError.invalidAt(fact.name, part, `a ${typeof value} is not JSON`))
   const bytes = Buffer.byteLength(text.success)
-  return bytes > max ? Result.fail(overLimit("frameBytes", max, bytes)) : Result.succeed(Json.parse(text.success))
+  if (bytes > max) return Result.fail(overLimit("frameBytes", max, bytes))
+  return Json.isDeeper(text.success, jsonDepth) ? Result.fail(deep) : Result.succeed(Json.parse(text.success))
 }
 
-const labelProblem = (text: string, max: number): string | undefined => {
+// Not every program has a compiler behind it.
+const labelProblem = (text: unknown, max: number): string | undefined => {
+  if (typeof text !== "string") return "must be a text"
   if (text.length === 0) return "must not be empty"
   if (text.length > max) return `has ${text.length} characters, at most ${max} are allowed`
   return text.isWellFormed() ? undefined : "must be well-formed Unicode"
@@ -146,12 +158,14 @@ const admit = (
     const problem = labelProblem(fact[label], label === "name" ? EventName.maxForeignLength : limits.idLength)
     if (problem !== undefined) return Result.fail(KsiError.invalidAt(fact.name, label, problem))
   }
-  if (fact.time !== undefined && CloudEvent.parseTime(fact.time) === undefined) {
-    return Result.fail(KsiError.invalidAt(fact.name, "time", `expected an RFC 3339 text, got ${JSON.stringify(fact.time)}`))
+  const time: unknown = fact.time
+  if (time !== undefined && (typeof time !== "string" || CloudEvent.parseTime(time) === undefined)) {
+    const found = typeof time === "string" ? JSON.stringify(time.slice(0, 60)) : "no text"
+    return Result.fail(KsiError.invalidAt(fact.name, "time", `expected an RFC 3339 text, got ${found}`))
   }
-  const data = fact.data === undefined ? Result.succeed(undefined) : toJson(fact, "data", limits.frameBytes)
+  const data = fact.data === undefined ? Result.succeed(undefined) : toJson(fact, "data", limits)
   if (Result.isFailure(data)) return Result.fail(data.failure)
-  const attributes = toJson(fact, "attributes", limits.frameBytes)
+  const attributes = toJson(fact, "attributes", limits)
   if (Result.isFailure(attributes)) return Result.fail(attributes.failure)
   return data.success === fact.data && attributes.success === fact.attributes
     ? Result.succeed(fact)
@@ -159,8 +173,11 @@ const admit = (
     : Result.succeed({ ...fact, data: data.success, attributes: attributes.success as JsonObject })
 }
 
+const notOwn = (name: string) =>
+  KsiError.invalidAt(name, "streamId", "streams named \"ksi-…\" belong to KSI; choose another id")
+
 /** The append with every fact checked; the first thing wrong refuses all of it. */
-const admitAll = (request: Append, limits: Limits.LimitsShape): Result.Result<Append, KsiError.Reason> => {
+const admitAll = (request: Append, limits: Limits.LimitsShape, own: boolean): Result.Result<Append, KsiError.Reason> => {
   if (request.facts.length > limits.appendEvents) {
     return Result.fail(overLimit("appendEvents", limits.appendEvents, request.facts.length))
   }
@@ -168,6 +185,7 @@ const admitAll = (request: Append, limits: Limits.LimitsShape): Result.Result<Ap
   for (const fact of request.facts) {
     const admitted = admit(fact, limits)
     if (Result.isFailure(admitted)) return Result.fail(admitted.failure)
+    if (!own && ownStream(fact.streamId)) return Result.fail(notOwn(fact.name))
     facts.push(admitted.success)
   }
   return Result.succeed({ ...request, facts })
@@ -260,14 +278,16 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
   Effect.gen(function*() {
     const limits = yield* Limits.Limits
     const ids = yield* Envelope.randomIds
-    const append = (request: Append): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> =>
+    const admitting = (own: boolean) => (request: Append): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> =>
       Effect.suspend(() => {
         if (request.facts.length === 0) return Effect.succeed([])
-        const admitted = admitAll(request, limits)
+        const admitted = admitAll(request, limits, own)
         return Result.isFailure(admitted) ? KsiError.fail(admitted.failure) : driver.append(admitted.success)
       })
+    const append = admitting(false)
     return {
       append,
+      appendOwn: admitting(true),
       read: (options) => driver.read(options),
       head: () => driver.head(),
       listen: (listener) => driver.listen(listener),
@@ -277,10 +297,6 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
       describe: driver.describe,
       appendTo: (streamId, inputs, options) =>
         Effect.clockWith((clock) => {
-          if (ownStream(streamId)) {
-            const problem = "streams named \"ksi-…\" belong to KSI; choose another id"
-            return KsiError.fail(KsiError.invalidAt(inputs[0]?.name ?? "append", "streamId", problem))
-          }
           const millis = clock.currentTimeMillisUnsafe()
           const facts: Array<CloudEvent.NewFact> = []
           for (const input of inputs) {

@@ -158,9 +158,10 @@ const listStreams = (
   writer: FactWriter
 ): (options: Parameters<EventStore.Driver["streams"]>[0]) => ReadonlyArray<EventStore.StreamInfo> => {
   const page = file.db.prepare("SELECT id, text FROM streams WHERE text >= max(?1, ?2) AND text <> ?1 ORDER BY text LIMIT ?3")
-  return ({ after = "", limit, prefix = "" }) => {
+  return ({ after = "", from = "", limit, prefix = "" }) => {
+    const first = from > prefix ? from : prefix
     const infos: Array<EventStore.StreamInfo> = []
-    for (const { id, text } of page.iterate(toSortable(after), toSortable(prefix), Math.max(0, Math.min(limit, Number.MAX_SAFE_INTEGER)))) {
+    for (const { id, text } of page.iterate(toSortable(after), toSortable(first), Math.max(0, Math.min(limit, Number.MAX_SAFE_INTEGER)))) {
       const streamId = fromSortable(String(text))
       if (!streamId.startsWith(prefix)) break
       infos.push({ streamId, version: writer.index.version(Number(id)) })

@@ -20,6 +20,7 @@ import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import type { Outcome } from "../bus/Journal.ts"
 import * as CloudEvent from "../event/CloudEvent.ts"
+import * as Json from "../event/Json.ts"
 import type * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as lossless from "./internal/lossless.ts"
@@ -413,10 +414,13 @@ const appending: ReadonlyArray<Case> = [
       yield* invalidAt("attributes", store.appendTo("b", [{ name: "a:b", attributes: { "Not-One": 1 } }]))
       assert.equal(store.head(), 3)
     })),
-  promise("streams of KSI's own are refused to appendTo, and open to the journal", (store, journal) =>
+  promise("streams of KSI's own are refused to everybody else", (store, journal) =>
     Effect.gen(function*() {
       yield* invalidAt("streamId", store.appendTo("ksi-saga", [{ name: "a:b" }]))
-      yield* journal.append({ facts: [fact("1", { streamId: "ksi-saga" })] })
+      yield* invalidAt("streamId", store.append({ facts: [fact("0"), fact("1", { streamId: "ksi-\uffff\uffff" })] }))
+      yield* invalidAt("streamId", journal.append({ facts: [fact("1", { streamId: "ksi-saga" })] }))
+      assert.equal(store.head(), 0)
+      yield* store.appendOwn({ facts: [fact("1", { streamId: "ksi-saga" })] })
       assert.equal((yield* Stream.runCollect(store.stream("ksi-saga"))).length, 1)
     })),
   promise("more facts than `appendEvents` are refused, as many are taken", (store) =>
@@ -426,6 +430,35 @@ const appending: ReadonlyArray<Case> = [
       assert.deepEqual([reason.limit, reason.max, reason.actual], ["appendEvents", max, max + 1])
       assert.equal(store.head(), 0)
       assert.deepEqual(positions(yield* store.append({ facts: facts(max) })), upTo(max))
+    })),
+  promise("data nested deeper than `jsonDepth` is refused, as deep is taken and can be read", (store) =>
+    Effect.gen(function*() {
+      const max = Limits.defaults.jsonDepth
+      // The number takes the careful way.
+      const nested = (depth: number): unknown => Json.parse(`${"[".repeat(depth)}1e400${"]".repeat(depth)}`)
+      const plain = (depth: number): unknown => JSON.parse(`${"[".repeat(depth)}${"]".repeat(depth)}`)
+      for (const data of [nested(max + 1), plain(max + 1), plain(20_000)]) {
+        for (const each of [{ data }, { attributes: { deep: data } }]) {
+          const reason = yield* refused(store.append({ facts: [fact("0"), fact("1", each)] }), "LimitExceeded")
+          assert.deepEqual([reason.limit, reason.max], ["jsonDepth", max])
+        }
+      }
+      assert.equal(store.head(), 0)
+      const given = [fact("1", { data: nested(max) }), fact("2", { data: plain(max) })]
+      for (const kind of ["appended", "duplicate"]) assert.deepEqual(kinds(yield* store.append({ facts: given })), [kind, kind])
+      const texts = (yield* everything(store)).map(({ data }) => JSON.stringify(data))
+      assert.deepEqual(texts, given.map(({ data }) => JSON.stringify(data)))
+    })),
+  promise("labels and times that are no texts are refused", (store) =>
+    Effect.gen(function*() {
+      const deep: unknown = JSON.parse(`${"[".repeat(20_000)}${"]".repeat(20_000)}`)
+      // A program without a compiler passes anything.
+      const loose = (other: object) => store.append({ facts: [{ ...fact("1"), ...other } as CloudEvent.NewFact] })
+      for (const bad of [5, null, {}, deep]) {
+        yield* invalidAt("time", loose({ time: bad }))
+        for (const label of ["streamId", "id", "source"]) yield* invalidAt(label, loose({ [label]: bad }))
+      }
+      assert.equal(store.head(), 0)
     })),
   promise("data longer than `frameBytes` of JSON is refused, as long is taken", (store) =>
     Effect.gen(function*() {

@@ -8,6 +8,7 @@ import * as Json from "../../src/event/Json.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import { ask, cloudEvent, pagesOf, reasonOf, runtime, withRuntime } from "./Builtins.ts"
 
+const deep: unknown = JSON.parse(`${"[".repeat(20_000)}${"]".repeat(20_000)}`)
 const importAll = (events: ReadonlyArray<unknown>) => ask("store:import", { events })
 const cursorOf = (value: unknown) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url")
 const many = (count: number, streamOf: (n: number) => string, from = 1) =>
@@ -29,12 +30,14 @@ describe("store:import", () => {
     withRuntime(Effect.gen(function*() {
       const reply = yield* importAll([
         7, cloudEvent(1), { specversion: "0.3" }, cloudEvent(2, { subject: "ksi-saga" }), cloudEvent(3, { type: "system:health" }),
-        cloudEvent(4, { time: "yesterday" }), cloudEvent(5, { data: "x".repeat(2000) }), cloudEvent(6), cloudEvent("\ud800")
+        cloudEvent(4, { time: "yesterday" }), cloudEvent(5, { data: "x".repeat(2000) }), cloudEvent(6), cloudEvent("\ud800"),
+        cloudEvent(7, { time: deep }), cloudEvent(8, { time: 5 }), cloudEvent(9, { data: deep }), cloudEvent(10, { list: ["x"] })
       ])
       expect(reply).toMatchObject({ imported: 2, duplicates: 0, position: 2 })
       expect((reply["rejected"] as Array<{ index: number; reason: string }>).map(({ index, reason }) => [index, reason])).toEqual([
         [0, "PayloadInvalid"], [2, "PayloadInvalid"], [3, "PayloadInvalid"], [4, "WrongShape"], [5, "PayloadInvalid"],
-        [6, "LimitExceeded"], [8, "PayloadInvalid"]
+        [6, "LimitExceeded"], [8, "PayloadInvalid"], [9, "PayloadInvalid"], [10, "PayloadInvalid"], [11, "LimitExceeded"],
+        [12, "PayloadInvalid"]
       ])
       const { items } = yield* pagesOf("store:export", {})
       expect(items.map(({ id }) => id)).toEqual(["1", "6"])
@@ -141,7 +144,7 @@ describe("store:export", () => {
       const store = yield* EventStore.EventStore
       const own = (n: number) => ({ id: `own-${n}`, source: "/ksi", name: "saga:step", streamId: "ksi-saga", data: {}, time: undefined, attributes: {} })
       yield* importAll(many(2, () => "a"))
-      for (let at = 0; at < 60; at += 20) yield* store.append({ facts: Array.from({ length: 20 }, (_, n) => own(at + n)) })
+      for (let at = 0; at < 60; at += 20) yield* store.appendOwn({ facts: Array.from({ length: 20 }, (_, n) => own(at + n)) })
       yield* importAll(many(2, () => "z", 10))
       const shown = yield* pagesOf("store:export", { limit: 3 })
       expect(shown.items.map(({ id }) => id)).toEqual(["1", "2", "10", "11"])
@@ -151,6 +154,21 @@ describe("store:export", () => {
       expect((yield* pagesOf("store:streams", { all: true })).items.map(({ streamId }) => streamId)).toEqual(["a", "ksi-saga", "z"])
       // More than one page of reads finds nothing to show.
     }), { pageItems: 2 }))
+
+  it.effect("shows what comes behind KSI's own streams, whatever those are called", () =>
+    withRuntime(Effect.gen(function*() {
+      const store = yield* EventStore.EventStore
+      const own = ["ksi-", "ksi-a", "ksi-\uffff", "ksi-\uffff\uffff", `ksi-${"\uffff".repeat(200)}`]
+      const others = ["a", "ksi", "ksi,", "ksi.", "ksi..", "ksia", "z", "\uffff\uffff\uffff"]
+      const fact = (streamId: string, n: number) =>
+        ({ id: `${n}`, source: "/ksi", name: "saga:step", streamId, data: {}, time: undefined, attributes: {} })
+      yield* store.appendOwn({ facts: [...own, ...others].map(fact) })
+      for (const limit of [1, 2, 3, 100]) {
+        expect((yield* pagesOf("store:streams", { limit })).items.map(({ streamId }) => streamId)).toEqual(others)
+      }
+      expect((yield* pagesOf("store:streams", { limit: 2, prefix: "ksi" })).items.map(({ streamId }) => streamId)).toEqual(others.slice(1, -2))
+      expect((yield* pagesOf("store:streams", { prefix: "ksi-" })).items).toEqual([])
+    })))
 
   it.effect("of a stream that does not exist names the nearest", () =>
     withRuntime(Effect.gen(function*() {

@@ -172,7 +172,7 @@ describe("EventStore.nearestStreams", () => {
       const store = yield* EventStore.EventStore
       const named = (streamId: string) => ({ ...fact(streamId), streamId })
       const ids = Array.from({ length: 900 }, (_, index) => `order-${index}`)
-      yield* store.append({ facts: [...ids, "ksi-orders", "parcel-7"].map(named) })
+      yield* store.appendOwn({ facts: [...ids, "ksi-orders", "parcel-7"].map(named) })
       expect(yield* EventStore.nearestStreams(store, "order-8800")).toContain("order-880")
       expect(yield* EventStore.nearestStreams(store, "parcle-7")).toEqual(["parcel-7"])
       expect(yield* EventStore.nearestStreams(store, "ksi-order")).toEqual([])

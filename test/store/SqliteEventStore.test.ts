@@ -268,6 +268,77 @@ describe("the file", () => {
       expect(problems[3]).toContain("not a file")
     }))
 
+  it.effect("a link leads to its file: the second opener is refused by whatever name", () =>
+    Effect.gen(function*() {
+      const filename = fresh()
+      const links = [fresh(), fresh()] as const
+      Fs.symlinkSync(filename, links[0])
+      Fs.symlinkSync(links[0], links[1])
+      // The first opener may be the one that comes over the link, before there is a file.
+      yield* open({ filename: links[1] }, (store) =>
+        Effect.gen(function*() {
+          yield* store.append({ facts: [fact("1")] })
+          for (const other of [filename, ...links]) {
+            expect(yield* reasonOf(open({ filename: other }, () => Effect.void))).toMatchObject({ _tag: "StoreLocked" })
+          }
+        }))
+      expect(yield* open({ filename }, (store) => Effect.sync(store.head))).toBe(1)
+    }))
+
+  it.effect("a file with two names is refused by both", () =>
+    Effect.gen(function*() {
+      const filename = fresh()
+      const other = fresh()
+      yield* open({ filename }, (store) => store.append({ facts: [fact("1")] }))
+      Fs.linkSync(filename, other)
+      for (const name of [filename, other]) {
+        expect(yield* reasonOf(open({ filename: name }, () => Effect.void))).toMatchObject({
+          _tag: "StoreFailure", problem: expect.stringContaining("2 names (hard links)")
+        })
+      }
+      Fs.unlinkSync(other)
+      expect(yield* open({ filename }, (store) => Effect.sync(store.head))).toBe(1)
+    }))
+
+  it.effect("a fact that another program broke does not hide those around it", () => {
+    const filename = fresh()
+    return open({ filename }, (store) =>
+      Effect.gen(function*() {
+        yield* store.append({ facts: times(5).map((n) => fact(`${n}`, n === 2 ? "b" : "a")) })
+        ask(filename, "UPDATE events SET data = '{nope' WHERE position = 2 RETURNING 1")
+        ask(filename, "UPDATE events SET attributes = '[' WHERE position = 3 RETURNING 1")
+        const marked = { data: undefined, attributes: { ksiunreadable: true } }
+        const facts = yield* everything(store)
+        expect(facts.map(({ id, position }) => [id, position])).toEqual(times(5).map((n) => [`${n}`, n + 1]))
+        expect(facts.slice(1, 3)).toMatchObject([marked, marked])
+        expect(facts[3]).toMatchObject({ data: { id: "3" }, attributes: {} })
+        expect((yield* Stream.runCollect(store.stream("a"))).map(({ id }) => id)).toEqual(["0", "1", "3", "4"])
+        expect(yield* store.byId("1")).toMatchObject([marked])
+        // It is another fact now, to whoever brings it again; its neighbours in the batch get in.
+        const [again, after] = yield* Effect.all([reasonOf(store.append({ facts: [fact("1")] })), store.append({ facts: [fact("9")] })], {
+          concurrency: "unbounded"
+        })
+        expect([again._tag, after[0]?.kind]).toEqual(["IdConflict", "appended"])
+      }))
+  })
+
+  it.effect("a fact that cannot be compared fails its own append only", () => {
+    const filename = fresh()
+    const depth = 100_000
+    return open({ filename }, (store) =>
+      Effect.gen(function*() {
+        yield* store.append({ facts: [fact("1"), fact("2")] })
+        // As a store of another time may hold it: readable, and too deep for anything else.
+        ask(filename, `UPDATE events SET data = '${"[".repeat(depth)}${"]".repeat(depth)}' WHERE position = 1 RETURNING 1`)
+        const deepest: unknown = JSON.parse(`${"[".repeat(256)}1${"]".repeat(256)}`)
+        const answers = yield* Effect.all(
+          [fact("1", "a", deepest), fact("2"), fact("3")].map((fact) => Effect.exit(store.append({ facts: [fact] }))),
+          { concurrency: "unbounded" }
+        )
+        expect(answers.map((exit) => Exit.isSuccess(exit) ? exit.value[0]?.kind : "refused")).toEqual(["refused", "duplicate", "appended"])
+      }))
+  })
+
   it.effect("another program's write is noticed", () => {
     const filename = fresh()
     return open({ filename }, (store) =>

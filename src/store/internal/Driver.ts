@@ -21,9 +21,10 @@ export interface Driver extends Pick<Journal["Service"], "append" | "read" | "he
     readonly limit: number
     readonly backward?: boolean | undefined
   }) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
-  /** Streams in the order of their names (by code unit), after `after`. */
+  /** Streams in the order of their names (by code unit), from `from` on and after `after`. */
   readonly streams: (options: {
     readonly prefix?: string | undefined
+    readonly from?: string | undefined
     readonly after?: string | undefined
     readonly limit: number
   }) => Effect.Effect<ReadonlyArray<StreamInfo>, KsiError>

@@ -4,7 +4,10 @@
  * The rule: a page has at most `limit` facts and at most `pageBytes`, but at least one; what would not fit is not
  * loaded (its size stands in the record's header). The text of data comes out as it went in.
  *
- * **Gotchas** Numbers that a double cannot hold need a careful parser that is ten times slower. The store remembers the
+ * **Gotchas** A fact whose text cannot be parsed (another program wrote it) comes without data, with the attribute
+ * `ksiunreadable`: it must not hide those around it.
+ *
+ * Numbers that a double cannot hold need a careful parser that is ten times slower. The store remembers the
  * first position that holds one; pages before it take the fast path.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
@@ -20,8 +23,12 @@ const overheadBytes = 160
 const size = `${overheadBytes} + ifnull(octet_length(e.data), 0) + ifnull(octet_length(e.attributes), 0)`
 
 // concat() makes nothing of NULL, so a fact without data has one field less than one whose data is null.
-const json = `concat('[', e.position, ',', e.version, ',', e.stream, ',', e.source, ',', json_quote(e.id), ',', e.name,
-  ',', ifnull(e.attributes, '0'), ',', json_quote(e.time), ',', e.timestamp, ',', e.recorded, ',' || e.data, ']')`
+const jsonWith = (attributes: string, data: string) =>
+  `concat('[', e.position, ',', e.version, ',', e.stream, ',', e.source, ',', json_quote(e.id), ',', e.name,
+  ',', ${attributes}, ',', json_quote(e.time), ',', e.timestamp, ',', e.recorded, ${data}, ']')`
+
+const json = jsonWith("ifnull(e.attributes, '0')", "',' || e.data")
+const withoutTexts = jsonWith("'{\"ksiunreadable\":true}'", "''")
 
 const range = "events e WHERE e.position BETWEEN ?1 AND ?2"
 
@@ -44,6 +51,8 @@ export class FactReader {
   private readonly fitting: StatementSync
   private readonly joined: StatementSync
   private readonly listed: StatementSync
+  private readonly single: StatementSync
+  private readonly unreadable: StatementSync
   private readonly positionsById: StatementSync
   private readonly positionById: StatementSync
 
@@ -62,6 +71,8 @@ export class FactReader {
     this.listed = db.prepare(`SELECT ${size}, ${json} FROM json_each(?) p CROSS JOIN events e ON e.position = p.value`, {
       returnArrays: true
     })
+    this.single = db.prepare(`SELECT ${json} AS page FROM events e WHERE e.position = ?`)
+    this.unreadable = db.prepare(`SELECT ${withoutTexts} AS page FROM events e WHERE e.position = ?`)
     this.positionsById = db.prepare("SELECT position FROM events WHERE id = ? ORDER BY position LIMIT ?")
     this.positionById = db.prepare("SELECT position FROM events WHERE id = ? AND source = ?")
   }
@@ -77,7 +88,8 @@ export class FactReader {
     const last = Number(this.bytes.get(from, to)?.["n"]) <= pageBytes
       ? to
       : from + Math.max(1, Number(this.fitting.get(from, to, pageBytes)?.["n"])) - 1
-    return this.parse(String(this.joined.get(from, last)?.["page"]), last)
+    const page = String(this.joined.get(from, last)?.["page"])
+    return this.parse(page, last) ?? Array.from({ length: last - from + 1 }, (_, i) => this.salvage(from + i))
   }
 
   /** The facts at these positions, in this order. */
@@ -93,7 +105,8 @@ export class FactReader {
       texts.push(row[1])
     }
     if (left >= 0 && texts.length < positions.length) throw new Error("the store is corrupt: an event of the index is missing")
-    return this.parse(`[${texts.join(",")}]`, positions.reduce((a, b) => Math.max(a, b)))
+    return this.parse(`[${texts.join(",")}]`, positions.reduce((a, b) => Math.max(a, b))) ??
+      positions.slice(0, texts.length).map((position) => this.salvage(position))
   }
 
   /** Facts with this id, of any source. */
@@ -115,10 +128,28 @@ export class FactReader {
     this.careful = this.readCareful()
   }
 
-  private parse(page: string, newest: number): ReadonlyArray<StoredFact> {
-    const parsed = newest < this.careful ? JSON.parse(page) : Json.parse(page)
-    // The statements build exactly these rows.
-    return (parsed as ReadonlyArray<Row>).map((row) => ({
+  /** The facts of a page; `undefined` where one of them is no JSON. */
+  private parse(page: string, newest: number): ReadonlyArray<StoredFact> | undefined {
+    let rows: ReadonlyArray<Row>
+    try {
+      // The statements build exactly these rows.
+      rows = (newest < this.careful ? JSON.parse(page) : Json.parse(page)) as ReadonlyArray<Row>
+    } catch {
+      return undefined
+    }
+    return rows.map((row) => this.factOf(row))
+  }
+
+  /** One fact, of a page that could not be parsed. */
+  private salvage(position: number): StoredFact {
+    const textOf = (statement: StatementSync) => `[${String(statement.get(position)?.["page"])}]`
+    const fact = this.parse(textOf(this.single), Infinity)?.[0] ?? this.parse(textOf(this.unreadable), Infinity)?.[0]
+    if (fact === undefined) throw new Error(`the store is corrupt: position ${position} cannot be read`)
+    return fact
+  }
+
+  private factOf(row: Row): StoredFact {
+    return {
       id: row[4],
       source: this.sources.text(row[3]),
       name: this.names.text(row[5]),
@@ -130,6 +161,6 @@ export class FactReader {
       version: row[1],
       timestamp: row[8],
       recordedAt: row[9]
-    }))
+    }
   }
 }

@@ -135,6 +135,12 @@ const insertInto = (rows: number): string => {
 const idConflict = ({ id, source }: NewFact, { position }: Outcome) =>
   KsiError.make(new KsiError.IdConflict({ id, source, position }))
 
+/** Why the append of a fact that came to this is refused; `undefined` where it is not. */
+const refusal = ({ fact }: Row, outcome: Outcome | KsiError.KsiError, each: boolean): KsiError.KsiError | undefined => {
+  if (KsiError.is(outcome)) return outcome
+  return outcome.kind === "conflict" && !each ? idConflict(fact, outcome) : undefined
+}
+
 /** The writer of an open store. */
 export class FactWriter {
   /** The last committed position. */
@@ -252,12 +258,13 @@ export class FactWriter {
     const outcomes: Array<Outcome> = []
     for (const row of append.rows) {
       const outcome = this.one(row, recorded)
-      if (outcome.kind === "conflict" && !append.each) {
+      const refused = refusal(row, outcome, append.each)
+      if (refused !== undefined) {
         if (this.undo(facts)) this.removeAfter.run(this.head + facts)
         this.reader.streams.undo(streams)
-        return idConflict(row.fact, outcome)
+        return refused
       }
-      outcomes.push(outcome)
+      if (!KsiError.is(outcome)) outcomes.push(outcome)
     }
     return outcomes
   }
@@ -281,23 +288,28 @@ export class FactWriter {
       if (outcome === undefined) {
         return KsiError.make(new KsiError.VersionConflict({ streamId, expected, actual }))
       }
-      if (outcome.kind === "conflict" && !each) return idConflict(row.fact, outcome)
-      outcomes.push(outcome)
+      const refused = refusal(row, outcome, each)
+      if (refused !== undefined) return refused
+      if (!KsiError.is(outcome)) outcomes.push(outcome)
     }
     return outcomes
   }
 
-  /** What is known of a fact's identity. */
-  private stored({ data, fact }: Row, source: number): Outcome | undefined {
+  /** What is known of a fact's identity; the failure is this fact's alone. */
+  private stored({ data, fact }: Row, source: number): Outcome | KsiError.KsiError | undefined {
     const before = this.reader.identity(fact.id, source)
     if (before === undefined) return undefined
     const { position, version } = before
-    // Compared as JSON: what a text does not hold (undefined fields, a Date's class) is no difference.
-    const same = CloudEvent.sameContent(before, data === null ? fact : { ...fact, data: Json.parse(data) })
-    return { kind: same ? "duplicate" : "conflict", position, version }
+    try {
+      // Compared as JSON: what a text does not hold (undefined fields, a Date's class) is no difference.
+      const same = CloudEvent.sameContent(before, data === null ? fact : { ...fact, data: Json.parse(data) })
+      return { kind: same ? "duplicate" : "conflict", position, version }
+    } catch (cause) {
+      return StoreFile.failure(`compare event "${fact.id}" with the one at position ${position}`, cause)
+    }
   }
 
-  private one(row: Row, recordedAt: number): Outcome {
+  private one(row: Row, recordedAt: number): Outcome | KsiError.KsiError {
     const { fact } = row
     const { names, sources, streams } = this.reader
     const known = streams.find(fact.streamId)

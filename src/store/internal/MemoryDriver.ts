@@ -164,10 +164,10 @@ const lowerBound = (items: ReadonlyArray<string>, key: string): number => {
 }
 
 const listStreams = (memory: Memory, options: Parameters<Driver["streams"]>[0]): ReadonlyArray<StreamInfo> => {
-  const { after, limit, prefix = "" } = options
+  const { after = "", from = "", limit, prefix = "" } = options
   const ids = memory.streamIds()
   const infos: Array<StreamInfo> = []
-  const first = lowerBound(ids, after !== undefined && after > prefix ? after : prefix)
+  const first = lowerBound(ids, [after, from, prefix].reduce((a, b) => a > b ? a : b))
   for (let index = first; infos.length < limit; index++) {
     const streamId = ids[index]
     if (streamId === undefined || !streamId.startsWith(prefix)) break

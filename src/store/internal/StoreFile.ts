@@ -14,12 +14,16 @@
  * file.transaction(() => file.db.exec("DELETE FROM activity"))
  * ```
  *
- * **Gotchas** The lock keeps KSI's processes apart. It cannot stop another program from writing the file, so the writer
+ * **Gotchas** SQLite keeps its log beside the name that a file was opened by: so a link leads to its file before that is
+ * opened, and a file with several names is refused.
+ *
+ * The lock keeps KSI's processes apart. It cannot stop another program from writing the file, so the writer
  * compares `PRAGMA data_version` too.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as Fs from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../event/KsiError.ts"
 
@@ -125,6 +129,16 @@ const isEmpty = (db: DatabaseSync, filename: string): boolean => {
   return false
 }
 
+/**
+ * The file itself, behind symbolic links: its lock must be the same by whatever name it is opened. A file with several
+ * names has no such one.
+ */
+const realFile = (filename: string): string => {
+  const names = Fs.statSync(filename).nlink
+  if (names > 1) refuse(`${filename} has ${names} names (hard links), so that nobody could tell who else writes it; keep one`)
+  return Fs.realpathSync(filename)
+}
+
 const takeLock = (filename: string): DatabaseSync => {
   const lock = new DatabaseSync(`${filename}.lock`, { timeout: lockMillis })
   try {
@@ -162,10 +176,11 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
       return yield* Effect.fail(failure("open", new Error(`"${filename}" is not a file; use the memory store`)))
     }
     // A stranger's file must not even get a lock beside it: so it is looked at first, locked, and looked at again.
-    const open = () => new DatabaseSync(filename, { timeout: busyMillis })
-    yield* Effect.scoped(Effect.flatMap(scoped("open", open), (db) => attempt("open", () => isEmpty(db, filename))))
-    yield* scoped("open", () => takeLock(filename))
-    const db = yield* scoped("open", open)
+    const open = (name: string) => scoped("open", () => new DatabaseSync(name, { timeout: busyMillis }))
+    yield* Effect.scoped(Effect.flatMap(open(filename), (db) => attempt("open", () => isEmpty(db, filename))))
+    const real = yield* attempt("open", () => realFile(filename))
+    yield* scoped("open", () => takeLock(real))
+    const db = yield* open(real)
     const transaction = transactionOn(db)
     yield* attempt("open", () => {
       const empty = isEmpty(db, filename)
