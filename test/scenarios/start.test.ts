@@ -169,8 +169,8 @@ describe("ksi start", () => {
       // A group of its own: whatever is left of it can be ended.
       detached: true
     })
-    const pid = child.pid ?? 0
-    onTestFailed(() => void process.kill(-pid, "SIGKILL"))
+    const { pid } = child
+    onTestFailed(() => void (pid !== undefined && process.kill(-pid, "SIGKILL")))
     await once(child.stdout, "data")
     child.kill("SIGTERM")
     expect(await once(child, "exit")).toEqual([0, null])
