@@ -170,6 +170,8 @@ export const daemon = Effect.fnUntraced(function*(options: Options): Effect.fn.R
   const path = yield* Path.Path
   const host = yield* Host
   const socket = options.socket ?? path.join(options.home, "run", "daemon.sock")
+  // Before the store is made: a daemon that cannot be reached leaves nothing behind.
+  yield* Listener.checkPath(socket)
   let connections = () => 0
   const info = Layer.succeed(System.Info, {
     ...host.info, home: options.home, socket, startedAt: yield* Clock.currentTimeMillis, connections: () => connections()
