@@ -159,6 +159,14 @@ describe("written behind", () => {
       expect(yield* stored).toBe(10)
     }).pipe(Effect.provide(inFile()), bounded({ deadLetters: 10 })))
 
+  it.effect("what would not be kept is not written either", () =>
+    Effect.gen(function*() {
+      const dead = yield* DeadLetters
+      for (let n = 1; n <= 1000; n++) dead.record(letter(`${n}`))
+      const { letters } = yield* dead.list({ limit: 1 })
+      expect(letters.map(({ event, letter }) => [letter, event.id])).toEqual([[10, "1000"]])
+    }).pipe(Effect.provide(inFile()), bounded({ deadLetters: 10 })))
+
   it.effect("closing writes the rest; numbers go on where they were, reruns stay", () => {
     const filename = fresh()
     const opened = <A>(f: (dead: DeadLetters["Service"]) => Effect.Effect<A, KsiError>) =>

@@ -93,10 +93,10 @@ for (const [name, make] of kinds) {
 
     test("of a thousand keys at once each runs", Effect.fnUntraced(function*() {
       const { once } = yield* Idempotency
-      const many = Array.from({ length: 1000 }, (_, n) => n)
-      const ask = (n: number) => once(key(`${n % 500}`), { n: n % 500 }, Effect.succeed(n))
+      const many = Array.from({ length: 2000 }, (_, n) => n)
+      const ask = (n: number) => once(key(`${n % 1000}`), { n: n % 1000 }, Effect.succeed(n))
       const answers = yield* Effect.forEach(many, ask, { concurrency: "unbounded" })
-      expect(answers).toEqual(many.map((n) => n % 500))
+      expect(answers).toEqual(many.map((n) => n % 1000))
     }))
 
     test("JSON comes back as it went in", Effect.fnUntraced(function*() {
@@ -203,6 +203,18 @@ for (const [name, make] of kinds) {
         expect(kept).toEqual([25, 24, 23, 22, 21, 20, 19, 18, 17, 16])
       }).pipe(Effect.provide(make()), few))
 
+    it.effect("an answer that takes the place of an old one is a new one", () =>
+      Effect.gen(function*() {
+        const { once } = yield* Idempotency
+        const ask = (n: number, answer: string) => once(key(`${n}`), payload, Effect.succeed(answer))
+        for (let n = 1; n <= 9; n++) yield* ask(n, "old")
+        yield* TestClock.adjust("1 day")
+        yield* ask(1, "new")
+        for (let n = 10; n <= 18; n++) yield* ask(n, "new")
+        expect(yield* ask(1, "again")).toBe("new")
+        expect(yield* ask(2, "again")).toBe("again")
+      }).pipe(Effect.provide(make()), few))
+
     test("a payload that is nested too deeply is refused before anything runs", Effect.fnUntraced(function*() {
       const { once } = yield* Idempotency
       let deep: unknown = 1
@@ -290,6 +302,18 @@ describe("the file", () => {
       db.exec("DROP TABLE idempotency")
       expect((yield* Effect.flip(once(key(), payload, Effect.die("ran")))).reason).toMatchObject({ _tag: "StoreFailure", operation: "look for an answer" })
     }).pipe(Effect.provide(inFile())))
+
+  it.effect("closing commits what waits for its commit", () =>
+    Effect.gen(function*() {
+      const filename = fresh()
+      const scope = yield* Scope.make()
+      const { once } = Context.get(yield* Layer.buildWithScope(inFile(filename), scope), Idempotency)
+      const waits = yield* Effect.forkChild(once(key(), payload, Effect.succeed("first")), { startImmediately: true })
+      yield* Scope.close(scope, Exit.void)
+      expect(yield* Fiber.join(waits)).toBe("first")
+      const again = Effect.flatMap(Idempotency, ({ once }) => once(key(), payload, Effect.die("ran again")))
+      expect(yield* Effect.provide(again, inFile(filename))).toBe("first")
+    }))
 
   it.effect("work that ends after the store was closed is not told as kept", () =>
     Effect.gen(function*() {
