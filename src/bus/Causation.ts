@@ -15,6 +15,8 @@
  * child.metadata.depth                        // 1
  * ```
  *
+ * **Gotchas** The ids in a live envelope's metadata are made when they are read: spread a copy from `plain(metadata)`.
+ *
  * Source: seed section 1; the original shared one correlation id between all requests.
  */
 import * as Context from "effect/Context"
@@ -40,6 +42,61 @@ export const own: Origin = {
   deadline: undefined,
   idempotencyKey: undefined
 }
+
+/** Metadata whose ids are made when they are first read: a look at the principal need not cost one. */
+class LiveMetadata implements Envelope.Metadata {
+  readonly depth: number
+  readonly timestamp: number
+  readonly source: string
+  readonly principal: string
+  readonly streamId: string | undefined = undefined
+  readonly deadline: number | undefined
+  readonly idempotencyKey: string | undefined
+  readonly clientCorrelationId: string | undefined
+  readonly clientId: string | undefined
+  private readonly envelope: LiveEnvelope
+  private readonly parent: Envelope.Envelope | undefined
+
+  constructor(envelope: LiveEnvelope, parent: Envelope.Envelope | undefined, origin: Origin) {
+    this.envelope = envelope
+    this.parent = parent
+    this.depth = envelope.depth
+    this.timestamp = envelope.timestamp
+    this.source = origin.source
+    this.principal = origin.principal
+    this.deadline = origin.deadline
+    this.idempotencyKey = origin.idempotencyKey
+    this.clientCorrelationId = origin.clientCorrelationId
+    this.clientId = origin.clientId
+  }
+
+  get correlationId(): string {
+    return this.parent === undefined ? this.envelope.id : this.parent.metadata.correlationId
+  }
+
+  get causationId(): string | undefined {
+    return this.parent?.id
+  }
+
+  toJSON(): Envelope.Metadata {
+    return plain(this)
+  }
+}
+
+/** Metadata as an object of its own, which may be spread and compared. */
+export const plain = (metadata: Envelope.Metadata): Envelope.Metadata => ({
+  correlationId: metadata.correlationId,
+  causationId: metadata.causationId,
+  depth: metadata.depth,
+  timestamp: metadata.timestamp,
+  source: metadata.source,
+  principal: metadata.principal,
+  streamId: metadata.streamId,
+  deadline: metadata.deadline,
+  idempotencyKey: metadata.idempotencyKey,
+  clientCorrelationId: metadata.clientCorrelationId,
+  clientId: metadata.clientId
+})
 
 /** An envelope that makes its id and metadata when they are first read. */
 export class LiveEnvelope implements Envelope.Envelope {
@@ -86,19 +143,7 @@ export class LiveEnvelope implements Envelope.Envelope {
   }
 
   get metadata(): Envelope.Metadata {
-    return this.made ??= {
-      correlationId: this.parent === undefined ? this.id : this.parent.metadata.correlationId,
-      causationId: this.parent?.id,
-      depth: this.depth,
-      timestamp: this.timestamp,
-      source: this.origin.source,
-      principal: this.origin.principal,
-      streamId: undefined,
-      deadline: this.origin.deadline,
-      idempotencyKey: this.origin.idempotencyKey,
-      clientCorrelationId: this.origin.clientCorrelationId,
-      clientId: this.origin.clientId
-    }
+    return this.made ??= new LiveMetadata(this, this.parent, this.origin)
   }
 
   /** What a child of this envelope starts from: the same client and deadline, but not its idempotency key. */

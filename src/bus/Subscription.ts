@@ -28,6 +28,7 @@ import * as Envelope from "../event/Envelope.ts"
 import * as EventPattern from "../event/EventPattern.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
+import { plain } from "./Causation.ts"
 import { Journal } from "./Journal.ts"
 import type { SubscribeOptions } from "./KsiService.ts"
 
@@ -113,7 +114,7 @@ const offerRequest = (listener: Listener, envelope: Envelope.Envelope, data: unk
     id: envelope.id,
     name: envelope.name,
     data,
-    metadata: envelope.metadata,
+    metadata: plain(envelope.metadata),
     position: undefined,
     version: undefined,
     missed: listener.missed

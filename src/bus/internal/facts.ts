@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Envelope from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
-import type { LiveEnvelope } from "../Causation.ts"
+import { type LiveEnvelope, plain } from "../Causation.ts"
 import { Journal } from "../Journal.ts"
 import type { Emitted } from "../KsiService.ts"
 import { type AnyFiber, type Run, settle } from "./drive.ts"
@@ -27,7 +27,7 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
       const { id, metadata, name } = envelope
       const { version } = outcome
       const emitted: Emitted = { id, streamId, position: BigInt(outcome.position), version }
-      const delivery = { id, name, data: envelope.data, metadata: { ...metadata, streamId }, position: emitted.position, version, missed: 0 }
+      const delivery = { id, name, data: envelope.data, metadata: { ...plain(metadata), streamId }, position: emitted.position, version, missed: 0 }
       for (const handler of entry.handlers) reactions.react(entry, handler, delivery)
       reactions.observe(entry, delivery)
       return Effect.succeed(emitted)
