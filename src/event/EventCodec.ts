@@ -18,11 +18,13 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import * as JIT from "effect/schema/SchemaJITCompiler"
 import * as SchemaIssue from "effect/SchemaIssue"
 import type * as Event from "./Event.ts"
+import * as Json from "./Json.ts"
 import * as KsiError from "./KsiError.ts"
 
 /** Compiled readers and writers of one event. */
@@ -45,10 +47,48 @@ export interface EventCodec {
 
 const formatIssue = SchemaIssue.makeFormatterStandardSchemaV1()
 
+// What is wrong is told to people: a few problems, each in a line. An input that is large is looked at until the first.
+const maxProblems = 20
+const maxProblemLength = 500
+const maxShown = 60
+const maxLooked = 5000
+
+const cut = (text: string, max: number): string => text.length > max ? `${text.slice(0, max - 3)}...` : text
+
+/** The beginning of a value: enough of it to fill a line, whatever its size. */
+const beginning = (value: unknown): unknown => {
+  let left = maxShown
+  return JSON.stringify(value, (_key, part: unknown) => {
+    if (left-- <= 0) return null
+    if (typeof part === "bigint") return `${part}n`
+    if (typeof part === "string") return part.slice(0, maxShown)
+    if (Array.isArray(part)) return part.slice(0, maxShown)
+    if (!Json.isObject(part)) return part
+    const keys = Object.keys(part)
+    return keys.length <= maxShown ? part : Object.fromEntries(keys.slice(0, maxShown).map((key) => [key, part[key]]))
+  })
+}
+
 const show = (value: unknown): string => {
   if (value === undefined) return "nothing"
-  const text = typeof value === "bigint" ? `${value}n` : JSON.stringify(value) ?? String(value)
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text
+  if (typeof value === "bigint") return `${value}n`
+  return cut(String(Result.getOrElse(Result.try(() => beginning(value)), () => undefined) ?? typeof value), maxShown)
+}
+
+/** Whether there is so much in a value that telling all that is wrong with it would cost too much. */
+const isLarge = (value: unknown): boolean => {
+  const parts: Array<unknown> = [value]
+  let looked = 0
+  for (let part = parts.pop(); looked < maxLooked; part = parts.pop()) {
+    looked++
+    if (typeof part === "object" && part !== null) {
+      const inner: ReadonlyArray<unknown> = Array.isArray(part) ? part : Object.values(part)
+      if (inner.length > maxLooked) return true
+      for (const item of inner) parts.push(item)
+    }
+    if (parts.length === 0) return false
+  }
+  return true
 }
 
 const at = (value: unknown, path: ReadonlyArray<unknown>): unknown => {
@@ -62,17 +102,21 @@ const at = (value: unknown, path: ReadonlyArray<unknown>): unknown => {
 
 const lowerFirst = (text: string) => text.slice(0, 1).toLowerCase() + text.slice(1)
 
-/** What is wrong with a value, one line a problem: `quantity`, `expected number, got "two"`. */
-export const problemsOf = (issue: SchemaIssue.Issue, input: unknown): ReadonlyArray<KsiError.Problem> =>
-  formatIssue(issue).issues.map(({ message, path }) => {
+/** What is wrong with a value, one line a problem, at most 20: `quantity`, `expected number, got "two"`. */
+export const problemsOf = (issue: SchemaIssue.Issue, input: unknown): ReadonlyArray<KsiError.Problem> => {
+  const { issues } = formatIssue(issue)
+  const problems = issues.slice(0, maxProblems).map(({ message, path }) => {
     const keys = (path ?? []).map((part) => typeof part === "object" ? part.key : part)
     const found = at(input, keys)
     const missing = message.startsWith("Missing key")
     return {
-      path: keys.map(String).join("."),
-      problem: missing ? "is missing" : `${lowerFirst(message)}, got ${show(found)}`
+      path: cut(keys.map(String).join("."), maxProblemLength),
+      problem: missing ? "is missing" : `${lowerFirst(cut(message, maxProblemLength))}, got ${show(found)}`
     }
   })
+  const more = issues.length - problems.length
+  return more > 0 ? [...problems, { path: "", problem: `${more} more problems` }] : problems
+}
 
 const all = { errors: "all" } as const
 
@@ -105,7 +149,7 @@ const decoder = (codec: Plain, invalid: Invalid) => {
   return (input: unknown): Exit.Exit<unknown, KsiError.KsiError> => {
     const exit = decode(input)
     if (Exit.isSuccess(exit)) return exit as Exit.Exit<unknown> // a success has no error to widen
-    const issue = issueOf(decode(input, all)) ?? issueOf(exit)
+    const issue = (isLarge(input) ? undefined : issueOf(decode(input, all))) ?? issueOf(exit)
     // Without an issue the schema itself threw: a defect of the definition, kept as it is.
     return issue === undefined ? exit as Exit.Exit<never, never> : KsiError.exit(invalid(problemsOf(issue, input)))
   }
@@ -144,7 +188,7 @@ export const compile = (event: Event.Any): EventCodec => {
     encodePayload: encoder(payload),
     isSuccess: Schema.is(success),
     successProblems: (reply) => {
-      const issue = issueOf(checkSuccess(reply, all))
+      const issue = issueOf(checkSuccess(reply, isLarge(reply) ? undefined : all))
       return issue === undefined ? [] : problemsOf(issue, reply)
     },
     // Nothing is nothing, not `null`.

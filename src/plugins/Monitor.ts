@@ -44,7 +44,8 @@ import * as Trail from "./internal/trail.ts"
 
 // ------------------------------------------------------------------------------------------------------------ events
 
-const Patterns = Schema.Union([Schema.String, Schema.Array(Schema.String)])
+const Pattern = Schema.String.check(Schema.isMaxLength(256))
+const Patterns = Schema.Union([Pattern, Schema.Array(Pattern).check(Schema.isMaxLength(100))])
 const Moment = Schema.Union([Schema.Finite, Schema.String])
 
 const scan = "Requests come from the activity journal, facts from the store, over at most 10,000 facts; `facts_from` " +

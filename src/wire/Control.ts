@@ -31,7 +31,8 @@ import * as KsiError from "../event/KsiError.ts"
 export const version = 1
 
 const Id = Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(256))
-const Texts = Schema.Union([Schema.String, Schema.Array(Schema.String)])
+const Pattern = Schema.String.check(Schema.isMaxLength(256))
+const Texts = Schema.Union([Pattern, Schema.Array(Pattern).check(Schema.isMaxLength(100))])
 
 /** Greets: says which version of the wire the client speaks, and who it is. */
 export const Hello = Event.make("wire:hello", {
@@ -54,7 +55,7 @@ export const Hello = Event.make("wire:hello", {
 /** Follows events over the connection. */
 export const Subscribe = Event.make("pubsub:subscribe", {
   payload: {
-    pattern: Schema.String.annotate({ description: "which events, as in \"order:*\"" }),
+    pattern: Pattern.annotate({ description: "which events, as in \"order:*\"" }),
     subscription_id: Id.annotate({ description: "chosen by the client, unique on its connection" }),
     from: Schema.optionalKey(
       Schema.Union([Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)), Schema.Literals(["now", "start"])])

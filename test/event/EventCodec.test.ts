@@ -55,6 +55,33 @@ describe("decodePayload", () => {
     expect(first?.length).toBeLessThan(120)
   })
 
+  it("of much that is wrong tells a little, and in time", () => {
+    const lists = codecOf({ list: Schema.Array(Schema.String) })
+    const told = problems(lists.decodePayload({ list: Array.from({ length: 300 }, () => ({ a: [1, "x".repeat(1000)] })) }))
+    expect(told.length).toBe(21)
+    expect(told.at(-1)).toBe(": 280 more problems")
+    expect(Math.max(...told.map((line) => line.length))).toBeLessThan(200)
+    const started = performance.now()
+    const many = Array.from({ length: 1_900_000 }, () => 1)
+    expect(problems(lists.decodePayload({ list: many }))).toEqual(["list.0: expected string, got 1"])
+    expect(problems(lists.decodePayload({ list: { many } }))[0]).toMatch(/^list: expected array, got \{"many":\[1,1,.*\.\.\.$/)
+    expect(performance.now() - started).toBeLessThan(2000)
+  })
+
+  it.each([
+    ["a cycle", (() => {
+      const cycle: Record<string, unknown> = {}
+      cycle["a"] = cycle
+      return cycle
+    })()],
+    ["depth", JSON.parse(`${"[".repeat(20_000)}${"]".repeat(20_000)}`)],
+    ["a bigint within", [1n]]
+  ])("is clear about a text that is %s", (_, text) => {
+    const [first] = problems(codec.decodePayload({ sku: text, quantity: 1 }))
+    expect(first).toContain("sku: expected string")
+    expect(first?.length).toBeLessThan(120)
+  })
+
   it("ignores keys that it does not know", () => {
     expect(codec.decodePayload({ sku: "a", quantity: 1, more: true })).toEqual(Exit.succeed({ sku: "a", quantity: 1 }))
   })
