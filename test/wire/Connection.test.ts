@@ -1,9 +1,14 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Logger, Schema, Scope } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Layer, Logger, Schema, Scope } from "effect"
+import { Router, serve } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
+import { TestClock } from "effect/testing"
 import * as Limits from "../../src/event/Limits.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as Connection from "../../src/wire/Connection.ts"
+import { Budget } from "../../src/wire/internal/Outgoing.ts"
 import { eventually, makeCounts, type Reply, runtime } from "./Daemon.ts"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -39,11 +44,11 @@ class Driven implements Connection.Transport {
   }
 }
 
-const open = Effect.fnUntraced(function*(limits: Partial<Limits.LimitsShape> = {}) {
+const open = Effect.fnUntraced(function*(limits: Partial<Limits.LimitsShape> = {}, budget?: Budget) {
   const counts = makeCounts()
   const context = yield* Layer.build(runtime(counts)).pipe(Effect.provideService(Limits.Limits, { ...Limits.defaults, ...limits }))
   const transport = new Driven()
-  const fiber = yield* Connection.run(transport, { principal: "owner" }).pipe(
+  const fiber = yield* Connection.run(transport, { principal: "owner", budget }).pipe(
     Effect.provideContext(context),
     Effect.provideService(Limits.Limits, { ...Limits.defaults, ...limits }),
     Effect.forkScoped({ startImmediately: true })
@@ -201,6 +206,117 @@ describe("requests", () => {
     }))
 })
 
+describe("hostile lines", () => {
+  const nested = (depth: number) => `${"[".repeat(depth)}${"]".repeat(depth)}`
+
+  it.live("what is nested too deeply is refused, with the labels that can be told", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open({ jsonDepth: 8 })
+      const deep = nested(100_000)
+      const lines = [
+        `{"event":"t:echo","data":{"value":${deep}},"correlation_id":"a"}`,
+        `{"event":"t:echo","data":{"value":1},"correlation_id":${deep}}`,
+        `{"event":${deep},"correlation_id":7}`,
+        deep,
+        `{"event":"t:echo","data":{"value":${nested(8)}},"correlation_id":"b"}`
+      ]
+      for (const line of lines) transport.sink.bytes(bytes(`${line}\n`))
+      expect(transport.replies.map(({ correlation_id, data, event, ok }) => [ok, event, data.details?.limit, correlation_id])).toEqual([
+        [false, "t:echo", "jsonDepth", "a"], [false, "t:echo", "jsonDepth", null], [false, null, "jsonDepth", 7],
+        [false, null, "jsonDepth", null], [true, "t:echo", undefined, "b"]
+      ])
+    }))
+
+  it.live("labels that are too long are refused", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open({ idLength: 10 })
+      const long = "x".repeat(100_000)
+      transport.send(echo(1, long), echo(1, [long]), { ...echo(1, "c"), _client_id: "x".repeat(11) }, { event: long, correlation_id: "d" }, echo(2))
+      expect(transport.replies.map(({ correlation_id, data }) => [data.reason ?? data.result, correlation_id])).toEqual([
+        ["FrameInvalid", null], ["FrameInvalid", null], ["FrameInvalid", "c"], ["FrameInvalid", "d"], [2, 2]
+      ])
+      expect(transport.writes.join("").length).toBeLessThan(5000)
+    }))
+
+  it.live("a reply that cannot be written is told to its client, and logged", () => {
+    const logged: Array<string> = []
+    return Effect.gen(function*() {
+      const { context, transport } = yield* open()
+      const cycle: Record<string, unknown> = {}
+      cycle["self"] = cycle
+      const Odd = Event.make("odd:reply", { payload: { n: Schema.Int }, success: Schema.Any })
+      const values: ReadonlyArray<unknown> = [cycle, { n: 1n }, JSON.parse(nested(100_000))]
+      const OddGroup = EventGroup.make(Odd)
+      const handlers = OddGroup.toLayer({ "odd:reply": ({ n }) => n < 3 ? Effect.succeed(values[n]) : Effect.as(Effect.yieldNow, values[n - 3]) })
+      yield* Layer.build(serve(OddGroup).pipe(Layer.provide(handlers))).pipe(Effect.provideContext(context))
+      transport.send(...[0, 1, 2, 3, 4, 5].map((n) => ({ event: "odd:reply", data: { n }, correlation_id: n })), echo("fine"))
+      yield* eventually(() => transport.replies.length === 7)
+      const odd = transport.replies.filter(({ event }) => event === "odd:reply")
+      expect(new Set(odd.map(({ data }) => data.reason))).toEqual(new Set(["ReplyInvalid"]))
+      expect(odd.map(({ correlation_id }) => correlation_id).toSorted()).toEqual([0, 1, 2, 3, 4, 5])
+      yield* eventually(() => logged.length === 6)
+      expect(logged.join("\n")).toContain("circular")
+    }).pipe(Effect.provide(Logger.layer([Logger.make(({ cause, message }) => logged.push(`${String(message)} ${Cause.pretty(cause)}`))])))
+  })
+
+  it.live("bad lines count as what waits", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open({ connectionBufferBytes: 20_000 })
+      transport.reads = false
+      let sent = 0
+      while (!transport.paused && sent < 100) {
+        transport.sink.bytes(Uint8Array.from({ length: 200 }, (_, i) => i % 2 === 0 ? 0xff : 10))
+        sent++
+      }
+      expect(transport.paused).toBe(true)
+      transport.reads = true
+      while (transport.replies.length < sent * 100) transport.sink.drained()
+      expect(transport.paused).toBe(false)
+    }))
+
+  it.live("a subscription that cannot be told ends with a frame, and its name is free again", () =>
+    Effect.gen(function*() {
+      const { context, subscriptions, transport } = yield* open()
+      const subscribe = { event: "pubsub:subscribe", pattern: "odd:*", subscription_id: "s", requests: true }
+      transport.send(subscribe)
+      yield* eventually(() => transport.replies.length === 1)
+      const Odd = Event.make("odd:request", { payload: { value: Schema.Any } })
+      const OddGroup = EventGroup.make(Odd)
+      yield* Layer.build(serve(OddGroup).pipe(Layer.provide(OddGroup.toLayer({ "odd:request": () => Effect.void })))).pipe(Effect.provideContext(context))
+      const router = Context.get(context, Router)
+      yield* router.dispatch(router.envelope("odd:request", { value: 1n }, { principal: "owner" }))
+      yield* eventually(() => transport.replies.length === 2)
+      expect(transport.replies[1]).toMatchObject({ event: "pubsub:subscribe", ok: false, subscription_id: "s", data: { reason: "StoreFailure" } })
+      yield* eventually(() => subscriptions.count() === 0)
+      transport.send(subscribe)
+      yield* eventually(() => transport.replies.length === 3)
+      expect(transport.replies[2]?.data.status).toBe("subscribed")
+    }).pipe(Effect.provide(Logger.layer([]))))
+})
+
+describe("what waits in all connections", () => {
+  it.live("is bounded: the one in which most waits is closed, the others are not", () =>
+    Effect.gen(function*() {
+      const budget = new Budget(200_000)
+      const lazy = yield* open({ connectionBufferBytes: 1_000_000 }, budget)
+      const small = yield* open({}, budget)
+      const reading = yield* open({}, budget)
+      for (const { transport } of [lazy, small]) transport.reads = false
+      small.transport.send(echo("x".repeat(10_000)))
+      lazy.transport.send({ event: "t:forever" }, ...Array.from({ length: 3 }, () => echo("x".repeat(20_000), "lazy")))
+      reading.transport.send(...Array.from({ length: 20 }, () => echo("x".repeat(20_000))))
+      expect([lazy, small, reading].map(({ transport }) => transport.destroyed)).toEqual([false, false, false])
+      expect(reading.transport.replies.length).toBe(20)
+      lazy.transport.send(...Array.from({ length: 8 }, () => echo("x".repeat(20_000), "lazy")), { event: "t:forever" })
+      yield* Fiber.join(lazy.fiber)
+      expect([lazy, small, reading].map(({ transport }) => transport.destroyed)).toEqual([true, false, false])
+      expect(lazy.counts).toMatchObject({ running: 0, interrupted: 1 })
+      // What it held is free again.
+      small.transport.send(...Array.from({ length: 3 }, () => echo("x".repeat(20_000), "small")))
+      expect(small.transport.destroyed).toBe(false)
+    }).pipe(Effect.provide(Logger.layer([]))))
+})
+
 describe("a client that does not read", () => {
   it.live("holds back its requests within a bound, and gets every answer when it reads again", () =>
     Effect.gen(function*() {
@@ -332,6 +448,26 @@ describe("the end", () => {
       expect(subscriptions.count()).toBe(0)
       expect(transport.replies.map(({ correlation_id, data }) => data.result ?? correlation_id)).toEqual([null, 1])
     }))
+
+  it.live("a handler that cannot be interrupted does not hold up the end, and is logged", () => {
+    const logged: Array<string> = []
+    return Effect.gen(function*() {
+      const { context, fiber, transport } = yield* open()
+      const Stubborn = EventGroup.make(Event.make("odd:stubborn"))
+      const handlers = Stubborn.toLayer({ "odd:stubborn": () => Effect.uninterruptible(Effect.never) })
+      yield* Layer.build(serve(Stubborn).pipe(Layer.provide(handlers))).pipe(Effect.provideContext(context))
+      transport.send({ event: "odd:stubborn" }, { event: "odd:stubborn" })
+      transport.sink.ended("gone")
+      yield* Effect.yieldNow
+      yield* Effect.yieldNow
+      yield* TestClock.adjust("6 seconds")
+      yield* Fiber.join(fiber)
+      expect(logged).toEqual([expect.stringContaining("2 requests were interrupted and go on")])
+    }).pipe(
+      Effect.provide(TestClock.layer()),
+      Effect.provide(Logger.layer([Logger.make(({ message }) => logged.push(String(message)))]))
+    )
+  })
 
   it.live("its scope is its own", () =>
     Effect.gen(function*() {

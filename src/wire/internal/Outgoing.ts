@@ -37,7 +37,10 @@ export class Budget {
     while (this.used > this.max) {
       const [first, ...others] = this.members
       if (first === undefined) return
-      others.reduce((most, other) => other.bytes > most.bytes ? other : most, first).overflow()
+      const most = others.reduce((most, other) => other.bytes > most.bytes ? other : most, first)
+      // One that has just been answered much may well be reading.
+      if (most.canFlush) most.flush()
+      else most.overflow()
     }
   }
 }
@@ -91,6 +94,11 @@ export class Outgoing {
     return this.broken
   }
 
+  /** Whether something waits that the other side may take at once. */
+  get canFlush(): boolean {
+    return this.queued > 0 && !this.blocked && !this.broken
+  }
+
   /** Whether everything appended has been handed over. */
   get isEmpty(): boolean {
     return this.queued === 0
@@ -117,7 +125,7 @@ export class Outgoing {
   /** Writes now what has gathered, unless the other side does not read. */
   flush(): void {
     this.held = false
-    if (this.queued === 0 || this.blocked || this.broken) return
+    if (!this.canFlush) return
     this.closeTail()
     let written = 0
     while (written < this.chunks.length && !this.blocked) this.hand(this.chunks[written++] ?? nothing)
