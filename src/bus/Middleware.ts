@@ -86,6 +86,8 @@ export const make = <
     next: Effect.Effect<unknown, unknown>,
     envelope: Envelope
   ) => Effect.Effect<unknown, unknown, RW>
+  /** Which events `around` wraps, where not all: the others take the shorter way. Cheap, and without effects. */
+  readonly when?: (envelope: Envelope) => boolean
 }): Middleware<Name, Identifier, E, RB | RA | RW> => {
   // An absent error is no error: the default of the type parameter.
   const error = (options.error ?? Schema.Never) as E
@@ -100,6 +102,7 @@ export const make = <
       before: options.before as Hook["before"],
       after: options.after as Hook["after"],
       around: options.around as Hook["around"],
+      when: options.when,
       context
     }))
   )

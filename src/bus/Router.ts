@@ -110,6 +110,12 @@ interface Parts {
 
 const knows = (event: Event.Any, middleware: string): boolean => event.middleware.some(({ name }) => name === middleware)
 
+// A loop, because every call whose handler suspends comes by.
+const knowsAll = (event: Event.Any, hooks: ReadonlyArray<Hook>): boolean => {
+  for (const { name } of hooks) if (!knows(event, name)) return false
+  return true
+}
+
 /** The hook whose error this is, where the event declares neither the error nor the hook. */
 const undeclared = (entry: Table.TableEntry | undefined, event: Event.Any, error: unknown): Hook | undefined => {
   if (entry === undefined || KsiError.is(error) || entry.codec.isError(error)) return undefined
@@ -146,8 +152,7 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
   const call = (event: Event.AnyRequest, payload: unknown): Run =>
     open(event, payload, "call", (fiber, entry, envelope) => {
       const run = requests.run(fiber, entry, envelope)
-      if (Exit.isExit(run) ? Exit.isSuccess(run) : entry.hooks.length === 0) return run
-      return told(event, run)
+      return (Exit.isExit(run) ? Exit.isSuccess(run) : knowsAll(event, entry.hooks)) ? run : told(event, run)
     })
   const emit = (event: Event.AnyFact, payload: unknown): Run =>
     told(event, open(event, payload, "emit", (fiber, entry, envelope) =>

@@ -5,6 +5,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
+import * as Tracer from "effect/Tracer"
 import type { Envelope } from "../../event/Envelope.ts"
 import type { AnyMiddleware } from "../../event/Event.ts"
 import { Current } from "../Causation.ts"
@@ -21,6 +22,8 @@ export interface Hook {
   readonly before: ((envelope: Envelope) => Run | undefined) | undefined
   readonly after: ((envelope: Envelope, exit: AnyExit, elapsed: number) => Run | undefined) | undefined
   readonly around: ((next: Run, envelope: Envelope) => Run) | undefined
+  /** Which events `around` wraps; all when absent. */
+  readonly when: ((envelope: Envelope) => boolean) | undefined
   /** What the hooks run in. */
   readonly context: Context.Context<never>
 }
@@ -128,7 +131,7 @@ export class Passage {
   resume(at: number, run: Run): Run {
     const hook = this.hooks[at]
     if (hook === undefined) return this.enter(at + 1)
-    const context = Exit.isExit(run) ? hook.context : contextOf(hook, this.envelope)
+    const context = Exit.isExit(run) ? hook.context : contextOf(hook, this.envelope, this.fiber)
     return inContext(this.fiber, context, run, (exit) => this.entered(hook, at, exit) ?? this.enter(at + 1))
   }
 
@@ -159,7 +162,7 @@ export class Passage {
   left(at: number, run: Run, exit: AnyExit): Run {
     const hook = this.hooks[at]
     if (hook === undefined) return this.leave(at - 1, exit)
-    return inContext(this.fiber, contextOf(hook, this.envelope), run, (done) =>
+    return inContext(this.fiber, contextOf(hook, this.envelope, this.fiber), run, (done) =>
       this.leave(at - 1, Exit.isFailure(done) ? done : exit))
   }
 
@@ -168,17 +171,33 @@ export class Passage {
   }
 }
 
-const contextOf = (hook: Hook, envelope: Envelope): Context.Context<never> => Context.add(hook.context, Current, envelope)
+/** What a hook runs in: its own context, the envelope, and the span of whoever asks. */
+const contextOf = (hook: Hook, envelope: Envelope, fiber: AnyFiber): Context.Context<never> => {
+  const own = Context.add(hook.context, Current, envelope)
+  const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+  return span === undefined ? own : Context.add(own, Tracer.ParentSpan, span)
+}
 
 const identity = (exit: AnyExit): Run => exit
+
+/** Whether a hook's `around` wraps this event. A condition that throws says yes: nothing is left out silently. */
+export const isWrapping = ({ around, when }: Hook, envelope: Envelope): boolean => {
+  if (around === undefined) return false
+  try {
+    return when === undefined || when(envelope)
+  } catch {
+    return true
+  }
+}
 
 /** Everything behind an `around`, as the effect that it wraps. */
 const wrapped = (hook: Hook, inner: Pipeline): Pipeline => (fiber, envelope, core, finish) => {
   const { around } = hook
   if (around === undefined) return inner(fiber, envelope, core, finish)
+  if (!isWrapping(hook, envelope)) return inner(fiber, envelope, core, finish)
   const next = Effect.withFiber((running: AnyFiber) => inner(running, envelope, core, identity))
   const run = guarded((event) => around(next, event), envelope) ?? Exit.die(new TypeError(`middleware "${hook.name}": around must return an effect`))
-  return inContext(fiber, contextOf(hook, envelope), run, finish)
+  return inContext(fiber, contextOf(hook, envelope, fiber), run, finish)
 }
 
 /** Whether a hook wants to know how long it took. */

@@ -13,7 +13,7 @@ import type { LiveEnvelope } from "../Causation.ts"
 import { Subscriptions } from "../Subscription.ts"
 import { ask, isPass, Lanes } from "./answers.ts"
 import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle, start } from "./drive.ts"
-import { type Core, guarded, guardedAfter, Passage, type Provided } from "./pipeline.ts"
+import { type Core, guarded, guardedAfter, isWrapping, Passage, type Provided } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
 import type { Table, TableEntry } from "./table.ts"
 
@@ -75,13 +75,16 @@ const makeDeadlines = ({ clock }: Table) => {
     inTime: (
       envelope: LiveEnvelope,
       fiber: AnyFiber,
-      run: (fiber: AnyFiber, end: (exit: AnyExit) => Run) => Run
+      run: (fiber: AnyFiber, end: (exit: AnyExit) => Run) => Run,
+      finish: (exit: AnyExit) => Run
     ): Run => {
       const millis = millisLeft(envelope)
-      return millis === undefined ? run(fiber, identity) : Effect.timeoutOrElse(
+      if (millis === undefined) return run(fiber, finish)
+      const timed = Effect.timeoutOrElse(
         Effect.withFiber((inner: AnyFiber) => run(inner, identity)),
         { duration: Math.max(0, millis), orElse: () => late(envelope) }
       )
+      return settle(timed, finish)
     }
   }
 }
@@ -142,7 +145,7 @@ const makeAnswers = Effect.fnUntraced(function*({ noHandler }: Table, reactions:
 })
 
 /**
- * The short way of an event with one plain handler and hooks that do not wrap: as long as all of them complete at once,
+ * The short way of an event with one plain handler and hooks that do not wrap it: as long as all of them complete at once,
  * two loops and a call. From the first that suspends on, a `Passage` goes on where it stopped; only then does a deadline
  * need a fiber that watches it.
  */
@@ -180,19 +183,23 @@ const makeDirect = (
       if (before === undefined) continue
       const run = guarded(before, envelope)
       if (run === undefined) continue
-      const onward = inTime(envelope, fiber, (running, end) => passage(running, end).resume(i, run))
-      return settle(onward, finish)
+      return inTime(envelope, fiber, (running, end) => passage(running, end).resume(i, run), finish)
     }
     const run = start(handler, envelope)
     const answered = (exit: AnyExit) => isPass(exit) ? noHandler(envelope.name, 1) : checked(entry, exit)
     if (!Exit.isExit(run)) {
-      const onward = inTime(envelope, fiber, (running, end) =>
-        inContext(running, contextOf(handler, envelope), run, (exit) => passage(running, end).leave(hooks.length - 1, answered(exit))))
-      return settle(onward, finish)
+      return inTime(envelope, fiber, (running, end) =>
+        inContext(running, contextOf(handler, envelope), run, (exit) =>
+          hooks.length === 0 ? end(answered(exit)) : passage(running, end).leave(hooks.length - 1, answered(exit))), finish)
     }
     const left = leave(() => passage(fiber, identity), hooks, envelope, answered(run), startedAt)
     return settle(left, finish)
   }
+}
+
+const isWrapped = ({ wrapping }: TableEntry, envelope: LiveEnvelope): boolean => {
+  for (const hook of wrapping) if (isWrapping(hook, envelope)) return true
+  return false
 }
 
 /** The requests of one router. */
@@ -212,10 +219,10 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
     const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
     if (refused !== undefined) return recorded(entry, envelope, refused, startedAt)
     const finish = isOn ? (exit: AnyExit) => recorded(entry, envelope, exit, startedAt) : identity
-    if (entry.direct !== undefined) return direct(fiber, entry, entry.direct, envelope, finish)
+    if (entry.direct !== undefined && !isWrapped(entry, envelope)) return direct(fiber, entry, entry.direct, envelope, finish)
     // The long way: any number of handlers, middleware that wraps.
     const core = answers.core(entry, envelope)
-    return settle(inTime(envelope, fiber, (running, end) => entry.pipeline(running, envelope, core, end)), finish)
+    return inTime(envelope, fiber, (running, end) => entry.pipeline(running, envelope, core, end), finish)
   }
 
   const items = (entry: TableEntry, envelope: LiveEnvelope): Stream.Stream<unknown, unknown> =>

@@ -26,8 +26,10 @@ export interface TableEntry extends EventRegistry.Entry {
   hooks: ReadonlyArray<Hook>
   /** Runs an envelope through the middleware. */
   pipeline: Pipeline
-  /** The short way, where there is one: one plain handler, and hooks that do not wrap. */
+  /** The short way, where there is one: one plain handler, and hooks that do not wrap every event. */
   direct: HandlerEntry | undefined
+  /** The hooks that wrap some events; those take the long way. */
+  wrapping: ReadonlyArray<Hook>
   /** Whether a hook wants to know how long it took. */
   timed: boolean
   /** How many layers define it; it is forgotten with the last one. */
@@ -48,14 +50,15 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     entry.timed = entry.hooks.some(Pipelines.takesElapsed)
     const [only, ...others] = entry.handlers
     const isPlain = only !== undefined && others.length === 0 && only.key === undefined && only.timeoutMillis === undefined
-    entry.direct = isPlain && entry.hooks.every(({ around }) => around === undefined) ? only : undefined
+    entry.wrapping = entry.hooks.filter(({ around }) => around !== undefined)
+    entry.direct = isPlain && entry.wrapping.every(({ when }) => when !== undefined) ? only : undefined
   }
 
   const take = (event: Event.Any, hooks: ReadonlyArray<Hook>): Effect.Effect<TableEntry, KsiError.KsiError> => {
     const registered = registry.register(event)
     if (Result.isFailure(registered)) return failedToWire(event.name, registered.failure)
     const entry: TableEntry = entries.get(event.name) ??
-      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, timed: false, definitions: 0 }
+      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], timed: false, definitions: 0 }
     entry.definitions++
     if (hooks.length > 0) entry.own.add(hooks)
     entries.set(event.name, entry)
