@@ -131,7 +131,6 @@ describe("canonicalText", () => {
     const [left, right] = [Json.parse(a), Json.parse(b)]
     expect(Json.canonicalText(left) === Json.canonicalText(right)).toBe(Json.equal(left, right))
     expect(Json.canonicalText(turned(json))).toBe(Json.canonicalText(json))
-    expect(Json.equal(JSON.parse(Json.canonicalText(json)), JSON.parse(JSON.stringify(json)))).toBe(true)
     expect(Json.canonicalText({ json })).not.toBe(Json.canonicalText({ json: [json] }))
   }, { arbitrary: { runs: 500 } })
 })
