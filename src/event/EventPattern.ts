@@ -89,6 +89,9 @@ export interface Trie<A> {
   readonly isEmpty: () => boolean
 }
 
+// More names than any registry has; beyond it foreign names only pass through.
+const maxKnown = 10_000
+
 /** An empty trie. Adding the same value twice under one pattern keeps one. */
 export const makeTrie = <A>(): Trie<A> => {
   const root = makeNode<A>()
@@ -127,28 +130,49 @@ export const makeTrie = <A>(): Trie<A> => {
     if (node.any !== undefined) visitFrom(node.any, name, end + 1, visit)
   }
 
+  // Names come again and again: what matched a name is remembered until a pattern comes or goes.
+  const known = new Map<string, ReadonlyArray<A>>()
+
+  const matching = (name: string): ReadonlyArray<A> => {
+    const before = known.get(name)
+    if (before !== undefined) return before
+    const found: Array<A> = []
+    visitFrom(root, name, 0, (value) => found.push(value))
+    if (known.size >= maxKnown) known.clear()
+    known.set(name, found)
+    return found
+  }
+
+  const insert = ({ segments }: EventPattern, value: A): void => {
+    let node = root
+    for (const [i, part] of segments.entries()) {
+      if (part === "*" && i === segments.length - 1) {
+        node.rest.add(value)
+        return
+      }
+      let next = part === "*" ? node.any : node.children.get(part)
+      if (next === undefined) {
+        next = makeNode<A>()
+        if (part === "*") node.any = next
+        else node.children.set(part, next)
+      }
+      node = next
+    }
+    node.exact.add(value)
+  }
+
   return {
     add: (pattern, value) => {
-      const { segments } = pattern
-      let node = root
-      for (let i = 0; i < segments.length; i++) {
-        const part = segments[i] ?? ""
-        if (part === "*" && i === segments.length - 1) {
-          node.rest.add(value)
-          return () => remove(root, segments, 0, value)
-        }
-        let next = part === "*" ? node.any : node.children.get(part)
-        if (next === undefined) {
-          next = makeNode<A>()
-          if (part === "*") node.any = next
-          else node.children.set(part, next)
-        }
-        node = next
+      insert(pattern, value)
+      known.clear()
+      return () => {
+        remove(root, pattern.segments, 0, value)
+        known.clear()
       }
-      node.exact.add(value)
-      return () => remove(root, segments, 0, value)
     },
-    match: (name, visit) => visitFrom(root, name, 0, visit),
+    match: (name, visit) => {
+      for (const value of matching(name)) visit(value)
+    },
     isEmpty: () => isEmpty(root)
   }
 }
