@@ -91,6 +91,16 @@ export interface Options {
 // How long requests that were interrupted may take to end.
 const interruptMillis = 5000
 
+/**
+ * Interrupts requests: one that cannot be interrupted must not keep the daemon from ending. For a fiber of its own: what
+ * closes a scope cannot be interrupted either, not even by a timeout.
+ */
+const interruptAll = (running: ReadonlySet<Fiber.Fiber<unknown, unknown>>): Effect.Effect<void> =>
+  Effect.timeoutOrElse(Fiber.interruptAll([...running]), {
+    duration: interruptMillis,
+    orElse: () => Effect.logWarning(`${running.size} requests were interrupted and go on all the same; nobody waits for them`)
+  })
+
 type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
 
 interface Parts {
@@ -110,12 +120,8 @@ const labelOf = (correlationId: unknown, maxLength: number): string | undefined 
   return text.length <= maxLength ? text : undefined
 }
 
-/** Runs the requests of one connection and appends their replies. */
-const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, router }: Parts, completed: () => void) => {
-  const running = new Set<Fiber.Fiber<unknown, unknown>>()
-  // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
-  let beginning = false
-
+/** Writes replies: what cannot be written, or is too long for a frame, is a failure that says so. */
+const makeWriter = ({ clock, fork, limits }: Parts) => {
   const written = (envelope: LiveEnvelope, correlationId: unknown, exit: Dispatched, now: number): string => {
     try {
       return Frame.encodeReply(envelope, correlationId, exit, now)
@@ -134,6 +140,16 @@ const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, rou
     const reason = { limit: "frameBytes", max: limits.frameBytes, actual: text.length, retryable: false }
     return Frame.encodeReply(envelope, correlationId, KsiError.exit(new KsiError.LimitExceeded(reason)), now)
   }
+  return textOf
+}
+
+/** Runs the requests of one connection and appends their replies. */
+const makeRequests = (parts: Parts, completed: () => void) => {
+  const { clock, followers, fork, limits, outgoing, principal, router } = parts
+  const textOf = makeWriter(parts)
+  const running = new Set<Fiber.Fiber<unknown, unknown>>()
+  // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
+  let beginning = false
 
   const dispatch = (request: Frame.Request): void => {
     const { clientId, correlationId, deadlineMillis, event, idempotencyKey } = request
@@ -172,15 +188,7 @@ const makeRequests = ({ clock, followers, fork, limits, outgoing, principal, rou
     /** Whether another may begin. */
     hasRoom: () => running.size < limits.connectionRequests && outgoing.hasRoom && !outgoing.isBroken,
     isIdle: () => running.size === 0 && !beginning,
-    interrupt: Effect.suspend(() => {
-      // A handler that cannot be interrupted must not keep the daemon from ending. In a fiber of its own: what closes a
-      // scope cannot be interrupted either, not even by a timeout.
-      const timed = Effect.timeoutOrElse(Fiber.interruptAll([...running]), {
-        duration: interruptMillis,
-        orElse: () => Effect.logWarning(`${running.size} requests were interrupted and go on all the same; nobody waits for them`)
-      })
-      return Effect.asVoid(Fiber.await(fork(timed)))
-    }),
+    interrupt: Effect.suspend(() => Effect.asVoid(Fiber.await(fork(interruptAll(running))))),
     begin: (incoming: string | Frame.Unreadable): void => {
       // One line must not break what others share.
       try {
