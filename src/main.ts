@@ -32,6 +32,18 @@ const world = Layer.mergeAll(
   })
 )
 
+// The first signal asks to end what was begun; another one does not wait for it. Not one that comes with the first:
+// npm passes on what the terminal has sent to this process already.
+const exitCodes = { SIGINT: 130, SIGTERM: 143 } as const
+const togetherSeconds = 0.25
+let askedAt: number | undefined
+const onSignal = (signal: keyof typeof exitCodes) => (): void => {
+  askedAt ??= process.uptime()
+  if (process.uptime() - askedAt > togetherSeconds) process.exit(exitCodes[signal])
+}
+process.on("SIGINT", onSignal("SIGINT"))
+process.on("SIGTERM", onSignal("SIGTERM"))
+
 NodeRuntime.runMain(Cli.run(argv, { version, start: Start.start }).pipe(Effect.provide(world)), {
   disableErrorReporting: true,
   // A daemon that was told to stop has done what it should; an interrupted client has not.

@@ -143,7 +143,7 @@ const nameOf = (frame: JsonObject): string | undefined => {
 /** What to say of a line that is too deep: `JSON.parse` reads any depth, but nothing else can be done with it. */
 const tooDeep = (line: string, max: number): Unreadable => {
   const reason = new KsiError.LimitExceeded({ limit: "jsonDepth", max, retryable: false })
-  const parsed = Result.try(() => JSON.parse(line) as unknown)
+  const parsed = Result.try((): unknown => JSON.parse(line))
   const frame = Result.isSuccess(parsed) && Json.isObject(parsed.success) ? parsed.success : {}
   const { correlation_id: correlationId } = frame
   // A label that is an object may be what is too deep, and a number may have lost its digits here.

@@ -140,6 +140,23 @@ describe("a daemon bears", () => {
   })
 })
 
+describe("a daemon whose handler cannot be interrupted", () => {
+  it("waits for it when it is told to end, and no longer when it is told again", async () => {
+    await using home = new Home()
+    const daemon = await home.start("--store", "memory", module)
+    const socket = await deaf(home, `{"event":"hostile:stubborn"}\n`)
+    await health(home)
+    daemon.child.kill("SIGTERM")
+    daemon.child.kill("SIGINT")
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    expect(daemon.child.exitCode).toBe(null)
+    const started = performance.now()
+    expect((await daemon.kill("SIGTERM")).code).toBe(143)
+    expect(performance.now() - started).toBeLessThan(2000)
+    socket.destroy()
+  })
+})
+
 describe("a daemon that cannot listen", () => {
   it("says that a link leads nowhere, and that a path is too long before it makes a store", async () => {
     await using home = new Home()
