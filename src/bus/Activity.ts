@@ -13,16 +13,38 @@
  * records.map(({ name, outcome }) => [name, outcome])         // [["stock:reserve", "success"]]
  * ```
  */
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import type * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
 import type { Envelope } from "../event/Envelope.ts"
 import type { EventPattern } from "../event/EventPattern.ts"
 import type { KsiError } from "../event/KsiError.ts"
 
 /** How a request ended. */
 export type OutcomeKind = "success" | "failure" | "defect" | "interrupted"
+
+const sentence = (error: unknown): string => {
+  if (error instanceof Error) return error.message
+  if (typeof error === "string") return error
+  if (typeof error === "object" && error !== null) {
+    if ("message" in error && typeof error.message === "string") return error.message
+    if ("_tag" in error && typeof error._tag === "string") return error._tag
+  }
+  return Result.getOrElse(Result.try(() => String(JSON.stringify(error))), () => String(error))
+}
+
+/** How an exit ended, and a sentence where it did not succeed. */
+export const outcomeOf = (exit: Exit.Exit<unknown, unknown>): readonly [OutcomeKind, string | undefined] => {
+  if (Exit.isSuccess(exit)) return ["success", undefined]
+  const { reasons } = exit.cause
+  const failure = reasons.find(Cause.isFailReason)
+  if (failure !== undefined) return ["failure", sentence(failure.error)]
+  const defect = reasons.find(Cause.isDieReason)
+  return defect === undefined ? ["interrupted", "it was interrupted"] : ["defect", sentence(defect.defect)]
+}
 
 /** What the router hands over when a request has ended. Encoding is left to the writer, off the caller's path. */
 export interface Ended {

@@ -18,14 +18,11 @@
  * **Gotchas** Payloads are encoded when the batch is written, not when the request ended. A request is listed where it
  * ended, not where it began: a long one comes after short ones that began later. `outline` keeps no payloads.
  */
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import * as Result from "effect/Result"
 import type { SQLInputValue, SQLOutputValue } from "node:sqlite"
-import { Activity, type ActivityQuery, type ActivityRecord, type Ended, type OutcomeKind } from "../bus/Activity.ts"
+import { Activity, type ActivityQuery, type ActivityRecord, type Ended, type OutcomeKind, outcomeOf } from "../bus/Activity.ts"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
@@ -45,25 +42,6 @@ const lost = Metric.counter("ksi_activity_lost", {
 
 // ------------------------------------------------------------------------------------------------ what became of it
 
-const sentence = (error: unknown): string => {
-  if (error instanceof Error) return error.message
-  if (typeof error === "string") return error
-  if (typeof error === "object" && error !== null) {
-    if ("message" in error && typeof error.message === "string") return error.message
-    if ("_tag" in error && typeof error._tag === "string") return error._tag
-  }
-  return Result.getOrElse(Result.try(() => String(JSON.stringify(error))), () => String(error))
-}
-
-const outcomeOf = (exit: Exit.Exit<unknown, unknown>): readonly [OutcomeKind, string | undefined] => {
-  if (Exit.isSuccess(exit)) return ["success", undefined]
-  const { reasons } = exit.cause
-  const failure = reasons.find(Cause.isFailReason)
-  if (failure !== undefined) return ["failure", sentence(failure.error)]
-  const defect = reasons.find(Cause.isDieReason)
-  return defect === undefined ? ["interrupted", "it was interrupted"] : ["defect", sentence(defect.defect)]
-}
-
 /** The payload as JSON text; where it has none, the note that says why. */
 const payloadOf = ({ encode, envelope }: Ended): readonly [data: string | null, note: string | undefined] => {
   try {
@@ -71,7 +49,7 @@ const payloadOf = ({ encode, envelope }: Ended): readonly [data: string | null, 
     const text: string | undefined = JSON.stringify(encode(envelope.data))
     return [text ?? null, undefined]
   } catch (cause) {
-    return [null, `the payload could not be recorded: ${sentence(cause)}`]
+    return [null, `the payload could not be recorded: ${KsiError.sentenceOf(cause)}`]
   }
 }
 
@@ -160,26 +138,59 @@ const recordOf = (row: Record<string, SQLOutputValue>): ActivityRecord =>
 
 type Answer = Effect.Success<ReturnType<Activity["Service"]["query"]>>
 
-/** The table's three statements, each run within one turn of the event loop. */
-const makeTable = ({ db, transaction }: StoreFile.StoreFile["Service"], keep: number, audit: "all" | "outline") => {
-  const insert = db.prepare("INSERT INTO activity VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+type Limited = Pick<Limits.LimitsShape, "activityBytes" | "activityRows">
+
+// What a row costs besides its long texts: labels, numbers, its place in the indexes.
+const rowBytes = 512
+const size = `${rowBytes} + ifnull(octet_length(data), 0) + ifnull(octet_length(error), 0)`
+
+const sizeOf = ({ data, record }: Entry): number =>
+  rowBytes + Buffer.byteLength(data ?? "") + Buffer.byteLength(record.error ?? "")
+
+/** Forgets the oldest requests: those beyond so many, and those beyond so many bytes. Answers with the bytes left. */
+const makeForgetting = ({ db }: StoreFile.StoreFile["Service"], { activityBytes, activityRows }: Limited) => {
   const last = db.prepare("SELECT max(row) AS row FROM activity")
+  const oldest = db.prepare(`SELECT row, ${size} AS bytes FROM activity ORDER BY row`)
   // Row numbers have no gaps but those at the old end, so the oldest to keep can be told by its number.
   const forget = db.prepare(
-    "DELETE FROM activity WHERE row IN (SELECT row FROM activity WHERE row <= ? ORDER BY row LIMIT ?)"
+    `DELETE FROM activity WHERE row IN (SELECT row FROM activity WHERE row <= ? ORDER BY row LIMIT ?) RETURNING ${size} AS bytes`
   )
-  const write = (batch: ReadonlyArray<Ended>): void =>
-    transaction(() => {
+  const forgotten = (upTo: number, most: number): number =>
+    forget.all(upTo, most).reduce((bytes, row) => bytes + Number(row["bytes"]), 0)
+  /** The number of the last row that must go, so that `excess` bytes do. */
+  const lastOf = (excess: number): number => {
+    let left = excess
+    for (const { bytes, row } of oldest.iterate()) if ((left -= Number(bytes)) <= 0) return Number(row)
+    return Number(last.get()?.["row"])
+  }
+  return (bytes: number, written: number): number => {
+    const left = bytes - forgotten(Number(last.get()?.["row"]) - activityRows, 2 * written)
+    return left <= activityBytes ? left : left - forgotten(lastOf(left - activityBytes), -1)
+  }
+}
+
+/** The table's statements, each run within one turn of the event loop. */
+const makeTable = (file: StoreFile.StoreFile["Service"], limits: Limited, audit: "all" | "outline") => {
+  const { db, transaction } = file
+  const insert = db.prepare("INSERT INTO activity VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+  const forget = makeForgetting(file, limits)
+  let held = StoreFile.number(db, `SELECT total(${size}) FROM activity`)
+  const write = (batch: ReadonlyArray<Ended>): void => {
+    held = transaction(() => {
+      let bytes = held
       for (const ended of batch) {
-        const { data, record } = entryOf(ended, audit)
+        const entry = entryOf(ended, audit)
+        const { data, record } = entry
+        bytes += sizeOf(entry)
         insert.run(
           record.id, record.name, data, record.outcome, record.error ?? null, record.duration, record.timestamp,
           record.correlationId, record.causationId ?? null, record.depth, record.principal, record.clientId ?? null,
           record.clientCorrelationId ?? null
         )
       }
-      forget.run(Number(last.get()?.["row"]) - keep, 2 * batch.length)
+      return forget(bytes, batch.length)
     })
+  }
   const namesOf = (query: ActivityQuery) =>
     db.prepare("SELECT DISTINCT name FROM activity").all()
       .map((row) => String(row["name"])).filter((name) => matchesName(query, name))
@@ -188,7 +199,7 @@ const makeTable = ({ db, transaction }: StoreFile.StoreFile["Service"], keep: nu
     const total = Number(db.prepare(`SELECT count(*) AS n FROM activity WHERE ${where}`).get(...values)?.["n"])
     const order = query.forward === true ? "" : "DESC"
     const rows = db.prepare(`SELECT * FROM activity WHERE ${where} ORDER BY row ${order} LIMIT ? OFFSET ?`)
-      .all(...values, Math.max(0, Math.min(query.limit, keep)), Math.max(0, query.offset ?? 0))
+      .all(...values, Math.max(0, Math.min(query.limit, limits.activityRows)), Math.max(0, query.offset ?? 0))
     return { records: rows.map(recordOf), total }
   }
   return { write, query }
@@ -203,7 +214,7 @@ export const layer = (
     Effect.gen(function*() {
       const file = yield* StoreFile.StoreFile
       const limits = yield* Limits.Limits
-      const table = yield* StoreFile.attempt("open", () => makeTable(file, limits.activityRows, audit))
+      const table = yield* StoreFile.attempt("open", () => makeTable(file, limits, audit))
       const { flush, push } = yield* WriteBehind.make({
         operation: "record activity",
         write: table.write,

@@ -167,6 +167,38 @@ describe("around", () => {
   })
 })
 
+describe("when", () => {
+  it.effect("says which events `around` wraps; one that throws says yes", () => {
+    const log: Array<string> = []
+    const Some = Middleware.make("some", {
+      around: (next, { data }) => Effect.andThen(Effect.sync(() => void log.push(`around ${JSON.stringify(data)}`)), next),
+      when: ({ data }) => {
+        const { n } = data as { readonly n: number }
+        if (n > 2) throw new Error("boom")
+        return n > 1
+      }
+    })
+    const Outer = trail("outer", log)
+    const Group = Door.middleware(Outer).middleware(Some)
+    const main = serve(Group).pipe(Layer.provide([Group.toLayer(handlers([])), Outer.layer, Some.layer]), Layer.provideMerge(bus))
+    const [into, out] = ["outer in", "outer out Success"]
+    return Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const { "door:ask": ask, "door:came": came } = Group.events
+      expect(yield* ksi.call(ask, { n: 1 })).toBe("answer 1")
+      expect(log.splice(0)).toEqual([into, out])
+      expect(yield* ksi.call(ask, { n: 2 })).toBe("answer 2")
+      expect(log.splice(0)).toEqual([into, "around {\"n\":2}", out])
+      expect(yield* ksi.call(ask, { n: 3 })).toBe("answer 3")
+      expect(log.splice(0)).toEqual([into, "around {\"n\":3}", out])
+      yield* ksi.emit(came, { n: 1 })
+      expect(log.splice(0)).toEqual([into, out])
+      yield* ksi.emit(came, { n: 2 })
+      expect(log.splice(0)).toEqual([into, "around {\"n\":2}", out])
+    }).pipe(Effect.provide(main))
+  })
+})
+
 describe("misbehaviour is a defect of that call only", () => {
   const cases: ReadonlyArray<readonly [string, Middleware.Middleware<"bad", never, typeof Schema.Never, never>]> = [
     ["before throws", Middleware.make("bad", { before: () => { throw new Error("boom") } })],

@@ -121,7 +121,10 @@ const makeStreams = ({ noHandler }: Table) => {
           ), (exit) => exit))
       const fiber = yield* Effect.forkScoped(Effect.onExit(passage, (exit) =>
         Deferred.succeed(inside, Exit.isSuccess(exit) ? Stream.make(exit.value) : Stream.fromEffect(Exit.failCause(exit.cause)))))
-      return Stream.onExit(yield* Deferred.await(inside), (exit) =>
+      // A middleware that ends first, as a timeout does, ends the stream.
+      const cut = Stream.interruptWhen(yield* Deferred.await(inside), Effect.flatMap(Fiber.await(fiber), (exit) =>
+        Exit.isFailure(exit) ? exit : Effect.never))
+      return Stream.onExit(cut, (exit) =>
         Effect.andThen(Deferred.done(ended, Exit.asVoid(exit)), Effect.asVoid(Fiber.await(fiber))))
     }))
   }

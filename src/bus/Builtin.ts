@@ -1,0 +1,229 @@
+/**
+ * The middleware that KSI brings along: what most programs want around their events, each a value or a small factory.
+ *
+ * The rule: they are made with `Middleware.make` and nothing else, so that each can be read as an example. Put one
+ * before everything with `Middleware.use`, or before a group with `group.middleware` and its `layer`.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const outcomes: Array<string> = []
+ * const Kept = Builtin.record((envelope, exit) => void outcomes.push(`${envelope.name} ${exit._tag}`))
+ * yield* Layer.build(Layer.mergeAll(
+ *   Middleware.use(Kept),
+ *   Middleware.use(Builtin.timeout("1 second"), { pattern: "stock:*" }),
+ *   Middleware.use(Builtin.metrics)
+ * ))
+ * yield* program
+ * outcomes                                    // ["stock:reserved Success", "stock:reserve Success"]
+ * ```
+ *
+ * **Gotchas** Two of one factory in one context need two names (`timeout("1 second", { name: "short" })`), as a
+ * middleware is found by its name. Whatever stands inside of `idempotency` is not asked for an answer that is kept.
+ *
+ * Source: seed section 1.
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
+import * as Schema from "effect/Schema"
+import * as Tracer from "effect/Tracer"
+import type { Envelope } from "../event/Envelope.ts"
+import type * as Event from "../event/Event.ts"
+import * as KsiError from "../event/KsiError.ts"
+import { outcomeOf } from "./Activity.ts"
+import { Idempotency } from "./Idempotency.ts"
+import * as Middleware from "./Middleware.ts"
+import { Router } from "./Router.ts"
+
+// ---------------------------------------------------------------------------------------------------------- telling
+
+/**
+ * Logs one line for each event when it has ended: its name and outcome, with `event`, `id`, `correlationId`, `outcome`
+ * and `elapsed` (milliseconds) as annotations, and `problem` where it did not succeed.
+ */
+export const log = (options: {
+  /** Of events that succeed. Default: `Info`. */
+  readonly level?: LogLevel.Severity
+  /** Of events that do not. Default: `Warn`. */
+  readonly failureLevel?: LogLevel.Severity
+} = {}) => {
+  const { failureLevel = "Warn", level = "Info" } = options
+  return Middleware.make("log", {
+    after: (envelope, exit, elapsed) => {
+      const [outcome, problem] = outcomeOf(exit)
+      const { id, metadata: { correlationId }, name: event } = envelope
+      const annotations = { event, id, correlationId, outcome, elapsed, ...(problem === undefined ? {} : { problem }) }
+      const line = Effect.logWithLevel(problem === undefined ? level : failureLevel)(`${event} ${outcome}`)
+      return Effect.annotateLogs(line, annotations)
+    }
+  })
+}
+
+const makeTrace = () => {
+  // An envelope passes once; where it passes again, inside of a retry, the span before has ended.
+  const spans = new WeakMap<Envelope, Tracer.Span>()
+  return Middleware.make("trace", {
+    provides: Tracer.ParentSpan,
+    before: (envelope) => {
+      const { id, metadata: { correlationId, principal }, name } = envelope
+      const attributes = { "ksi.event": name, "ksi.id": id, "ksi.correlation_id": correlationId, "ksi.principal": principal }
+      return Effect.map(Effect.makeSpan(name, { attributes }), (span) => {
+        spans.set(envelope, span)
+        return span
+      })
+    },
+    after: (envelope, exit) =>
+      Effect.clockWith((clock) => Effect.sync(() => spans.get(envelope)?.end(clock.currentTimeNanosUnsafe(), exit)))
+  })
+}
+
+/**
+ * A span for each event, named after it, under the span of whoever asked; what its handler does is under it. It goes to
+ * the `Tracer` of the context this middleware's layer is built in.
+ */
+export const trace = makeTrace()
+
+const events = Metric.counter("ksi_events_total", { description: "Events that have ended", incremental: true })
+const duration = Metric.histogram("ksi_event_duration", {
+  description: "How long events took, in milliseconds",
+  boundaries: [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000]
+})
+
+/**
+ * Counts events: `ksi_events_total{event,outcome}`, and `ksi_event_duration{event}` in milliseconds. There are as many
+ * series as there are registered events: what a client misspells is none.
+ */
+export const metrics = Middleware.make("metrics", {
+  after: ({ name: event }, exit, elapsed) => {
+    const [outcome] = outcomeOf(exit)
+    return Effect.andThen(
+      Metric.update(Metric.withAttributes(events, { event, outcome }), 1),
+      Metric.update(Metric.withAttributes(duration, { event }), elapsed)
+    )
+  }
+})
+
+/**
+ * Hands each event to a function when it has ended, with what became of it. What the function returns is waited for, so
+ * that nothing queues up; where it throws or fails, that is logged and the event does not notice.
+ */
+export const record = <R = never>(
+  taken: (envelope: Envelope, exit: Exit.Exit<unknown, unknown>) => Effect.Effect<unknown, unknown, R> | void
+) =>
+  Middleware.make("record", {
+    after: (envelope, exit) =>
+      Effect.suspend((): Effect.Effect<unknown, unknown, R> => taken(envelope, exit) ?? Effect.void).pipe(
+        Effect.catchCause((cause) =>
+          Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.logWarning(`${envelope.name} was not recorded`, cause)
+        ),
+        Effect.asVoid
+      )
+  })
+
+// ---------------------------------------------------------------------------------------------------------- guarding
+
+/**
+ * Gives what is behind it so long, and interrupts it then: `DeadlineExceeded`. Streams must have ended by then. Facts
+ * are left alone: one that is being stored is stored.
+ */
+export const timeout = <const Name extends string = "timeout">(
+  time: Duration.Input,
+  options: { readonly name?: Name } = {}
+) => {
+  const millis = Duration.toMillis(Duration.fromInputUnsafe(time))
+  // An absent name is the default of the type parameter.
+  return Middleware.make((options.name ?? "timeout") as Name, {
+    around: (next, { name: event }) =>
+      Effect.flatMap(Router, ({ registry }) =>
+        registry.get(event)?.event.kind === "fact" ? next : Effect.timeoutOrElse(next, {
+          duration: millis,
+          orElse: () => KsiError.fail(new KsiError.DeadlineExceeded({ event, millis }))
+        }))
+  })
+}
+
+/** An end that is not kept: it travels as a defect, for which nothing is kept, and comes out as what it was. */
+class Unkept {
+  readonly exit: Exit.Exit<unknown, unknown>
+  constructor(exit: Exit.Exit<unknown, unknown>) {
+    this.exit = exit
+  }
+}
+
+type Plain = Schema.Codec<unknown, unknown>
+
+/** How the answers of an event are written and read. */
+interface Forms {
+  readonly success: Plain
+  readonly error: Plain
+}
+
+// What an emit answers with: the fact's place.
+const Emitted = Schema.Struct({ id: Schema.String, streamId: Schema.String, position: Schema.BigInt, version: Schema.Int })
+
+// Schemas of events have no services (Event.ts), which the wide type cannot say.
+const plain = (schema: Schema.Top) => Schema.toCodecJson(schema) as unknown as Plain
+const known = new WeakMap<Event.Any, Forms>()
+
+const formsOf = (event: Event.Any): Forms => {
+  const forms = known.get(event) ?? (event.kind === "fact"
+    ? { success: plain(Emitted), error: plain(Schema.Never) }
+    : { success: plain(event.success), error: plain(event.error) })
+  known.set(event, forms)
+  return forms
+}
+
+/** An end as JSON. What is neither a reply nor a declared error nor KSI's own (a middleware refused it) is not kept. */
+const toKept = ({ error, success }: Forms, exit: Exit.Exit<unknown, unknown>): Exit.Exit<unknown, unknown> => {
+  const unkept = Exit.die(new Unkept(exit))
+  if (Exit.isSuccess(exit)) {
+    const json = Schema.encodeUnknownExit(success)(exit.value)
+    return Exit.isSuccess(json) ? json : unkept
+  }
+  const [reason, ...more] = exit.cause.reasons
+  if (reason === undefined || more.length > 0 || !Cause.isFailReason(reason)) return unkept
+  if (KsiError.is(reason.error)) return exit
+  const json = Schema.encodeUnknownExit(error)(reason.error)
+  return Exit.isSuccess(json) ? Exit.fail(json.value) : unkept
+}
+
+/** The end again. One that its event no longer promises, since a newer program defines it otherwise, is `ReplyInvalid`. */
+const fromKept = (event: Event.Any, exit: Exit.Exit<unknown, unknown>): Exit.Exit<unknown, unknown> => {
+  const { error, success } = formsOf(event)
+  const orInvalid = <A>(value: Exit.Exit<A, Schema.SchemaError>): Exit.Exit<A, KsiError.KsiError> =>
+    Exit.mapError(value, ({ message }) =>
+      KsiError.make(new KsiError.ReplyInvalid({ event: event.name, problems: [{ path: "", problem: message }] })))
+  if (Exit.isSuccess(exit)) return orInvalid(Schema.decodeUnknownExit(success)(exit.value))
+  const [reason] = exit.cause.reasons
+  if (reason?._tag === "Die" && reason.defect instanceof Unkept) return reason.defect.exit
+  if (reason?._tag !== "Fail" || KsiError.is(reason.error)) return exit
+  const failure = orInvalid(Schema.decodeUnknownExit(error)(reason.error))
+  return Exit.isSuccess(failure) ? Exit.fail(failure.value) : failure
+}
+
+/**
+ * Carries out an event that has an idempotency key once: the same again gets the same reply or declared error, also
+ * after a restart where answers are kept in a file; with another payload it is `IdempotencyConflict`. Who comes while
+ * it runs waits. What a middleware refused, what died, what was interrupted and what may be tried again is not kept.
+ */
+export const idempotency = Middleware.make("idempotency", {
+  when: ({ metadata }) => metadata.idempotencyKey !== undefined,
+  around: (next, envelope) =>
+    Effect.gen(function*() {
+      const { metadata: { idempotencyKey: key, principal }, name } = envelope
+      const entry = (yield* Router).registry.get(name)
+      // The items of a stream are no answer that could be kept.
+      if (key === undefined || entry === undefined || (entry.event.kind === "request" && entry.event.mode === "stream")) {
+        return yield* next
+      }
+      const { codec, event } = entry
+      const { once } = yield* Idempotency
+      const work = Effect.flatMap(Effect.exit(next), (exit) => toKept(formsOf(event), exit))
+      const exit = yield* Effect.exit(once({ principal, event: name, key }, codec.encodePayload(envelope.data), work))
+      return yield* fromKept(event, exit)
+    })
+})
