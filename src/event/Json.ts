@@ -12,6 +12,7 @@
  * ```
  */
 import * as Result from "effect/Result"
+import { endOfString, hasEscapedKey, readText } from "./internal/reader.ts"
 import * as KsiError from "./KsiError.ts"
 
 /** A JSON object. */
@@ -58,16 +59,26 @@ const canonical = (text: string): string => {
   return `${sign}${significant}e${exponent}`
 }
 
+const numberOf = (text: string): unknown => {
+  const value = Number(text)
+  return canonical(text) === canonical(Object.is(value, -0) ? "0" : String(value)) ? value : native.rawJSON(text)
+}
+
 const keep = (_key: string, value: unknown, context: { source?: string }): unknown =>
-  typeof value === "number" && context.source !== undefined && canonical(context.source) !== canonical(String(value))
-    ? native.rawJSON(context.source)
-    : value
+  typeof value === "number" && context.source !== undefined ? numberOf(context.source) : value
 
 /** Whether the text may hold a number that a double cannot: then `parse` reads it with care. */
 export const isSuspicious = (text: string): boolean => suspicious.test(text)
 
-/** Parses; throws the `SyntaxError` of `JSON.parse`. Numbers that a double cannot hold are kept as raw JSON. */
-export const parse = (text: string): unknown => suspicious.test(text) ? native.parse(text, keep) : JSON.parse(text)
+/**
+ * Parses; throws a `SyntaxError` as `JSON.parse` does. Numbers that a double cannot hold are kept as raw JSON, and keys
+ * with escapes are what they say (`internal/reader.ts` tells why that needs saying).
+ */
+export const parse = (text: string): unknown =>
+  hasEscapedKey(text) ? readText(text, numberOf) : suspicious.test(text) ? native.parse(text, keep) : JSON.parse(text)
+
+/** As `parse`, for a text of which is known that a double holds all its numbers. */
+export const parsePlain = (text: string): unknown => hasEscapedKey(text) ? readText(text, Number) : JSON.parse(text)
 
 /**
  * Whether arrays and objects of a JSON text stand more than `max` deep within one another. What is deeper can be read,
@@ -91,21 +102,10 @@ export const isDeeper = (text: string, max: number): boolean => {
 }
 
 const quote = 0x22
-const backslash = 0x5c
 const openArray = 0x5b
 const closeArray = 0x5d
 const openObject = 0x7b
 const closeObject = 0x7d
-
-/** Where the string that begins at `start` ends; -1 where it does not. */
-const endOfString = (text: string, start: number): number => {
-  for (let end = text.indexOf("\"", start + 1); end >= 0; end = text.indexOf("\"", end + 1)) {
-    let before = end
-    while (text.charCodeAt(before - 1) === backslash) before--
-    if ((end - before) % 2 === 0) return end
-  }
-  return -1
-}
 
 /** Parses; the failure is the sentence of the parser. */
 export const parseResult = (text: string): Result.Result<unknown, string> =>

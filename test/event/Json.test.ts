@@ -183,3 +183,30 @@ describe("exact numbers", () => {
     expect(same(`[1${zeros}1]`, `[1${zeros}2]`)).toBe(false)
   }, 2000)
 })
+
+describe("keys with escapes", () => {
+  it("are what they say, whatever was parsed before", () => {
+    // After the first text JSON.parse itself answers with the key of the first for the second.
+    for (const [before, text, key] of [["{\"a\":1,\"\\\\\":2}", "{\"a\":1,\"\\n\":2}", "\n"], ["{\"a\":1,\"b\\\\\":2}", "{\"a\":1,\"b\\t\":2}", "b\t"]] as const) {
+      JSON.parse(before)
+      Json.parse(before)
+      expect(Object.keys(Json.parse(text) as object)).toEqual(["a", key])
+      expect(Object.keys(Json.parsePlain(text) as object)).toEqual(["a", key])
+    }
+  })
+
+  it.prop("any text is read as JSON.parse should, with its numbers kept", [Schema.Json, Schema.String], ([value, key]) => {
+    const text = JSON.stringify({ [`${key}\n"\\`]: value, "\u0000": [value] })
+    expect(JSON.stringify(Json.parse(text))).toBe(text)
+    expect(Json.equal(Json.parse(text), { [`${key}\n"\\`]: value, "\u0000": [value] })).toBe(true)
+  })
+
+  it("what is not JSON is refused as JSON.parse does", () => {
+    for (const text of ["{\"\\n\":1", "{\"\\n\":}", "{\"\\n\":1}x", "{\"\\n\":01}", "{\"\\n\":[1,]}", "{\"\\n\" 1}", "{\"\\x\":1}", "{\"\\n\":\"\u0001\"}", "{\"\\n\":nul}", "{,\"\\n\":1}"]) {
+      expect(() => Json.parse(text), text).toThrow(SyntaxError)
+      expect(() => JSON.parse(text), text).toThrow(SyntaxError)
+    }
+    expect(JSON.stringify(Json.parse(" { \"\\n\" : [ 1 , -0 , 1e400 , true , null , \"\\u0041\" ] } "))).toBe("{\"\\n\":[1,-0,1e400,true,null,\"A\"]}")
+    expect(Object.keys(Json.parse("{\"__proto__\":1,\"\\n\":2}") as object)).toEqual(["__proto__", "\n"])
+  })
+})

@@ -133,7 +133,7 @@ export class FactReader {
     let rows: ReadonlyArray<Row>
     try {
       // The statements build exactly these rows.
-      rows = (newest < this.careful ? JSON.parse(page) : Json.parse(page)) as ReadonlyArray<Row>
+      rows = (newest < this.careful ? Json.parsePlain(page) : Json.parse(page)) as ReadonlyArray<Row>
     } catch {
       return undefined
     }

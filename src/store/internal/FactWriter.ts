@@ -91,7 +91,7 @@ export const encode = (request: Append): Encoded | KsiError.KsiError => {
 /** The fact as it will be read: made of the text that was written, so it shares nothing with who appended it. */
 export const storedFact = ({ position, recordedAt, row, timestamp, version }: Written): StoredFact => {
   const { attributes, careful, data, fact: { id, name, source, streamId, time } } = row
-  const parse = careful ? Json.parse : JSON.parse
+  const parse = careful ? Json.parse : Json.parsePlain
   return {
     id,
     source,
