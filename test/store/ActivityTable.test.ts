@@ -223,6 +223,36 @@ describe("written behind", () => {
     })
   })
 
+  it.effect("keeps so many bytes: the oldest go first, what stays is complete, also when it is opened again", () => {
+    const filename = fresh()
+    const limited = Effect.provideService(Limits.Limits, { ...Limits.defaults, activityBytes: 1_000_000 })
+    const payload = "é".repeat(50_000)
+    const bytes = Effect.map(StoreFile.StoreFile, ({ db }) => StoreFile.number(db, "SELECT total(octet_length(data)) FROM activity"))
+    const some = Effect.fnUntraced(function*(prefix: string) {
+      const activity = yield* Activity
+      for (let i = 0; i < 30; i++) {
+        yield* record(activity, { id: `${prefix}${i}`, data: payload })
+        if (i % 4 === 0) yield* activity.flush
+      }
+      const { records, total } = yield* activity.query({ limit: 100 })
+      expect([total, yield* bytes]).toEqual([9, 9 * 100_002])
+      expect(ids({ records })).toEqual(Array.from({ length: 9 }, (_, i) => `${prefix}${29 - i}`))
+      expect(records.every(({ data }) => data === payload)).toBe(true)
+    })
+    return Effect.gen(function*() {
+      yield* some("a").pipe(Effect.provide(inFile({}, filename)))
+      yield* some("b").pipe(Effect.provide(inFile({}, filename)))
+      // One that is too much alone goes too, and the next is kept.
+      yield* Effect.gen(function*() {
+        const activity = yield* Activity
+        yield* record(activity, { id: "whole", data: "x".repeat(1_000_000) })
+        expect((yield* activity.query({ limit: 9 })).total).toBe(0)
+        yield* record(activity, { id: "next" }, { id: "last", exit: Exit.fail("y".repeat(1000)) })
+        expect(ids(yield* activity.query({ limit: 9 }))).toEqual(["last", "next"])
+      }).pipe(Effect.provide(inFile({}, filename)))
+    }).pipe(limited)
+  })
+
   it.effect("a disk that is full fails no request, is reported once and counted, and recording goes on later", () => {
     const logged: Array<unknown> = []
     const capture = Logger.layer([Logger.make(({ message }) => void logged.push(message))])
