@@ -75,6 +75,44 @@ describe("daemon", () => {
       }).pipe(Effect.provide(world({}))))
   }
 
+  it.live("a request with an idempotency key runs once, also across a restart", () => {
+    let runs = 0
+    const Buy = Event.make("shop:buy", { payload: { n: Schema.Int }, success: Schema.Int, error: Schema.String })
+    const Bought = Event.fact("shop:bought", { payload: { n: Schema.Int }, streamId: () => "shop" })
+    const Shop = EventGroup.make(Buy, Bought)
+    const shop = Ksi.serve(Shop).pipe(Layer.provide(Shop.toLayer({
+      "shop:buy": ({ n }) => Effect.suspend(() => (runs++, n < 0 ? Effect.fail("sold out") : Effect.succeed(runs)))
+    })))
+    return Effect.gen(function*() {
+      const path = yield* home
+      const started = <A>(use: (socket: string) => Effect.Effect<A>) =>
+        Effect.scoped(Effect.flatMap(Start.daemon({ ...Start.defaults, home: path, modules: ["shop.ts"] }), ({ socket }) => use(socket)))
+      const buy = (n: number, key?: string) => ({ event: "shop:buy", data: { n }, idempotency_key: key })
+      const result = (value: number) => ({ ok: true, data: { result: value } })
+      const soldOut = { ok: false, data: { cause: "domain", error_data: "sold out" } }
+      const conflict = { ok: false, data: { reason: "IdempotencyConflict" } }
+      yield* started((socket) => Effect.gen(function*() {
+        expect(yield* ask(socket, buy(1, "a"))).toMatchObject(result(1))
+        expect(yield* ask(socket, buy(1, "a"))).toMatchObject(result(1))
+        expect(yield* ask(socket, buy(2, "a"))).toMatchObject(conflict)
+        expect(yield* ask(socket, buy(-1, "b"))).toMatchObject(soldOut)
+        expect(yield* ask(socket, buy(-1, "b"))).toMatchObject(soldOut)
+        expect(runs).toBe(2)
+        expect(yield* ask(socket, buy(1))).toMatchObject(result(3))
+        const said = yield* ask(socket, { event: "shop:bought", data: { n: 1 }, idempotency_key: "a" })
+        expect(said).toMatchObject({ ok: true, data: { position: 1 } })
+        expect(yield* ask(socket, { event: "shop:bought", data: { n: 1 }, idempotency_key: "a" })).toMatchObject({ data: { position: 1 } })
+      }))
+      yield* started((socket) => Effect.gen(function*() {
+        expect(yield* ask(socket, buy(1, "a"))).toMatchObject(result(1))
+        expect(yield* ask(socket, buy(-1, "b"))).toMatchObject(soldOut)
+        expect(yield* ask(socket, buy(2, "a"))).toMatchObject(conflict)
+        expect(runs).toBe(3)
+        expect(yield* ask(socket, { event: "shop:bought", data: { n: 1 } })).toMatchObject({ data: { position: 2 } })
+      }))
+    }).pipe(Effect.provide(world({ "shop.ts": { default: shop } })))
+  })
+
   it.live("a module that collides is named", () =>
     Effect.gen(function*() {
       const path = yield* home
