@@ -25,6 +25,8 @@ import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
+import * as Builtin from "../bus/Builtin.ts"
+import * as Middleware from "../bus/Middleware.ts"
 import { Router } from "../bus/Router.ts"
 import * as EventPattern from "../event/EventPattern.ts"
 import * as KsiError from "../event/KsiError.ts"
@@ -136,7 +138,8 @@ const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
 })
 
 const builtins = Layer.mergeAll(
-  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Control.layer
+  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Control.layer,
+  Middleware.use(Builtin.idempotency)
 )
 
 const runtime = Effect.fnUntraced(function*(options: Options) {
