@@ -131,7 +131,7 @@ export const payload = (data: unknown, pairs: ReadonlyArray<string>, schema?: un
     if (at < 1) return Result.fail(`expected key=value, found "${pair}"`)
     const key = pair.slice(0, at)
     const path = key.split(".")
-    if (path.length > maxDepth || Json.isDeeper(pair, maxDepth)) return Result.fail(`"${path[0]}" is nested deeper than ${maxDepth}`)
+    if (path.length > maxDepth || Json.isDeeper(pair.slice(at + 1), maxDepth)) return Result.fail(`"${path[0]}" is nested deeper than ${maxDepth}`)
     if (path.includes("")) return Result.fail(`"${key}" has an empty part; a dot nests: a.b=1 is {"a":{"b":1}}`)
     if (keys.includes(key)) return Result.fail(`"${key}" is given twice`)
     const covered = keys.find((other) => other.startsWith(`${key}.`))

@@ -151,16 +151,21 @@ const makeRequests = (parts: Parts, completed: () => void) => {
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
+  const envelopeOf = ({ clientId, correlationId, data, deadlineMillis, event, idempotencyKey }: Frame.Request): LiveEnvelope => {
+    const labels = { principal, clientId, clientCorrelationId: labelOf(correlationId, limits.idLength), idempotencyKey, deadline: undefined }
+    if (deadlineMillis === undefined) return router.envelope(event, data, labels)
+    const now = clock.currentTimeMillisUnsafe()
+    const envelope = router.envelope(event, data, { ...labels, deadline: now + deadlineMillis })
+    // The clock may have gone on between the two: the deadline counts from the envelope's time, to the millisecond.
+    return envelope.timestamp === now
+      ? envelope
+      : router.envelope(event, data, { ...labels, deadline: envelope.timestamp + deadlineMillis })
+  }
+
   const dispatch = (request: Frame.Request): void => {
-    const { clientId, correlationId, deadlineMillis, event, idempotencyKey } = request
-    const envelope = router.envelope(event, request.data, {
-      principal,
-      clientId,
-      clientCorrelationId: labelOf(correlationId, limits.idLength),
-      idempotencyKey,
-      deadline: deadlineMillis === undefined ? undefined : clock.currentTimeMillisUnsafe() + deadlineMillis
-    })
-    const answered = Control.isControl(event) ? followers.attach(envelope, clientId) : undefined
+    const { correlationId, event } = request
+    const envelope = envelopeOf(request)
+    const answered = Control.isControl(event) ? followers.attach(envelope, request.clientId) : undefined
     beginning = true
     const fiber = fork(router.dispatch(envelope))
     beginning = false

@@ -56,6 +56,9 @@ describe("payload", () => {
   it("says what is wrong", () => {
     expect(problem(["two"])).toBe("expected key=value, found \"two\"")
     expect(problem(["=1"])).toBe("expected key=value, found \"=1\"")
+    for (const deep of ["a=" + "[".repeat(257) + "]".repeat(257), "\"a=" + "[".repeat(5000) + "]".repeat(5000), "a.".repeat(300) + "a=1"]) {
+      expect(problem([deep])).toContain("is nested deeper than 256")
+    }
     expect(problem(["a..b=1"])).toContain("has an empty part")
     expect(problem([".a=1"])).toContain("has an empty part")
     expect(problem(["sku=a", "sku=b"])).toBe("\"sku\" is given twice")

@@ -47,6 +47,14 @@ describe("Reader", () => {
       { number: 3, text: "{\"ü\":1}" }
     ])
   })
+  it("tells a line that is nested too deeply; data as deep as the store takes is passed on", () => {
+    const reader = new Lines.Reader()
+    const nested = (depth: number) => `{"data":${"[".repeat(depth)}${"]".repeat(depth)}}\n`
+    const read = [256, 257, 100_000].flatMap((depth) => reader.push(new TextEncoder().encode(nested(depth))))
+    const problem = "nested deeper than 256"
+    expect(read).toEqual([{ number: 1, text: nested(256).trim() }, { number: 2, problem }, { number: 3, problem }])
+  })
+
   it("tells a line that is too long, whole or in pieces, and keeps none of it", () => {
     const long = `{"a":"${"x".repeat(100)}"}`
     const expected = [

@@ -18,6 +18,7 @@ describe("attributeProblem", () => {
     [{ subject: null }, "\"subject\" is not an extension attribute"],
     [{ tenant: "x", id: "1" }, "\"id\" is not an extension attribute"],
     [{ "Not-One": 1 }, "the attribute \"Not-One\" must be lower-case letters and digits"],
+    [{ list: ["x"] }, "the attribute \"list\" must be a text, a number or a boolean"],
     [{ nested: {} }, "the attribute \"nested\" must be a text, a number or a boolean"],
     [{ big: Json.parse("12345678901234567890") }, undefined]
   ])("%j: %s", (attributes, expected) => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Layer, Logger, Schema, Scope } from "effect"
+import { Cause, Clock, Context, Effect, Exit, Fiber, Layer, Logger, Schema, Scope } from "effect"
 import { Router, serve } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as Event from "../../src/event/Event.ts"
@@ -184,6 +184,20 @@ describe("requests", () => {
       yield* eventually(() => transport.replies.length === 1)
       expect(transport.replies[0]?.data.reason).toBe("DeadlineExceeded")
       expect(counts).toMatchObject({ running: 0, interrupted: 1 })
+    }))
+
+  it.live("a deadline is told as it was asked for, even when the clock goes on meanwhile", () =>
+    Effect.gen(function*() {
+      let reads = 0
+      const clock = yield* Clock.Clock
+      const stepping: Clock.Clock = Object.create(clock, {
+        currentTimeMillisUnsafe: { value: () => 1_000_000 + (reads++ === 0 ? 0 : 1) }
+      })
+      const { transport } = yield* open().pipe(Effect.provideService(Clock.Clock, stepping))
+      reads = 0
+      transport.send({ event: "t:forever", deadline_ms: 20 })
+      yield* eventually(() => transport.replies.length === 1)
+      expect(transport.replies[0]?.data.details).toEqual({ event: "t:forever", millis: 20 })
     }))
 
   it.live("no more than `connectionRequests` run, and no more is read than may wait", () =>
