@@ -143,7 +143,7 @@ describe("depth", () => {
     for (const text of deep) expect(Json.isDeeper(text, 8), text).toBe(true)
     for (const text of deep) expect(Json.isDeeper(text, 9), text).toBe(false)
     const brackets = JSON.stringify("[{".repeat(20))
-    for (const text of [brackets, `[${brackets},"\\\"[[[[[[[[[["]`, `{${brackets}:1}`]) expect(Json.isDeeper(text, 1), text).toBe(false)
+    for (const text of [brackets, `[${brackets},"${"\\"}"[[[[[[[[[["]`, `{${brackets}:1}`]) expect(Json.isDeeper(text, 1), text).toBe(false)
     expect(Json.isDeeper("\"[[[[[[[[[[", 2)).toBe(false)
   })
 
