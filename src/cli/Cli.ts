@@ -31,6 +31,7 @@ import * as Dead from "./Dead.ts"
 import * as Import from "./Import.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
+import * as Plugin from "./Plugin.ts"
 import * as Registry from "./Registry.ts"
 import * as Remote from "./Remote.ts"
 import * as Store from "./Store.ts"
@@ -43,7 +44,7 @@ const rootOf = <Name extends string, Input, ContextInput, E, R>(
   Command.make("ksi").pipe(
     Command.withDescription("Typed events, an event store with time travel, and a daemon that speaks them"),
     Command.withSubcommands([
-      { group: "Daemon", commands: [start, Daemon.status, Daemon.health, Daemon.stop] },
+      { group: "Daemon", commands: [start, Daemon.status, Daemon.health, Daemon.stop, Plugin.plugin] },
       {
         group: "Events",
         commands: [

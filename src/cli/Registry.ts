@@ -95,6 +95,14 @@ const parameterRows = (help: JsonObject): ReadonlyArray<ReadonlyArray<string>> =
   })
 }
 
+const rowsOf = (rows: ReadonlyArray<ReadonlyArray<string>>): string =>
+  Output.aligned(rows.map(([first = "", ...others]) => [`  ${first}`, ...others])).map((row) => `${row}\n`).join("")
+
+const namesAt = (help: JsonObject, key: string): string => {
+  const names: unknown = help[key]
+  return Array.isArray(names) ? rowsOf(names.map((name) => [Output.textOf(name)])) : ""
+}
+
 const section = (title: string, body: string): string => body === "" ? "" : `\n${title}\n${body}`
 
 const indented = (value: unknown): string => `${JSON.stringify(value, null, 2).replace(/^/gm, "  ")}\n`
@@ -118,6 +126,9 @@ export const description = (help: JsonObject): string => {
     textAt(help, "summary") === "" ? "" : `  ${textAt(help, "summary")}\n`,
     section("payload", isNothing(payload) ? "  none\n" : Output.aligned(parameterRows(help)).map((row) => `${row}\n`).join("")),
     section("examples", listAt(help, "examples").map((example) => `  ${textAt(example, "command")}\n`).join("")),
+    section("middleware, outermost first", namesAt(help, "middleware")),
+    section("handlers, in order", rowsOf(listAt(help, "handled_by").map((by) => [textAt(by, "name"), textAt(by, "execution")]))),
+    section("observers", namesAt(help, "observers")),
     ...["payload", "success", "error"].map((side) =>
       schemas[side] === undefined || schemas[side] === null ? "" : section(`${side} schema`, schemaText(schemas[side])))
   ].join("")

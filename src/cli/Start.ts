@@ -1,9 +1,9 @@
 /**
- * `ksi start [app.ts …]`: the daemon. The store, the built-in plugins, the modules' layers in the order they were named,
- * and last the socket: what is reachable is ready.
+ * `ksi start [app.ts …]`: the daemon. The store, the built-in plugins, the modules in parallel (each after those it
+ * needs, as `bus/Plugin.ts` says), and last the socket: what is reachable is ready.
  *
- * The rule: everything is acquired in one scope and released in reverse. A module that cannot start is named with its
- * cause, what was started before it is closed, and nothing was ever reachable.
+ * The rule: everything is acquired in one scope and released in reverse. Every module that cannot start is named with
+ * its causes, what was started is closed, and nothing was ever reachable.
  *
  * **Example**
  *
@@ -27,11 +27,11 @@ import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import * as Builtin from "../bus/Builtin.ts"
 import * as Middleware from "../bus/Middleware.ts"
-import { Router } from "../bus/Router.ts"
-import * as EventPattern from "../event/EventPattern.ts"
+import * as Plugin from "../bus/Plugin.ts"
 import * as KsiError from "../event/KsiError.ts"
-import { Ksi, type Runtime } from "../Ksi.ts"
+import { Ksi } from "../Ksi.ts"
 import * as DeadLetter from "../plugins/DeadLetter.ts"
+import * as Module from "../plugins/Module.ts"
 import * as Monitor from "../plugins/Monitor.ts"
 import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
@@ -55,7 +55,7 @@ export interface Options {
   readonly audit: "all" | "outline" | "off"
   /** `normal` may lose the last facts when the machine loses power, never when the process dies. */
   readonly sync: "full" | "normal"
-  /** Modules whose default export is a Layer. */
+  /** Modules whose default export is a Layer or a Plugin. */
   readonly modules: ReadonlyArray<string>
 }
 
@@ -84,11 +84,7 @@ export class Host extends Context.Service<Host, {
   readonly info: Pick<System.InfoShape, "version" | "pid" | "memoryBytes">
 }>()("ksi/cli/Host") {}
 
-type Plugin = Layer.Layer<never, unknown, Runtime>
-
 const sentence = (cause: Cause.Cause<unknown>): string => KsiError.sentenceOf(Cause.squash(cause))
-
-const invalid = (plugin: string, problem: string) => KsiError.fail(new KsiError.PluginInvalid({ plugin, problem }))
 
 /** Where in a file it went wrong, from the stack: of text that cannot be parsed the first line, else the first frame. */
 const placeOf = (cause: unknown): string => {
@@ -99,46 +95,29 @@ const placeOf = (cause: unknown): string => {
   return place === undefined ? "" : `, at ${place}`
 }
 
-const loadModule = Effect.fnUntraced(function*(path: string) {
-  const host = yield* Host
+/** The plugin that a module exports; a plain Layer is named after its file. Fails with a sentence. */
+const loadModule = Effect.fnUntraced(function*(host: Host["Service"], path: string) {
   const module = yield* Effect.tryPromise({ try: () => host.load(path), catch: (cause) => cause }).pipe(
-    Effect.catchCause((cause) => invalid(path, `${sentence(cause)}${placeOf(Cause.squash(cause))}`))
+    Effect.catchCause((cause) => Effect.fail(`${sentence(cause)}${placeOf(Cause.squash(cause))}`))
   )
   if (typeof module !== "object" || module === null || !("default" in module)) {
-    return yield* invalid(path, "it has no default export; is it a program? run it with node")
+    return yield* Effect.fail("it has no default export; is it a program? run it with node")
   }
-  const layer: unknown = module.default
-  if (!Layer.isLayer(layer)) return yield* invalid(path, "its default export must be a Layer")
-  // What a module needs cannot be checked here; a service that is missing is a defect of its build, named below.
-  return layer as Plugin
+  const exported: unknown = module.default
+  if (Plugin.isPlugin(exported)) return exported
+  if (Layer.isLayer(exported)) return Plugin.make(Plugin.nameOf(path), exported)
+  return yield* Effect.fail("its default export must be a Layer, or a Plugin")
 })
 
-const everything = EventPattern.fromText("*")
-
-/** The requests that have no handler. */
-const unanswered = Effect.gen(function*() {
-  const router = yield* Router
-  const entries = router.registry.list(yield* everything)
-  return entries.map(({ event }) => event).filter(({ kind, name }) => kind === "request" && router.handlers(name) === 0)
-    .map(({ name }) => name)
-})
-
-/** Builds the modules one after the other; closing the scope closes them in reverse. */
+/** Starts the modules; closing the scope closes them in reverse. */
 const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
-  for (const path of paths) {
-    const plugin = yield* loadModule(path)
-    const before = new Set(yield* unanswered)
-    yield* Layer.build(plugin).pipe(Effect.catchCause((cause) => invalid(path, sentence(cause))))
-    const forgotten = (yield* unanswered).filter((name) => !before.has(name))
-    if (forgotten.length > 0) {
-      return yield* invalid(path, `nobody handles ${forgotten.join(", ")}; provide the handlers' layer to Ksi.serve`)
-    }
-    yield* Effect.logDebug(`started ${path}`)
-  }
+  const host = yield* Host
+  const plugins = yield* Plugin.Plugins
+  yield* plugins.start(paths.map((path) => ({ from: path, load: loadModule(host, path) })))
 })
 
 const builtins = Layer.mergeAll(
-  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Control.layer,
+  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Control.layer,
   Middleware.use(Builtin.idempotency)
 )
 
@@ -179,7 +158,7 @@ export const daemon = Effect.fnUntraced(function*(options: Options): Effect.fn.R
   const info = Layer.succeed(System.Info, {
     ...host.info, home: options.home, socket, startedAt: yield* Clock.currentTimeMillis, connections: () => connections()
   })
-  const core = (yield* runtime(options)).pipe(Layer.provideMerge(System.Shutdown.layer))
+  const core = (yield* runtime(options)).pipe(Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)))
   const context = yield* Layer.build(builtins.pipe(Layer.provide(info), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
   const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket, drain })), context)
@@ -262,7 +241,7 @@ const logging = ({ coloured, watched }: Io["Service"], level: typeof levels[numb
 /** `ksi start`. */
 export const start = Command.make("start", {
   modules: Argument.String("module").pipe(
-    Argument.withDescription("Modules whose default export is a Layer (Ksi.module), as app.ts; started in this order"),
+    Argument.withDescription("Modules whose default export is a Layer or a Plugin, as app.ts; started in parallel, each after those it needs"),
     Argument.variadic()
   ),
   store: literals(store),

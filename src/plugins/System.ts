@@ -110,6 +110,10 @@ export const HelpOf = Event.make("system:help", {
     module: Schema.String.annotate({ description: "the event's namespace" }),
     handler: Schema.NullOr(Schema.String).annotate({ description: "who answers; null when nobody does" }),
     handlers: Count,
+    handled_by: Schema.Array(Schema.Struct({ name: Schema.String, execution: Schema.Literals(["concurrent", "sequential"]) }))
+      .annotate({ description: "the handlers, in the order in which their answers count" }),
+    middleware: Schema.Array(Schema.String).annotate({ description: "what stands before the handlers, outermost first" }),
+    observers: Schema.Array(Schema.String).annotate({ description: "who is told of it beside the handlers" }),
     async: Schema.Boolean,
     idempotent: optional(Schema.Boolean, "whether asking twice does no more than asking once"),
     summary: Schema.String,
@@ -194,6 +198,7 @@ const described: { readonly [namespace: string]: string } = {
   event_log: "What happened, filtered and paged",
   deadletter: "Reactions to facts that failed: list, show, rerun, discard",
   pubsub: "Following events over a connection",
+  module: "The daemon's modules: state, events, start",
   wire: "The connection itself"
 }
 
@@ -271,7 +276,8 @@ const discovered = (
   }
 }
 
-const helpOf = (event: Event.Any, handlers: number, socket: string): Event.Success<typeof HelpOf> => {
+const helpOf = (event: Event.Any, wiring: Router.Wiring, socket: string): Event.Success<typeof HelpOf> => {
+  const { length: handlers } = wiring.handlers
   const schemas = Help.schemas(event)
   return {
     event: event.name,
@@ -280,6 +286,9 @@ const helpOf = (event: Event.Any, handlers: number, socket: string): Event.Succe
     module: EventName.namespace(event.name),
     handler: handlers === 0 ? null : event.name,
     handlers,
+    handled_by: wiring.handlers,
+    middleware: wiring.middleware,
+    observers: wiring.observers,
     async: true,
     ...(event.kind === "request" ? { idempotent: event.idempotent } : {}),
     summary: event.annotations.description ?? `${event.name} is a ${event.kind} without a description`,
@@ -306,7 +315,7 @@ const handlers = Group.toLayer(Effect.gen(function*() {
     *"system:help"({ event: name }: Event.Payload<typeof HelpOf>) {
       const entry = router.registry.get(name)
       if (entry === undefined) return yield* KsiError.fail(router.registry.unknown(name))
-      return helpOf(entry.event, router.handlers(name), socket)
+      return helpOf(entry.event, router.describe(name), socket)
     },
     *"system:shutdown"() {
       yield* shutdown.request

@@ -84,6 +84,32 @@ describe("description", () => {
     expect(Registry.description({ event: "a:b", kind: "request", handlers: 1, schemas: { payload: { not: { type: "null" } }, success: { type: "null" } } }))
       .toBe("a:b  request, 1 handler\n\npayload\n  none\n\nsuccess schema\n  null\n")
   })
+  it("shows who has to do with it, in order", () => {
+    expect(Registry.description({
+      event: "a:b", kind: "request", handlers: 2, middleware: ["auth", "log"], observers: ["observer of a:*"],
+      handled_by: [{ name: "a:b", execution: "concurrent" }, { name: "a:b#2", execution: "sequential" }],
+      schemas: { payload: { type: "object" } }
+    })).toBe([
+      "a:b  request, 2 handlers",
+      "",
+      "middleware, outermost first",
+      "  auth",
+      "  log",
+      "",
+      "handlers, in order",
+      "  a:b    concurrent",
+      "  a:b#2  sequential",
+      "",
+      "observers",
+      "  observer of a:*",
+      "",
+      "payload schema",
+      "  {",
+      "    \"type\": \"object\"",
+      "  }",
+      ""
+    ].join("\n"))
+  })
   it("leaves out what there is not", () => {
     expect(Registry.description({ event: "a:b", kind: "fact", handlers: 2 })).toBe("a:b  fact, 2 handlers\n")
   })

@@ -1,9 +1,11 @@
 /** What the examples of module comments take for granted: the stock domain, served by a runtime in memory. */
 import { Context, Effect, Layer, Schema, Stream } from "effect"
+import { Plugins } from "../../src/bus/Plugin.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
+import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
@@ -65,7 +67,8 @@ export const layer = Layer.mergeAll(
   Store.layer,
   Time.layer,
   Monitor.layer,
-  DeadLetter.layer
+  DeadLetter.layer,
+  Module.layer.pipe(Layer.provideMerge(Plugins.layer))
 ).pipe(
   Layer.provide(StockHandlers),
   Layer.provideMerge(Ksi.layerMemory)

@@ -3,11 +3,13 @@ import { Effect, Layer, type Scope } from "effect"
 import { Activity } from "../../src/bus/Activity.ts"
 import { DeadLetters } from "../../src/bus/DeadLetters.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
+import { Plugins } from "../../src/bus/Plugin.ts"
 import { Router } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
+import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
@@ -17,22 +19,22 @@ import * as DeadLetterTable from "../../src/store/DeadLetterTable.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as Projection from "../../src/store/Projection.ts"
 
-export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group, DeadLetter.Group]
+export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group, DeadLetter.Group, Module.Group]
 export const events = groups.flatMap((group) => Object.values(group.events))
 
 const bus = Router.layer.pipe(
   Layer.provideMerge(Subscriptions.layer),
   Layer.provideMerge(Layer.mergeAll(
     EventStore.layerMemory, ActivityTable.layerMemory(), DeadLetterTable.layerMemory, Projection.Projections.layer,
-    System.Shutdown.layer
+    System.Shutdown.layer, Plugins.layer
   ))
 )
 
-const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer)
+const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer)
 
 export type Runtime =
   | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | DeadLetters | Projection.Projections
-  | System.Shutdown
+  | System.Shutdown | Plugins
 
 /** A fresh runtime; `limits` replaces some of the defaults. */
 export const runtime = (limits: Partial<Limits.LimitsShape> = {}, more: Layer.Layer<never> = Layer.empty) =>

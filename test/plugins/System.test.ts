@@ -1,7 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import { Router, serve } from "../../src/bus/Router.ts"
+import * as Middleware from "../../src/bus/Middleware.ts"
+import { handle, observe, Router, serve } from "../../src/bus/Router.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
@@ -55,7 +56,7 @@ describe("system:discover", () => {
       const reply = yield* ask("system:discover")
       expect(Object.keys(reply)).toEqual(expect.arrayContaining([...recorded("system:discover")]))
       expect(reply).toMatchObject({
-        total_namespaces: 7, total_events: events.length + 2, _level: "summary",
+        total_namespaces: 8, total_events: events.length + 2, _level: "summary",
         _filters: { namespace: null, event: null, module: null }
       })
       expect(reply["namespaces"]).toMatchObject({
@@ -143,6 +144,24 @@ describe("system:help", () => {
       })
       expect(fact).not.toHaveProperty("mode")
     }).pipe(Effect.provide(served)))
+
+  it.effect("tells who has to do with an event: middleware, handlers in order, observers", () =>
+    Effect.gen(function*() {
+      const help = yield* ask("system:help", { event: "stock:reserve" })
+      expect(help).toMatchObject({
+        handlers: 2,
+        handled_by: [{ name: "stock:reserve", execution: "concurrent" }, { name: "fallback", execution: "sequential" }],
+        middleware: ["outer"],
+        observers: ["observer of stock:*"]
+      })
+      expect(yield* ask("system:help", { event: "stock:reserved" })).toMatchObject({
+        handled_by: [], middleware: ["outer"], observers: ["observer of stock:*"]
+      })
+    }).pipe(Effect.provide(Layer.mergeAll(
+      handle(Reserve, () => Effect.succeed("none"), { name: "fallback", execution: "sequential" }),
+      observe("stock:*", () => Effect.void),
+      Middleware.use(Middleware.make("outer", { before: () => Effect.void }), { pattern: "stock:*" })
+    ).pipe(Layer.provideMerge(served)))))
 
   it.effect("of a stream says that it is answered in process only", () =>
     withRuntime(Effect.gen(function*() {

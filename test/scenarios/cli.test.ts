@@ -93,7 +93,7 @@ describe("looking", () => {
     expect(await run(["discover", "nobody:*"])).toEqual({ code: 0, stdout: "", stderr: "no event matches nobody:*\n" })
     expect(await run(["discover", "stor"])).toEqual({ code: 0, stdout: "", stderr: "no event matches stor:*; nearest: store\n" })
     expect((await run(["discover", "app:ad"])).stderr).toBe("no event matches app:ad; nearest: app:add\n")
-    expect((await run(["describe", "app:crash"])).stdout).toMatch(/\npayload\n {2}none\n\nexamples\n {2}ksi call app:crash\n\nsuccess schema\n {2}null\n$/)
+    expect((await run(["describe", "app:crash"])).stdout).toMatch(/\npayload\n {2}none\n\nexamples\n {2}ksi call app:crash\n[^]*\nhandlers, in order\n {2}app:crash {2}concurrent\n[^]*\nsuccess schema\n {2}null\n$/)
     expect((await run(["describe", "app:add"])).stdout).toMatch(/^app:add {2}request, 1 handler\n {2}Adds two numbers\.\n\npayload\n {2}a {2}number/)
     expect(JSON.parse((await run(["describe", "app:add", "--json"])).stdout)).toMatchObject({ event: "app:add", schemas: { payload: { type: "object" } } })
   })
