@@ -379,7 +379,7 @@ export const handle = <Ev extends Event.Any, H extends HandlerOf<Ev>>(
   event: Ev,
   handler: H,
   options: HandleOptions<Ev> = {}
-): Layer.Layer<never, KsiError.KsiError, Router | Exclude<ServicesOfReturn<ReturnType<H & Returning>>, Event.Provided<Ev>>> =>
+): Layer.Layer<never, KsiError.KsiError, Router | Exclude<ServicesOfReturn<ReturnOf<H>>, Event.Provided<Ev>>> =>
   Layer.effectDiscard(Effect.gen(function*() {
     const router = yield* Router
     const context = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>())
@@ -395,7 +395,7 @@ export const handle = <Ev extends Event.Any, H extends HandlerOf<Ev>>(
     // What the handler needs was taken from the context; the layer's type, given above, asks for it.
   })) as Layer.Layer<never, KsiError.KsiError, never>
 
-type Returning = (...args: never) => unknown
+type ReturnOf<H> = H extends (...args: never) => infer X ? X : never
 
 /**
  * Runs an effect on every event that the pattern matches, requests and facts, beside their handlers. It never changes a
