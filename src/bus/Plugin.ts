@@ -23,7 +23,8 @@
  * **Gotchas** While a plugin starts, its Router takes a definition that collides as a fault to be told later and goes on,
  * so that a layer cannot catch it. What a plugin's layer needs is not known before it is built: of the services that
  * nobody provides only the first one that it asks for is named. Needs are not inherited: who uses the services of two
- * plugins names both.
+ * plugins names both. Handlers of one request count in the order in which they were registered: a plugin that adds one to
+ * another plugin's event needs that plugin.
  *
  * Source: seed section 6.
  */
@@ -108,7 +109,7 @@ interface Entry {
   /** Done when it runs or is known not to. */
   readonly decided: Deferred.Deferred<void>
   state: Status["state"]
-  /** What it provides, while it runs. */
+  /** What it provides, when it was built. */
   services: Context.Context<never> | undefined
   startedAt: number | undefined
   took: number | undefined
@@ -189,9 +190,11 @@ const build = Effect.fnUntraced(function*(entry: Entry, scope: Scope.Scope, need
     Effect.provideContext(Context.add(services, Router, routerOf(router, entry))),
     Effect.catchCause((cause) => Effect.sync(() => sentencesOf(cause).forEach((sentence) => entry.faults.add(sentence))))
   )
-  if (built === undefined || entry.faults.size > 0) return
-  entry.took = (yield* Clock.currentTimeMillis) - entry.startedAt
+  if (built === undefined) return
+  // Also where its wiring is wrong: those that need it show their own faults.
   entry.services = Context.omit(Layer.CurrentMemoMap, Scope.Scope)(built)
+  if (entry.faults.size > 0) return
+  entry.took = (yield* Clock.currentTimeMillis) - entry.startedAt
   entry.state = "running"
   yield* Effect.logDebug(`started ${entry.name}`)
 })
@@ -235,7 +238,8 @@ const missing = /^Service not found: (.+)$/
 /** What shows when all are built: requests that nobody handles, and services that another plugin has. */
 const wired = (entries: ReadonlyArray<Entry>, router: Router["Service"]): void => {
   for (const entry of entries) {
-    const forgotten = [...entry.events.values()].filter(({ kind, name }) =>
+    // Of one that was not built to its end nobody knows which handlers were still to come.
+    const forgotten = entry.services === undefined ? [] : [...entry.events.values()].filter(({ kind, name }) =>
       kind === "request" && router.handlers(name) === 0 && !entries.some(({ handled }) => handled.has(name)))
     if (forgotten.length > 0) {
       const names = forgotten.map(({ name }) => name).toSorted().join(", ")

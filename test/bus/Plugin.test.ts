@@ -161,6 +161,21 @@ describe("what cannot start", () => {
       })
     })))
 
+  it.effect("is not blamed for what was still to come when it failed, nor for the wiring of what it needs", () =>
+    inRuntime(Effect.gen(function*() {
+      const broken = Layer.effectDiscard(Effect.fail("no power")).pipe(Layer.provide(Ksi.serve(EventGroup.make(Ping))))
+      const wrong = Layer.merge(other, Layer.succeed(Rate, 3))
+      const failure = yield* problemOf(start(
+        Plugin.make("net", Ksi.serve(EventGroup.make(Pong))),
+        Plugin.make("broken", broken),
+        Plugin.make("wrong", wrong),
+        Plugin.make("shop", Layer.effectDiscard(Rate), { needs: ["wrong"] })
+      ))
+      expect(failure.plugin).toBe("net.ts, broken.ts, wrong.ts")
+      expect(failure.problem.split("\n").filter((line) => line.includes("broken.ts"))).toEqual(["  broken.ts: no power"])
+      expect(failure.problem).toContain("net.ts: nobody handles net:pong; ")
+    })))
+
   it.effect("a service of a plugin that it does not say it needs", () =>
     inRuntime(Effect.gen(function*() {
       const problem = (yield* problemOf(start(

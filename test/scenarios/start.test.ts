@@ -86,6 +86,44 @@ describe("ksi start", () => {
     expect((await daemon.kill("SIGINT")).code).toBe(0)
   })
 
+  it("tells the faults of all modules at once, and nothing was reachable", async () => {
+    await using home = new Home()
+    const bad = ["broken", "needy", "nothing", "forgetful", "absent"].map(fixture)
+    const ended = await home.ksi("start", fixture("first"), ...bad, "--json")
+    expect(ended.code).toBe(5)
+    expect(ended.stdout).toBe("")
+    const line = ended.stderr.trimEnd().split("\n").find((each) => each.startsWith("{\"error\"")) ?? ""
+    const { error } = JSON.parse(line) as { readonly error: { readonly reason: string; readonly details: { readonly plugin: string; readonly problem: string } } }
+    expect(error.reason).toBe("PluginInvalid")
+    expect(error.details.plugin).toBe(bad.join(", "))
+    const [head, ...faults] = error.details.problem.split("\n")
+    expect(head).toBe("5 faults")
+    expect(faults.map((fault) => fault.trim().split(": ")[0])).toEqual(bad)
+    expect(ended.stderr).toContain("first stopped")
+    expect(existsSync(home.socket)).toBe(false)
+  })
+
+  it("starts a module after the one it needs, gives it its services, lists both, and stops them in reverse", async () => {
+    await using home = new Home()
+    const daemon = await home.start(fixture("till"), fixture("bank"))
+    expect(await home.ksi("call", "till:percent")).toMatchObject({ code: 0, stdout: "3\n" })
+    const { code, stdout } = await home.ksi("plugin", "ls", "--json")
+    expect(code).toBe(0)
+    const [cashier, bank, ...others] = stdout.trimEnd().split("\n").map((line) => JSON.parse(line) as { readonly took_ms: number; readonly started_at: number })
+    expect(others).toEqual([])
+    expect(cashier).toMatchObject({
+      name: "cashier", file: fixture("till"), state: "running", events: ["till:percent"], services: [], needs: ["bank"]
+    })
+    expect(bank).toMatchObject({ name: "bank", state: "running", events: [], services: ["fixtures/Rate"] })
+    expect(bank?.took_ms).toBeGreaterThanOrEqual(40)
+    expect(cashier?.started_at).toBeGreaterThan(bank?.started_at ?? Infinity)
+    expect((await home.ksi("plugin", "ls")).stdout).toMatch(/^cashier {2}running {2}\S+Z {2}\d+ ms {2,}1 event {3}till:percent\nbank {5}running/)
+    const { stderr } = await daemon.kill("SIGTERM")
+    const places = ["bank started", "till started", "till stopped", "bank stopped"].map((text) => stderr.indexOf(text))
+    expect(places[0]).toBeGreaterThanOrEqual(0)
+    expect(places).toEqual(places.toSorted((a, b) => a - b))
+  })
+
   it("one daemon a home: the second one is refused with exit 5, the first one is not disturbed", async () => {
     await using home = new Home()
     await home.start()
