@@ -31,7 +31,7 @@ import * as Stream from "effect/Stream"
 import type * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import {
-  type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, Pass, type RequestHandler,
+  type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, Pass, type ProvidedTo, type RequestHandler,
   type ServicesOfReturn
 } from "../event/EventGroup.ts"
 import * as EventName from "../event/EventName.ts"
@@ -379,7 +379,7 @@ export const handle = <Ev extends Event.Any, H extends HandlerOf<Ev>>(
   event: Ev,
   handler: H,
   options: HandleOptions<Ev> = {}
-): Layer.Layer<never, KsiError.KsiError, Router | Exclude<ServicesOfReturn<ReturnOf<H>>, Event.Provided<Ev>>> =>
+): Layer.Layer<never, KsiError.KsiError, Router | Exclude<ServicesOfReturn<ReturnOf<H>>, ProvidedTo<Ev>>> =>
   Layer.effectDiscard(Effect.gen(function*() {
     const router = yield* Router
     const context = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>())

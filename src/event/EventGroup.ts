@@ -70,9 +70,17 @@ export type ServicesOfReturn<X> = X extends Effect.Effect<infer _A, infer _E, in
   : X extends Generator<infer Y, infer _A, infer _N> ? Y extends Effect.Effect<infer _A2, infer _E2, infer R> ? R : never
   : never
 
-/** What the handlers need from their surroundings. */
-export type ServicesOf<Hs> = {
-  [K in keyof Hs]: Hs[K] extends (...args: never) => infer X ? ServicesOfReturn<X> : never
+/** What handlers need from their surroundings, whatever stands before them. */
+export type ServicesOf<Hs> = ServicesBehind<never, Hs>
+
+/** What the middleware of one event provides to its handler. What a fact sets off runs later, behind no middleware. */
+export type ProvidedTo<Ev extends Event.Any> = Ev extends Event.AnyRequest ? Event.Provided<Ev> : never
+
+type ProvidedAt<Evs extends Event.Any, Name> = Evs extends { readonly name: Name } ? ProvidedTo<Evs> : never
+
+/** What the handlers need from their surroundings besides what the middleware of their events provides. */
+export type ServicesBehind<Evs extends Event.Any, Hs> = {
+  [K in keyof Hs]: Hs[K] extends (...args: never) => infer X ? Exclude<ServicesOfReturn<X>, ProvidedAt<Evs, K>> : never
 }[keyof Hs]
 
 /** Refuses a handler of an event that the group does not have: most often a misspelt fact, which nobody would miss. */
@@ -119,7 +127,7 @@ export interface EventGroup<in out Evs extends Event.Any> {
    */
   readonly toLayer: <Hs extends HandlersOf<Evs>, EX = never, RX = never>(
     build: (Hs & NoStrangers<Hs, Evs>) | Effect.Effect<Hs & NoStrangers<Hs, Evs>, EX, RX>
-  ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX, Scope.Scope> | Exclude<ServicesOf<Hs>, Event.Provided<Evs>>>
+  ) => Layer.Layer<HandlerFor<Evs>, EX, Exclude<RX, Scope.Scope> | ServicesBehind<Evs, Hs>>
   /** A group of these events and more. */
   readonly add: <const More extends ReadonlyArray<Event.Any>>(...events: More) => EventGroup<Evs | More[number]>
   /**

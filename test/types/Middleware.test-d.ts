@@ -112,6 +112,14 @@ const inNeed = Stock.toLayer({
   "stock:watch": () => Stream.make(1)
 })
 holds<Same<Layer.Services<typeof inNeed>, Caller>>()
+// what a fact sets off runs later, behind no middleware; nor is an event that was added later behind it
+const later = EventGroup.make(Reserved).middleware(Auth).toLayer({ "stock:reserved": () => Effect.asVoid(Caller) })
+holds<Same<Layer.Services<typeof later>, Caller>>()
+const added = EventGroup.make(Reserve).middleware(Auth).add(Watch).toLayer({
+  "stock:reserve": () => Effect.map(Caller, ({ name }) => ({ holdId: name })),
+  "stock:watch": () => Stream.fromEffect(Effect.map(Caller, ({ name }) => name.length))
+})
+holds<Same<Layer.Services<typeof added>, Caller>>()
 EventGroup.make(Reserve).middleware(Auth).toLayer({
   // @ts-expect-error a handler does not fail with its middleware's error: that is declared by the middleware
   "stock:reserve": () => Effect.fail(new Forbidden())
@@ -160,6 +168,8 @@ const moreUntraced = handle(Reserve, Effect.fnUntraced(function*({ sku }: { read
 holds<Same<typeof moreUntraced, Layer.Layer<never, KsiError, Router | Caller>>>()
 const behind = handle(Secured.events["stock:reserve"], () => Effect.map(Caller, ({ name }) => ({ holdId: name })))
 holds<Same<typeof behind, Layer.Layer<never, KsiError, Router>>>()
+const factBehind = handle(Secured.events["stock:reserved"], () => Effect.asVoid(Caller))
+holds<Same<typeof factBehind, Layer.Layer<never, KsiError, Router | Caller>>>()
 const reaction = handle(Reserved, ({ sku }, { position }) => Effect.map(Tenant, ({ id }) => `${sku}${id}${position}`))
 holds<Same<typeof reaction, Layer.Layer<never, KsiError, Router | Tenant>>>()
 
