@@ -271,6 +271,19 @@ const told = (failed: ReadonlyArray<Entry>): KsiError.PluginInvalid => {
   })
 }
 
+// How long a start may take before it says for whom it waits.
+const patience = "10 seconds"
+
+/** Says again and again who is still starting: a module that hangs is named. */
+const impatient = (entries: ReadonlyArray<Entry>): Effect.Effect<never> =>
+  Effect.sleep(patience).pipe(
+    Effect.andThen(Effect.suspend(() => {
+      const slow = entries.filter(({ decided, startedAt }) => startedAt !== undefined && !Deferred.isDoneUnsafe(decided))
+      return Effect.logWarning(`still starting: ${slow.map(({ from }) => from).join(", ")}`)
+    })),
+    Effect.forever
+  )
+
 const startAll = Effect.fnUntraced(function*(sources: ReadonlyArray<Source>, register: (entries: ReadonlyArray<Entry>) => void) {
   const router = yield* Router
   const parent = yield* Scope.Scope
@@ -293,7 +306,7 @@ const startAll = Effect.fnUntraced(function*(sources: ReadonlyArray<Source>, reg
         Effect.ensuring(Deferred.succeed(entry.decided, undefined))
       ),
     { concurrency: "unbounded", discard: true }
-  )
+  ).pipe(Effect.raceFirst(impatient(entries)))
   wired(entries, router)
   const failed = entries.filter(({ state }) => state === "failed")
   if (failed.length > 0) return yield* KsiError.fail(told(failed))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Fiber, Layer, Schema, Scope } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as Plugin from "../../src/bus/Plugin.ts"
 import { handle, Router } from "../../src/bus/Router.ts"
@@ -92,6 +92,20 @@ describe("starting", () => {
       const list = yield* (yield* Plugin.Plugins).list
       expect(list.map(({ events, name }) => [name, events])).toEqual([["words", ["net:ping"]], ["deeds", ["net:ping"]]])
       expect(yield* (yield* Ksi).call(Ping, {})).toBe("pong")
+    })))
+
+  it.effect("names those that it waits for", () =>
+    inRuntime(Effect.gen(function*() {
+      const said: Array<unknown> = []
+      const stuck = Plugin.make("stuck", Layer.effectDiscard(Effect.never))
+      yield* start(Plugin.make("quick", Layer.empty), stuck, Plugin.make("after", Layer.empty, { needs: ["stuck"] })).pipe(
+        Effect.provide(Logger.layer([Logger.make(({ message }) => void said.push(message))])),
+        Effect.forkChild
+      )
+      yield* TestClock.adjust("9 seconds")
+      expect(said).toEqual([])
+      yield* TestClock.adjust("11 seconds")
+      expect(said.flat()).toEqual(["still starting: stuck.ts", "still starting: stuck.ts"])
     })))
 
   it.effect("interrupted, closes what was started", () =>
