@@ -19,6 +19,7 @@
  * ended, not where it began: a long one comes after short ones that began later. `outline` keeps no payloads.
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type { SQLInputValue, SQLOutputValue } from "node:sqlite"
@@ -52,6 +53,12 @@ const payloadOf = ({ encode, envelope }: Ended): readonly [data: string | null, 
     return [null, `the payload could not be recorded: ${KsiError.sentenceOf(cause)}`]
   }
 }
+
+/** The same without what was answered: it is not recorded, and a long answer must not wait for the writer. */
+const withoutAnswer = (ended: Ended): Ended =>
+  Exit.isSuccess(ended.exit)
+    ? { envelope: ended.envelope, encode: ended.encode, exit: Exit.void, duration: ended.duration }
+    : ended
 
 interface Entry {
   readonly data: string | null
@@ -225,7 +232,7 @@ export const layer = (
       })
       return {
         isOn: true,
-        record: push,
+        record: (ended) => push(withoutAnswer(ended)),
         flush,
         query: (query) => Effect.andThen(flush, StoreFile.attempt("query activity", () => table.query(query)))
       }
@@ -253,7 +260,7 @@ export const layerMemory = ({ audit = "all" }: Options = {}): Layer.Layer<Activi
       return {
         isOn: true,
         record: (ended) => {
-          kept.push(ended)
+          kept.push(withoutAnswer(ended))
           // Cut at twice the bound, so that a cut costs little for each request.
           if (kept.length >= 2 * activityRows) kept = kept.slice(-activityRows)
           return undefined

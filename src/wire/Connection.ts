@@ -177,7 +177,7 @@ const makeRequests = (parts: Parts, completed: () => void) => {
     running.add(fiber)
     fiber.addObserver((exit) => {
       running.delete(fiber)
-      outgoing.append(textOf(envelope, correlationId, exit))
+      if (!outgoing.isBroken) outgoing.append(textOf(envelope, correlationId, exit))
       answered?.()
       completed()
     })

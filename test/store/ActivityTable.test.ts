@@ -5,6 +5,8 @@ import { TestClock } from "effect/testing"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { Activity, type Ended } from "../../src/bus/Activity.ts"
 import * as EventPattern from "../../src/event/EventPattern.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
@@ -71,6 +73,26 @@ const kinds: ReadonlyArray<
   ["in memory", ActivityTable.layerMemory],
   ["in a file", (options) => inFile(options)]
 ]
+
+const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+setFlagsFromString("--expose-gc")
+const collectGarbage: () => void = runInNewContext("gc")
+
+for (const [name, make] of kinds) {
+  it.effect(`${name}, holds nothing of what was answered, not even until it is written`, () =>
+    Effect.gen(function*() {
+      const activity = yield* Activity
+      const ask = Effect.suspend(() => {
+        const answer = { long: "x".repeat(1000) }
+        return Effect.as(record(activity, { id: "a", exit: Exit.succeed(answer) }), new WeakRef(answer))
+      })
+      const answered = yield* ask
+      yield* turn
+      collectGarbage()
+      expect(answered.deref()).toBe(undefined)
+      expect((yield* activity.query({ limit: 1 })).records[0]?.outcome).toBe("success")
+    }).pipe(Effect.provide(make())))
+}
 
 for (const [name, make] of kinds) {
   describe(name, () => {
