@@ -89,46 +89,64 @@ export interface Trie<A> {
   readonly isEmpty: () => boolean
 }
 
+const remove = <A>(node: Node<A>, segments: ReadonlyArray<string>, at: number, value: A): void => {
+  if (at === segments.length) {
+    node.exact.delete(value)
+    return
+  }
+  const part = segments[at] ?? ""
+  if (part === "*") {
+    if (at === segments.length - 1) node.rest.delete(value)
+    else if (node.any !== undefined) {
+      remove(node.any, segments, at + 1, value)
+      if (isEmpty(node.any)) node.any = undefined
+    }
+    return
+  }
+  const child = node.children.get(part)
+  if (child === undefined) return
+  remove(child, segments, at + 1, value)
+  if (isEmpty(child)) node.children.delete(part)
+}
+
+const visitFrom = <A>(node: Node<A>, name: string, from: number, visit: (value: A) => void): void => {
+  if (from > name.length) {
+    for (const value of node.exact) visit(value)
+    return
+  }
+  for (const value of node.rest) visit(value)
+  if (node.children.size === 0 && node.any === undefined) return
+  const colon = name.indexOf(":", from)
+  const end = colon < 0 ? name.length : colon
+  const child = node.children.get(name.slice(from, end))
+  if (child !== undefined) visitFrom(child, name, end + 1, visit)
+  if (node.any !== undefined) visitFrom(node.any, name, end + 1, visit)
+}
+
+const insert = <A>(root: Node<A>, { segments }: EventPattern, value: A): void => {
+  let node = root
+  for (const [i, part] of segments.entries()) {
+    if (part === "*" && i === segments.length - 1) {
+      node.rest.add(value)
+      return
+    }
+    let next = part === "*" ? node.any : node.children.get(part)
+    if (next === undefined) {
+      next = makeNode<A>()
+      if (part === "*") node.any = next
+      else node.children.set(part, next)
+    }
+    node = next
+  }
+  node.exact.add(value)
+}
+
 // More names than any registry has; beyond it foreign names only pass through.
 const maxKnown = 10_000
 
 /** An empty trie. Adding the same value twice under one pattern keeps one. */
 export const makeTrie = <A>(): Trie<A> => {
   const root = makeNode<A>()
-
-  const remove = (node: Node<A>, segments: ReadonlyArray<string>, at: number, value: A): void => {
-    if (at === segments.length) {
-      node.exact.delete(value)
-      return
-    }
-    const part = segments[at] ?? ""
-    if (part === "*") {
-      if (at === segments.length - 1) node.rest.delete(value)
-      else if (node.any !== undefined) {
-        remove(node.any, segments, at + 1, value)
-        if (isEmpty(node.any)) node.any = undefined
-      }
-      return
-    }
-    const child = node.children.get(part)
-    if (child === undefined) return
-    remove(child, segments, at + 1, value)
-    if (isEmpty(child)) node.children.delete(part)
-  }
-
-  const visitFrom = (node: Node<A>, name: string, from: number, visit: (value: A) => void): void => {
-    if (from > name.length) {
-      for (const value of node.exact) visit(value)
-      return
-    }
-    for (const value of node.rest) visit(value)
-    if (node.children.size === 0 && node.any === undefined) return
-    const colon = name.indexOf(":", from)
-    const end = colon < 0 ? name.length : colon
-    const child = node.children.get(name.slice(from, end))
-    if (child !== undefined) visitFrom(child, name, end + 1, visit)
-    if (node.any !== undefined) visitFrom(node.any, name, end + 1, visit)
-  }
 
   // Names come again and again: what matched a name is remembered until a pattern comes or goes.
   const known = new Map<string, ReadonlyArray<A>>()
@@ -143,27 +161,9 @@ export const makeTrie = <A>(): Trie<A> => {
     return found
   }
 
-  const insert = ({ segments }: EventPattern, value: A): void => {
-    let node = root
-    for (const [i, part] of segments.entries()) {
-      if (part === "*" && i === segments.length - 1) {
-        node.rest.add(value)
-        return
-      }
-      let next = part === "*" ? node.any : node.children.get(part)
-      if (next === undefined) {
-        next = makeNode<A>()
-        if (part === "*") node.any = next
-        else node.children.set(part, next)
-      }
-      node = next
-    }
-    node.exact.add(value)
-  }
-
   return {
     add: (pattern, value) => {
-      insert(pattern, value)
+      insert(root, pattern, value)
       known.clear()
       return () => {
         remove(root, pattern.segments, 0, value)
