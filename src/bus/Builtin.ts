@@ -24,6 +24,7 @@
  * Source: seed section 1.
  */
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -39,20 +40,24 @@ import { Idempotency } from "./Idempotency.ts"
 import * as Middleware from "./Middleware.ts"
 import { Router } from "./Router.ts"
 
+// The default is also that of the type parameter where it is used.
+const named = <Name extends string>(name: Name | undefined, otherwise: string): Name => name ?? otherwise as Name
+
 // ---------------------------------------------------------------------------------------------------------- telling
 
 /**
  * Logs one line for each event when it has ended: its name and outcome, with `event`, `id`, `correlationId`, `outcome`
  * and `elapsed` (milliseconds) as annotations, and `problem` where it did not succeed.
  */
-export const log = (options: {
+export const log = <const Name extends string = "log">(options: {
+  readonly name?: Name
   /** Of events that succeed. Default: `Info`. */
   readonly level?: LogLevel.Severity
   /** Of events that do not. Default: `Warn`. */
   readonly failureLevel?: LogLevel.Severity
 } = {}) => {
   const { failureLevel = "Warn", level = "Info" } = options
-  return Middleware.make("log", {
+  return Middleware.make(named<Name>(options.name, "log"), {
     after: (envelope, exit, elapsed) => {
       const [outcome, problem] = outcomeOf(exit)
       const { id, metadata: { correlationId }, name: event } = envelope
@@ -83,38 +88,55 @@ const makeTrace = () => {
 
 /**
  * A span for each event, named after it, under the span of whoever asked; what its handler does is under it. It goes to
- * the `Tracer` of the context this middleware's layer is built in.
+ * the `Tracer` of the context this middleware's layer is built in. The wire carries no `traceparent` yet: what comes over it
+ * starts a trace.
  */
 export const trace = makeTrace()
 
-const events = Metric.counter("ksi_events_total", { description: "Events that have ended", incremental: true })
-const duration = Metric.histogram("ksi_event_duration", {
-  description: "How long events took, in milliseconds",
-  boundaries: [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000]
+const boundaries = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000]
+
+const seriesOf = (event: string, outcome: string) => ({
+  count: Metric.counter("ksi_events_total", {
+    description: "Events that have ended", incremental: true, attributes: { event, outcome }
+  }),
+  duration: Metric.histogram("ksi_event_duration", {
+    description: "How long events took, in milliseconds", boundaries, attributes: { event }
+  })
 })
+
+const makeMetrics = () => {
+  // As many as there are series: to make one costs more than to count.
+  const known = new Map<string, ReturnType<typeof seriesOf>>()
+  return Middleware.make("metrics", {
+    after: ({ name }, exit, elapsed) => {
+      const [outcome] = outcomeOf(exit)
+      const key = `${name} ${outcome}`
+      const series = known.get(key) ?? seriesOf(name, outcome)
+      known.set(key, series)
+      return Effect.contextWith((context: Context.Context<never>) => {
+        series.count.updateUnsafe(1, context)
+        series.duration.updateUnsafe(elapsed, context)
+        return Effect.void
+      })
+    }
+  })
+}
 
 /**
  * Counts events: `ksi_events_total{event,outcome}`, and `ksi_event_duration{event}` in milliseconds. There are as many
  * series as there are registered events: what a client misspells is none.
  */
-export const metrics = Middleware.make("metrics", {
-  after: ({ name: event }, exit, elapsed) => {
-    const [outcome] = outcomeOf(exit)
-    return Effect.andThen(
-      Metric.update(Metric.withAttributes(events, { event, outcome }), 1),
-      Metric.update(Metric.withAttributes(duration, { event }), elapsed)
-    )
-  }
-})
+export const metrics = makeMetrics()
 
 /**
  * Hands each event to a function when it has ended, with what became of it. What the function returns is waited for, so
  * that nothing queues up; where it throws or fails, that is logged and the event does not notice.
  */
-export const record = <R = never>(
-  taken: (envelope: Envelope, exit: Exit.Exit<unknown, unknown>) => Effect.Effect<unknown, unknown, R> | void
+export const record = <R = never, const Name extends string = "record">(
+  taken: (envelope: Envelope, exit: Exit.Exit<unknown, unknown>) => Effect.Effect<unknown, unknown, R> | void,
+  options: { readonly name?: Name } = {}
 ) =>
-  Middleware.make("record", {
+  Middleware.make(named<Name>(options.name, "record"), {
     after: (envelope, exit) =>
       Effect.suspend((): Effect.Effect<unknown, unknown, R> => taken(envelope, exit) ?? Effect.void).pipe(
         Effect.catchCause((cause) =>
@@ -135,8 +157,7 @@ export const timeout = <const Name extends string = "timeout">(
   options: { readonly name?: Name } = {}
 ) => {
   const millis = Duration.toMillis(Duration.fromInputUnsafe(time))
-  // An absent name is the default of the type parameter.
-  return Middleware.make((options.name ?? "timeout") as Name, {
+  return Middleware.make(named<Name>(options.name, "timeout"), {
     around: (next, { name: event }) =>
       Effect.flatMap(Router, ({ registry }) =>
         registry.get(event)?.event.kind === "fact" ? next : Effect.timeoutOrElse(next, {

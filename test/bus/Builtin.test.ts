@@ -6,6 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Builtin from "../../src/bus/Builtin.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
+import { Router } from "../../src/bus/Router.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
@@ -143,6 +144,8 @@ describe("record", () => {
   it.effect("is handed every event with its exit; its own trouble is nobody else's", () => {
     const taken: Array<string> = []
     let way: "fine" | "throws" | "dies" = "fine"
+    const second: Array<string> = []
+    const Second = Builtin.record(({ name }) => void second.push(name), { name: "second" })
     const Kept = Builtin.record(({ name }, exit) => {
       if (way === "throws") throw new Error("full")
       if (way === "dies") return Effect.die("full")
@@ -155,11 +158,13 @@ describe("record", () => {
       yield* ksi.emit(Sold, { n: 1 })
       yield* Stream.runDrain(Stream.take(ksi.stream(Ticks, {}), 0))
       expect(taken).toEqual(["shop:buy Success", "shop:buy Failure", "shop:sold Success"])
+      expect(second.slice(0, 3)).toEqual(["shop:buy", "shop:buy", "shop:sold"])
+      expect((yield* Router).describe("shop:buy").middleware.toSorted()).toEqual(["record", "second"])
       for (const each of ["throws", "dies"] as const) {
         way = each
         expect((yield* ksi.call(Buy, { n: 1 })).run).toBeGreaterThan(0)
       }
-    }).pipe(Effect.provide(world(Middleware.use(Kept))), Effect.provide(Logger.layer([])))
+    }).pipe(Effect.provide(world(Layer.merge(Middleware.use(Kept), Middleware.use(Second)))), Effect.provide(Logger.layer([])))
   })
 })
 
