@@ -46,7 +46,12 @@ import * as Trail from "./internal/trail.ts"
 
 const Pattern = Schema.String.check(Schema.isMaxLength(256))
 const Patterns = Schema.Union([Pattern, Schema.Array(Pattern).check(Schema.isMaxLength(100))])
-const Moment = Schema.Union([Schema.Finite, Schema.String])
+// What a Date can hold, as seconds.
+const farthest = 8.64e12
+const Moment = Schema.Union([
+  Schema.Finite.check(Schema.isBetween({ minimum: -farthest, maximum: farthest })),
+  Schema.String
+])
 
 const scan = "Requests come from the activity journal, facts from the store, over at most 10,000 facts; `facts_from` " +
   "and `facts_to` are the positions that were looked at."

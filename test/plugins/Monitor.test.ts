@@ -5,7 +5,7 @@ import { KsiService } from "../../src/bus/KsiService.ts"
 import { Router, serve } from "../../src/bus/Router.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
-import { ask as raw, cloudEvent, reasonOf, recorded, runtime, type Runtime } from "./Builtins.ts"
+import { ask as raw, cloudEvent, reasonOf, recorded, runtime, type Runtime, withRuntime } from "./Builtins.ts"
 
 interface Happened {
   readonly timestamp: number
@@ -246,4 +246,12 @@ describe("monitor:get_correlation_chain", () => {
       expect(reply).toMatchObject({ facts_from: 11_001, facts_to: 21_000 })
     }
   }))
+
+  it.effect("a moment that no clock reaches is refused", () =>
+    withRuntime(Effect.gen(function*() {
+      for (const since of [1e300, -1e300, 8.64e12 + 1]) {
+        expect(yield* reasonOf(raw("monitor:get_events", { since }))).toMatchObject({ _tag: "PayloadInvalid" })
+      }
+      expect(yield* raw("monitor:get_events", { since: 8.64e12 })).toMatchObject({ count: 0 })
+    })))
 })
