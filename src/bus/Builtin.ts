@@ -226,13 +226,16 @@ const fromKept = (event: Event.Any, exit: Exit.Exit<unknown, unknown>): Exit.Exi
   return Exit.isSuccess(failure) ? Exit.fail(failure.value) : failure
 }
 
+// Those that stand behind an `idempotency` already: a second one, as of a module in a daemon, would wait for the first.
+const inside = new WeakSet<Envelope>()
+
 /**
  * Carries out an event that has an idempotency key once: the same again gets the same reply or declared error, also
  * after a restart where answers are kept in a file; with another payload it is `IdempotencyConflict`. Who comes while
  * it runs waits. What a middleware refused, what died, what was interrupted and what may be tried again is not kept.
  */
 export const idempotency = Middleware.make("idempotency", {
-  when: ({ metadata }) => metadata.idempotencyKey !== undefined,
+  when: (envelope) => envelope.metadata.idempotencyKey !== undefined && !inside.has(envelope),
   around: (next, envelope) =>
     Effect.gen(function*() {
       const { metadata: { idempotencyKey: key, principal }, name } = envelope
@@ -243,7 +246,11 @@ export const idempotency = Middleware.make("idempotency", {
       }
       const { codec, event } = entry
       const { once } = yield* Idempotency
-      const work = Effect.flatMap(Effect.exit(next), (exit) => toKept(formsOf(event), exit))
+      const run = Effect.suspend(() => {
+        inside.add(envelope)
+        return Effect.ensuring(next, Effect.sync(() => inside.delete(envelope)))
+      })
+      const work = Effect.flatMap(Effect.exit(run), (exit) => toKept(formsOf(event), exit))
       const exit = yield* Effect.exit(once({ principal, event: name, key }, codec.encodePayload(envelope.data), work))
       return yield* fromKept(event, exit)
     })

@@ -298,6 +298,19 @@ describe("idempotency", () => {
     }).pipe(Effect.provide(world(layers, seen)), Effect.provide(Logger.layer([])))
   })
 
+  it.effect("two of them are one", () => {
+    const seen = { runs: 0 }
+    const twice = Layer.merge(once, Middleware.use(Builtin.idempotency))
+    return Effect.gen(function*() {
+      expect((yield* Router).describe("shop:buy").middleware).toEqual(["idempotency", "idempotency"])
+      expect(yield* buy(1, "a")).toMatchObject({ value: { run: 1 } })
+      expect(yield* buy(1, "a")).toMatchObject({ value: { run: 1 } })
+      expect(Exit.hasDies(yield* Effect.exit(buy(0, "z")))).toBe(true)
+      expect(Exit.hasDies(yield* Effect.exit(buy(0, "z")))).toBe(true)
+      expect(seen.runs).toBe(3)
+    }).pipe(Effect.provide(world(twice, seen)), Effect.provide(Logger.layer([])))
+  })
+
   it.live("a restart keeps replies and declared errors (SQLite)", () =>
     Effect.gen(function*() {
       const folder = yield* Effect.acquireRelease(
