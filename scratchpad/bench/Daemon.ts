@@ -25,7 +25,7 @@ const exited = (child: ChildProcess): Promise<number> =>
 /** Starts a daemon on a home and waits until it says where it listens. */
 export const start = async (home: string, ...args: ReadonlyArray<string>): Promise<Daemon> => {
   const began = performance.now()
-  const child = spawn(process.execPath, [...flags, "start", "--json", "--home", home, ...args], {
+  const child = spawn(process.execPath, [...flags, "start", "--json", "--log-level", "Error", "--home", home, ...args], {
     cwd: root,
     env,
     stdio: ["ignore", "pipe", "inherit"]
