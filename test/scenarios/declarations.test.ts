@@ -15,6 +15,7 @@ import * as EventStore from "../../src/store/EventStore.ts"
 import * as Projection from "../../src/store/Projection.ts"
 import * as SqliteEventStore from "../../src/store/SqliteEventStore.ts"
 import * as TimeTravel from "../../src/store/TimeTravel.ts"
+import { Home } from "./Daemon.ts"
 
 const file = Path.join(import.meta.dirname, "../../../shared/data/domestic-declarations.ndjson.gz")
 const absent = !Fs.existsSync(file)
@@ -139,4 +140,45 @@ describe.skipIf(absent)("the declarations", () => {
         expect(yield* atNoon).toEqual(moments)
       }).pipe(Effect.provide(layer)), 60_000)
   })
+})
+
+describe.skipIf(absent)("by command line, against a real daemon", () => {
+  /** What `ksi time at` prints, each line as it is written there. */
+  const printed = async (home: Home) => {
+    const { code, stdout } = await home.ksi("time", "at", "2018-03-15T12:00:00Z", "--json")
+    expect(code).toBe(0)
+    return stdout.trimEnd().split("\n").map((line): unknown => JSON.parse(line))
+  }
+  const importedBy = async (home: Home, source: string) => {
+    const { code, stderr, stdout } = await home.ksi("import", source, "--json")
+    expect([code, stderr]).toEqual([0, ""])
+    return JSON.parse(stdout) as { readonly imported: number; readonly duplicates: number; readonly rejected: number }
+  }
+
+  it("the file as it came, again, and with a late event", async () => {
+    await using home = new Home()
+    await home.start()
+    expect(await importedBy(home, file)).toMatchObject({ imported: 55_628, duplicates: 0, rejected: 0 })
+    expect(await importedBy(home, file)).toMatchObject({ imported: 0, duplicates: 55_628, rejected: 0 })
+    const { counted, moments } = known(events, noon)
+    expect([counted, moments.length]).toEqual([18_034, 3_790])
+    expect(await printed(home)).toEqual(moments)
+
+    const late = { id: "late-1", type: "declaration:corrected", subject: "declaration86791", time: "2017-06-01T08:00:00Z", data: { Amount: 1 } }
+    const more = Path.join(home.path, "late.ndjson")
+    Fs.writeFileSync(more, JSON.stringify({ specversion: "1.0", source: "/tue/DomesticDeclarations", ...late }))
+    expect(await importedBy(home, more)).toMatchObject({ imported: 1 })
+    expect(await printed(home)).toEqual(known([...events, late], noon).moments)
+  }, 60_000)
+
+  it("shuffled in a window, into a fresh home", async () => {
+    await using home = new Home()
+    await home.start()
+    const order = shuffled(lines.map((line, index) => ({ line, index })), 400)
+    const source = Path.join(home.path, "shuffled.ndjson")
+    Fs.writeFileSync(source, `${order.map(({ line }) => line).join("\n")}\n`)
+    expect(await importedBy(home, source)).toMatchObject({ imported: 55_628 })
+    const asImported = order.flatMap(({ index }) => events[index] ?? [])
+    expect(await printed(home)).toEqual(known(asImported, noon).moments)
+  }, 60_000)
 })

@@ -16,6 +16,25 @@ const promised = (text: string): string | undefined => {
     .map((line) => line.replace(/^\/\/ ?/, "")).join("\n")
 }
 
+describe("the README", () => {
+  it("shows only code that stands in an example", () => {
+    const readme = readFileSync(join(root, "README.md"), "utf8")
+    const shown = [...readme.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map((match) => match[1] ?? "")
+    const examples = names.map((name) => readFileSync(join(folder, name), "utf8"))
+    expect(shown.length).toBeGreaterThan(2)
+    // Every line, in order; what stands between them in the example may be left out.
+    const stands = (code: string, text: string) => {
+      let at = 0
+      return code.trim().split("\n").every((line) => {
+        const found = text.indexOf(line.trim(), at)
+        at = found + line.trim().length
+        return found >= 0
+      })
+    }
+    for (const code of shown) expect(examples.some((text) => stands(code, text)), code).toBe(true)
+  })
+})
+
 describe("the tour", () => {
   it("is there, in order", () => {
     expect(names.length).toBeGreaterThanOrEqual(5)
