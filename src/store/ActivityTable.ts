@@ -154,36 +154,47 @@ const size = `${rowBytes} + ifnull(octet_length(data), 0) + ifnull(octet_length(
 const sizeOf = ({ data, record }: Entry): number =>
   rowBytes + Buffer.byteLength(data ?? "") + Buffer.byteLength(record.error ?? "")
 
-/** Forgets the oldest requests: those beyond so many, and those beyond so many bytes. Answers with the bytes left. */
+/**
+ * Forgets the oldest requests: those beyond so many, and those beyond so many bytes. Answers with the bytes left, or more:
+ * what went because of its number is not subtracted, and counted again only when there seem to be too many.
+ */
 const makeForgetting = ({ db }: StoreFile.StoreFile["Service"], { activityBytes, activityRows }: Limited) => {
   const last = db.prepare("SELECT max(row) AS row FROM activity")
   const oldest = db.prepare(`SELECT row, ${size} AS bytes FROM activity ORDER BY row`)
-  // Row numbers have no gaps but those at the old end, so the oldest to keep can be told by its number.
-  const forget = db.prepare(
-    `DELETE FROM activity WHERE row IN (SELECT row FROM activity WHERE row <= ? ORDER BY row LIMIT ?) RETURNING ${size} AS bytes`
-  )
-  const forgotten = (upTo: number, most: number): number =>
-    forget.all(upTo, most).reduce((bytes, row) => bytes + Number(row["bytes"]), 0)
-  /** The number of the last row that must go, so that `excess` bytes do. */
-  const lastOf = (excess: number): number => {
-    let left = excess
-    for (const { bytes, row } of oldest.iterate()) if ((left -= Number(bytes)) <= 0) return Number(row)
-    return Number(last.get()?.["row"])
+  const forget = db.prepare("DELETE FROM activity WHERE row <= ?")
+  // Row numbers have no gaps but those at the old end.
+  let first = StoreFile.number(db, "SELECT min(row) FROM activity")
+  const forgetUpTo = (row: number): void => {
+    if (row < first) return
+    forget.run(row)
+    first = row + 1
+  }
+  /** The number of the last row that must go, so that `excess` bytes do; and what is left then. */
+  const beyond = (): number => {
+    const held = StoreFile.number(db, `SELECT total(${size}) FROM activity`)
+    let left = held
+    for (const { bytes, row } of oldest.iterate()) {
+      if (left <= activityBytes) break
+      left -= Number(bytes)
+      first = Number(row) + 1
+    }
+    if (left < held) forget.run(first - 1)
+    return left
   }
   return (bytes: number, written: number): number => {
-    const left = bytes - forgotten(Number(last.get()?.["row"]) - activityRows, 2 * written)
-    return left <= activityBytes ? left : left - forgotten(lastOf(left - activityBytes), -1)
+    forgetUpTo(Math.min(Number(last.get()?.["row"]) - activityRows, first - 1 + 2 * written))
+    return bytes <= activityBytes ? bytes : beyond()
   }
 }
 
 /** The table's statements, each run within one turn of the event loop. */
 const makeTable = (file: StoreFile.StoreFile["Service"], limits: Limited, audit: "all" | "outline") => {
-  const { db, transaction } = file
+  const { db, transactionBehind } = file
   const insert = db.prepare("INSERT INTO activity VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
   const forget = makeForgetting(file, limits)
   let held = StoreFile.number(db, `SELECT total(${size}) FROM activity`)
   const write = (batch: ReadonlyArray<Ended>): void => {
-    held = transaction(() => {
+    held = transactionBehind(() => {
       let bytes = held
       for (const ended of batch) {
         const entry = entryOf(ended, audit)

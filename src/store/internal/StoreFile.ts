@@ -43,6 +43,11 @@ export class StoreFile extends Context.Service<StoreFile, {
   readonly db: DatabaseSync
   /** Runs a synchronous function in a transaction; when it or the commit throws, nothing of it remains. */
   readonly transaction: <A>(f: () => A) => A
+  /**
+   * As `transaction`, for what is written behind: it survives the death of the process, and a power failure only once a
+   * later commit was synced.
+   */
+  readonly transactionBehind: <A>(f: () => A) => A
 }>()("ksi/store/internal/StoreFile") {}
 
 const applicationId = 0x4b534931
@@ -79,9 +84,8 @@ CREATE TABLE activity (
   error TEXT, duration REAL NOT NULL, timestamp INTEGER NOT NULL, correlation TEXT NOT NULL, causation TEXT,
   depth INTEGER NOT NULL, principal TEXT NOT NULL, client TEXT, label TEXT
 );
-CREATE INDEX activity_id ON activity (id);
+-- Chains are looked up; ids and labels are looked for, in so many rows as are kept: every index costs each request.
 CREATE INDEX activity_correlation ON activity (correlation);
-CREATE INDEX activity_label ON activity (label) WHERE label IS NOT NULL;
 CREATE TABLE dead_letters (
   letter INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, handler TEXT NOT NULL, reason TEXT NOT NULL,
   error TEXT NOT NULL, event TEXT NOT NULL, timestamp INTEGER NOT NULL, reruns INTEGER NOT NULL
@@ -165,6 +169,18 @@ const transactionOn = (db: DatabaseSync) => <A>(f: () => A): A => {
   }
 }
 
+const withoutSync = (db: DatabaseSync, sync: string) => {
+  const transaction = transactionOn(db)
+  return <A>(f: () => A): A => {
+    db.exec("PRAGMA synchronous = NORMAL")
+    try {
+      return transaction(f)
+    } finally {
+      db.exec(`PRAGMA synchronous = ${sync}`)
+    }
+  }
+}
+
 const scoped = (operation: string, acquire: () => DatabaseSync) =>
   Effect.acquireRelease(attempt(operation, acquire), (db) => Effect.ignore(attempt("close", () => db.close())))
 
@@ -181,12 +197,13 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
     const real = yield* attempt("open", () => realFile(filename))
     yield* scoped("open", () => takeLock(real))
     const db = yield* open(real)
+    const sync = options.sync === "normal" ? "NORMAL" : "FULL"
     const transaction = transactionOn(db)
     yield* attempt("open", () => {
       const empty = isEmpty(db, filename)
       db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${checkpointPages};
-        PRAGMA synchronous = ${options.sync === "normal" ? "NORMAL" : "FULL"}`)
+        PRAGMA synchronous = ${sync}`)
       if (empty) transaction(() => db.exec(schema))
     })
-    return { filename, db, transaction }
+    return { filename, db, transaction, transactionBehind: withoutSync(db, sync) }
   })
