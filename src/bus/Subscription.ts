@@ -21,7 +21,6 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { StoredFact } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
@@ -70,25 +69,13 @@ export class Subscriptions extends Context.Service<Subscriptions, {
   )
 }
 
-const parsePattern = (text: string): Effect.Effect<EventPattern.EventPattern, KsiError.KsiError> =>
-  Result.match(EventPattern.parse(text), {
-    onSuccess: Effect.succeed,
-    onFailure: ({ problem }) =>
-      KsiError.fail(new KsiError.PayloadInvalid({ event: "pubsub:subscribe", problems: [{ path: "pattern", problem }] }))
-  })
-
 const startOf = (from: SubscribeOptions["from"], head: number): Effect.Effect<number, KsiError.KsiError> => {
   if (from === undefined || from === "now") return Effect.succeed(head + 1)
   if (from === "start") return Effect.succeed(1)
   const position = Number(from)
   return Number.isSafeInteger(position) && position >= 0
     ? Effect.succeed(Math.max(1, position))
-    : KsiError.fail(
-      new KsiError.PayloadInvalid({
-        event: "pubsub:subscribe",
-        problems: [{ path: "from", problem: `expected a position, "start" or "now", got ${String(from)}` }]
-      })
-    )
+    : KsiError.fail(KsiError.invalidAt("pubsub:subscribe", "from", `expected a position, "start" or "now", got ${String(from)}`))
 }
 
 const toDelivery = (fact: StoredFact): Envelope.Delivery => Envelope.fromFact(fact, fact.data)
@@ -243,7 +230,7 @@ const make = Effect.gen(function*() {
   })
 
   const open = Effect.fnUntraced(function*(text: string, options: SubscribeOptions = {}) {
-    const pattern = yield* parsePattern(text)
+    const pattern = yield* EventPattern.fromText(text)
     const position = journal.head()
     const start = yield* startOf(options.from, position)
     const follower = yield* Effect.acquireRelease(

@@ -25,10 +25,10 @@
  *
  * Source: seed section 4; option names follow Effect's `Rpc.make`.
  */
-import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as EventName from "./EventName.ts"
+import * as Json from "./Json.ts"
 
 /** How a request is answered. */
 export type Mode = "call" | "stream"
@@ -139,7 +139,7 @@ type Fields<P> = P extends Schema.Top ? P : P extends Schema.Struct.Fields ? Sch
 
 /** The payload of an event that takes none: any object is accepted, and its fields are ignored. */
 export const NoPayload = Schema.Struct({}).check(
-  Schema.makeFilter((value: unknown) => Predicate.isObject(value) && !Array.isArray(value), { expected: "an object" })
+  Schema.makeFilter((value: unknown) => Json.isObject(value), { expected: "an object" })
 )
 
 const payloadSchema = (payload: Schema.Top | Schema.Struct.Fields | undefined): Schema.Top =>

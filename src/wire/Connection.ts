@@ -46,7 +46,7 @@ import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Followers, type Fork } from "./internal/Followers.ts"
-import { Lines } from "./internal/Lines.ts"
+import { Lines } from "./Lines.ts"
 import { Budget, Outgoing } from "./internal/Outgoing.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models

@@ -163,7 +163,7 @@ describe("scope", () => {
       for (const [pattern, from] of [["", "now"], ["a*:b", "now"], ["a:b", -1n], ["a:b", 1.5]] as const) {
         const error = yield* Effect.flip(subscriptions.open(pattern, { from }))
         expect(error).toBeInstanceOf(KsiError)
-        expect(error.reason._tag).toBe("PayloadInvalid")
+        expect(error.reason._tag).toBe(from === "now" ? "PatternInvalid" : "PayloadInvalid")
       }
     }).pipe(Effect.provide(bus)))
 })

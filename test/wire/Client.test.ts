@@ -190,7 +190,7 @@ describe("subscriptions", () => {
     Effect.gen(function*() {
       const { client } = yield* connected()
       const bad = yield* Effect.flip(Stream.runDrain(client.subscribe({ pattern: "t*" })))
-      expect(bad).toMatchObject({ reason: { _tag: "PayloadInvalid" } })
+      expect(bad).toMatchObject({ reason: { _tag: "PatternInvalid" } })
       const scope = yield* Scope.make()
       const daemon = yield* start().pipe(Scope.provide(scope))
       const other = yield* Client.connect({ path: daemon.path })

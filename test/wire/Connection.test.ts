@@ -405,7 +405,7 @@ describe("subscriptions", () => {
       transport.send({ event: "pubsub:unsubscribe", subscription_id: "nope" }, { event: "pubsub:unsubscribe", subscription_id: "a" })
       yield* eventually(() => transport.replies.length === 7)
       expect(transport.replies.map(({ data }) => data.reason ?? data.status)).toEqual([
-        "subscribed", "PayloadInvalid", "PayloadInvalid", "subscribed", "LimitExceeded", "NotFound", "unsubscribed"
+        "subscribed", "PayloadInvalid", "PatternInvalid", "subscribed", "LimitExceeded", "NotFound", "unsubscribed"
       ])
       expect(subscriptions.count()).toBe(1)
     }))

@@ -5,7 +5,6 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { Subscription, Subscriptions } from "../../bus/Subscription.ts"
@@ -42,21 +41,10 @@ interface Wanted {
   readonly accepts: (delivery: Delivery) => boolean
 }
 
-const invalid = (event: string, path: string, problem: string) =>
-  KsiError.fail(new KsiError.PayloadInvalid({ event, problems: [{ path, problem }] }))
+const refuse = (event: string, path: string, problem: string) => KsiError.fail(KsiError.invalidAt(event, path, problem))
 
 const texts = (given: string | ReadonlyArray<string> | undefined): ReadonlyArray<string> =>
   given === undefined ? [] : typeof given === "string" ? [given] : given
-
-const parseAll = Effect.fnUntraced(function*(patterns: ReadonlyArray<string>) {
-  const parsed: Array<EventPattern.EventPattern> = []
-  for (const pattern of patterns) {
-    const result = EventPattern.parse(pattern)
-    if (Result.isFailure(result)) return yield* invalid("monitor:subscribe", "event_patterns", result.failure.message)
-    parsed.push(result.success)
-  }
-  return parsed
-})
 
 /** The subscriptions of one connection. */
 export class Followers {
@@ -100,10 +88,10 @@ export class Followers {
 
   private hello({ token, version }: Event.Payload<typeof Control.Hello>) {
     if (version !== Control.version) {
-      return invalid("wire:hello", "version", `this daemon speaks version ${Control.version}, got ${version}`)
+      return refuse("wire:hello", "version", `this daemon speaks version ${Control.version}, got ${version}`)
     }
     // No token is known yet, and one that is not known must not make its bearer the owner.
-    if (token !== undefined) return invalid("wire:hello", "token", "no token is known to this daemon")
+    if (token !== undefined) return refuse("wire:hello", "token", "no token is known to this daemon")
     const { limits, principal } = this.parts
     return Effect.succeed({ version: Control.version, limits: { ...limits }, principal })
   }
@@ -115,7 +103,7 @@ export class Followers {
   ) {
     const key = `pubsub ${subscription_id}`
     if (this.open.has(key)) {
-      return yield* invalid("pubsub:subscribe", "subscription_id", `"${subscription_id}" is subscribed already`)
+      return yield* refuse("pubsub:subscribe", "subscription_id", `"${subscription_id}" is subscribed already`)
     }
     const position = yield* follow(key, { id: subscription_id, pattern, from, requests, accepts: () => true })
     return { status: "subscribed" as const, subscription_id, position }
@@ -129,7 +117,7 @@ export class Followers {
   ) {
     const given = [...texts(payload.event_patterns), ...texts(payload.patterns)]
     const patterns = given.length === 0 ? ["*"] : given
-    const parsed = yield* parseAll(patterns)
+    const parsed = yield* Effect.forEach(patterns, EventPattern.fromText)
     const { client_id = clientId ?? "client" } = payload
     const key = `monitor ${client_id}`
     yield* this.close(key)

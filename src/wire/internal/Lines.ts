@@ -1,2 +1,0 @@
-// The cutter of lines is in ../Lines.ts.
-export { Lines } from "../Lines.ts"
