@@ -198,29 +198,42 @@ const input = Effect.fnUntraced(function*(event: string, data: Option.Option<str
 
 type Word = "call" | "emit"
 
+/** What the command line says of an event and its data. */
+interface Given {
+  readonly event: string
+  readonly pairs: ReadonlyArray<string>
+  readonly data: Option.Option<string>
+}
+
+/** The data of an event, ready to be sent, and what the daemon that `connect` reaches says of the event. */
+export const prepared = Effect.fnUntraced(function*<E, R>(
+  { data, event, pairs }: Given,
+  connect: Effect.Effect<Remote.Remote, E, R>
+) {
+  const given = yield* input(event, data)
+  // What is wrong in itself is said before anybody is asked.
+  yield* overlaid(event, given, pairs)
+  const remote = yield* connect
+  const help = yield* remote.call("system:help", { event })
+  const expected: Word = help["kind"] === "fact" ? "emit" : "call"
+  return { remote, help, expected, body: yield* overlaid(event, given, pairs, schemaOf(help, "payload")) }
+})
+
 const send = (as: Word | undefined) =>
-  Effect.fnUntraced(function*({ data, event, pairs }: {
-    readonly event: string
-    readonly pairs: ReadonlyArray<string>
-    readonly data: Option.Option<string>
-  }) {
-    const given = yield* input(event, data)
-    // What is wrong in itself is said before anybody is asked.
-    yield* overlaid(event, given, pairs)
-    const remote = yield* Remote.connect
-    const help = yield* remote.call("system:help", { event })
-    const expected: Word = help["kind"] === "fact" ? "emit" : "call"
+  Effect.fnUntraced(function*(given: Given) {
+    const { event } = given
+    const { body, expected, help, remote } = yield* prepared(given, Remote.connect)
     if (as !== undefined && as !== expected) {
       return yield* KsiError.fail(new KsiError.WrongShape({ event, used: as, expected }))
     }
-    const body = yield* overlaid(event, given, pairs, schemaOf(help, "payload"))
     const reply = yield* remote.call(event, body)
     yield* Output.document(
       expected === "emit" ? { event_id: reply["event_id"], position: reply["position"] } : answerOf(reply, help)
     )
   }, Effect.scoped)
 
-const fields = (what: string) => ({
+/** The arguments and the flag that say which event, and with which data. */
+export const fields = (what: string) => ({
   event: Argument.String("event").pipe(Argument.withDescription(`The ${what}'s name, as stock:reserve`)),
   pairs: Argument.String("key=value").pipe(
     Argument.withDescription("Fields of the data: JSON where the value is JSON and the event takes it there, else text; dots nest"),

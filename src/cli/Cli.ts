@@ -25,6 +25,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Runtime from "effect/Runtime"
 import * as EventName from "../event/EventName.ts"
+import * as Bench from "./Bench.ts"
 import * as Call from "./Call.ts"
 import * as Daemon from "./Daemon.ts"
 import * as Dead from "./Dead.ts"
@@ -48,7 +49,8 @@ const rootOf = <Name extends string, Input, ContextInput, E, R>(
       {
         group: "Events",
         commands: [
-          Registry.discover, Registry.describe, Call.call, Call.emit, Call.dispatch, Subscribe.subscribe, Dead.dead
+          Registry.discover, Registry.describe, Call.call, Call.emit, Call.dispatch, Subscribe.subscribe, Dead.dead,
+          Bench.bench
         ]
       },
       { group: "Store", commands: [Import.importEvents, Store.exportEvents, Store.streams, Store.streamLog, Time.time] }

@@ -100,18 +100,22 @@ export const pages = (remote: Remote, event: string, data: JsonObject): Stream.S
       return [itemsOf(reply), typeof next === "string" ? Option.some(Option.some(next)) : Option.none()] as const
     }))
 
-/** Connects. Fails with `ConnectionLost` when nobody is there. */
-export const connect: Effect.Effect<
-  Remote,
-  RemoteError,
-  Io | Scope.Scope | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
-> = Effect.gen(function*() {
-  const client = yield* Client.connect({ path: yield* address, clientId: "ksi-cli" })
-  return {
+/** Connects; of more calls than `outstanding` (default 64) some wait for their turn. Fails with `ConnectionLost` when nobody is there. */
+export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readonly outstanding?: number }) {
+  const client = yield* Client.connect({ path: yield* address, clientId: "ksi-cli", outstanding })
+  const remote: Remote = {
     address: client.address,
     call: (event, data) => Effect.map(client.call(event, data), (reply) => reply.data),
     callRaw: (event, data) => Effect.map(client.callRaw(event, data), (reply) => reply.data),
     subscribe: (pattern, { from, opened, requests }) =>
       Stream.map(client.subscribe({ pattern, from, requests, onSubscribed: opened }), ({ fields }) => fields)
   }
+  return remote
 })
+
+/** Connects. Fails with `ConnectionLost` when nobody is there. */
+export const connect: Effect.Effect<
+  Remote,
+  RemoteError,
+  Io | Scope.Scope | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
+> = connectWith({})

@@ -10,7 +10,7 @@ describe("help and version", () => {
       expect([code, stderr]).toEqual([0, ""])
       const commands = [
         "start", "status", "health", "stop", "discover", "describe", "call", "emit", "send", "subscribe", "import",
-        "export", "streams", "stream-log", "time", "dead"
+        "export", "streams", "stream-log", "time", "dead", "bench"
       ]
       for (const name of commands) expect(stdout).toMatch(new RegExp(`^  ${name} `, "m"))
       expect(stdout).not.toContain("\u001b")
@@ -18,7 +18,7 @@ describe("help and version", () => {
     }))
   it.effect("every command has help, and says what it does", () =>
     Effect.gen(function*() {
-      for (const name of ["status", "call", "import", "subscribe"]) {
+      for (const name of ["status", "call", "import", "subscribe", "bench"]) {
         const { code, stdout } = yield* ksi([name, "--help"])
         expect(code).toBe(0)
         expect(stdout).toContain(`ksi ${name}`)
@@ -84,7 +84,7 @@ describe("usage", () => {
 describe("without a daemon", () => {
   const commands = [
     ["status"], ["health"], ["stop"], ["discover"], ["describe", "a:b"], ["call", "a:b"], ["emit", "a:b"], ["send", "a:b"],
-    ["subscribe", "*"], ["import", "-"], ["export"], ["streams"], ["stream-log", "s"], ["time", "at", "1"]
+    ["subscribe", "*"], ["bench", "a:b"], ["import", "-"], ["export"], ["streams"], ["stream-log", "s"], ["time", "at", "1"]
   ]
   for (const argv of commands) {
     it.live(`ksi ${argv.join(" ")} is 5, next ksi start`, () =>
