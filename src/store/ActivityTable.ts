@@ -266,14 +266,15 @@ export const layerMemory = ({ audit = "all" }: Options = {}): Layer.Layer<Activi
     Activity,
     Effect.gen(function*() {
       const { activityRows } = yield* Limits.Limits
+      const slack = Math.max(1024, activityRows >> 3)
       // As they came: what nobody asks for is never written as text.
       let kept: Array<Ended> = []
       return {
         isOn: true,
         record: (ended) => {
           kept.push(withoutAnswer(ended))
-          // Cut at twice the bound, so that a cut costs little for each request.
-          if (kept.length >= 2 * activityRows) kept = kept.slice(-activityRows)
+          // Cut some way beyond the bound, so that a cut costs little for each request.
+          if (kept.length >= activityRows + slack) kept = kept.slice(-activityRows)
           return undefined
         },
         flush: Effect.void,
