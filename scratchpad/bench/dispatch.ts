@@ -1,8 +1,8 @@
 /**
  * Local calls, one after the other, of eight events in turn: payload checked, envelope made, handler run, reply checked.
  *
- * `ksi` has generator methods as handlers and is called from one fiber; `untraced` is KSI with `Effect.fnUntraced`
- * instead; in `…-promise` each call is a `runPromise` of its own. Three middlewares stand before every handler. Moleculer
+ * `ksi` has generator methods as handlers and is called from one fiber; in `…-untraced` it has `Effect.fnUntraced`
+ * handlers instead; in `…-promise` each call is a `runPromise` of its own. Three middlewares stand before every handler. Moleculer
  * checks payloads (fastest-validator) but not replies; oRPC checks both with Zod, the hand-written `bare` both; Nest's bus
  * has neither checks nor middlewares, so its handler checks the payload with fastest-validator. KSI's handlers yield
  * once, the others' are async functions without an await. In `all-on` everything that exists is on: KSI is asked by name,
@@ -273,7 +273,7 @@ const compared = async (
 export const run = async (bench: Bench): Promise<void> => {
   const id = "validated-3mw"
   await compared(bench, id, [
-    await inFiber("ksi", "generator"), await inFiber("untraced", "untraced"), await moleculer(false), await orpc(), await nest(), await bare()
+    await inFiber("ksi", "generator"), await moleculer(false), await orpc(), await nest(), await bare()
   ])
   await compared(bench, `${id}-untraced`, [await inFiber("ksi", "untraced"), await moleculer(false), await bare()])
   await compared(bench, `${id}-promise`, [await byPromise("ksi"), await moleculer(false), await bare()])
