@@ -3,7 +3,8 @@
  *
  * `raw` is a line of JSON parsed, its data written back, one write a reply; `raw-coalesced` the same with one write a
  * chunk read. Neither checks, names, times nor remembers anything. At 64 in flight the client writes each request on its
- * own. `python-1` and `python-32` are the same with a client in Python, where there is one.
+ * own. `moleculer-tcp` is Moleculer's broker at both ends over TCP (MoleculerTcp.ts): its client, in a process of its own
+ * too, does a broker's whole work, where the client of the others only counts lines. `python-1` and `python-32` are the same with a client in Python, where there is one.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -19,6 +20,7 @@ import * as System from "../../src/plugins/System.ts"
 import * as Control from "../../src/wire/Control.ts"
 import * as Listener from "../../src/wire/Listener.ts"
 import type { Amount, Bench, Subject } from "./Bench.ts"
+import type { MoleculerTcp } from "./MoleculerTcp.ts"
 
 // ------------------------------------------------------------------------------------------------------------ servers
 
@@ -144,7 +146,10 @@ const names = ["ksi", "raw", "raw-coalesced"] as const
 export const run = async (bench: Bench): Promise<void> => {
   const started = new Map<string, Awaited<ReturnType<typeof start>>>()
   const sockets = new Map<string, Net.Socket>()
+  let moleculer: MoleculerTcp | undefined
   try {
+    // Not for the servers, which this file is too.
+    const peer = moleculer = await (await import("./MoleculerTcp.ts")).start()
     for (const name of names) {
       const server = await start(name, bench.folder)
       started.set(name, server)
@@ -160,8 +165,12 @@ export const run = async (bench: Bench): Promise<void> => {
         return drive(socket, inFlight, millis)
       }
     })
-    const all = (inFlight: number) =>
-      [subject("ksi", inFlight), subject("raw", inFlight), subject("raw-coalesced", inFlight)] as const
+    const all = (inFlight: number) => [
+      subject("ksi", inFlight),
+      subject("raw", inFlight),
+      subject("raw-coalesced", inFlight),
+      { name: "moleculer-tcp", run: (millis: number) => peer.run(inFlight, millis) }
+    ] as const
     await bench.compare({ case: "sequential", metric: "throughput", unit: "calls/s", subjects: [...all(1)] })
     await bench.compare({ case: "64", metric: "throughput", unit: "calls/s", subjects: [...all(64)] })
     for (const inFlight of [1, 32]) {
@@ -176,6 +185,7 @@ export const run = async (bench: Bench): Promise<void> => {
       })
     }
   } finally {
+    moleculer?.stop()
     for (const socket of sockets.values()) socket.destroy()
     for (const { process: server } of started.values()) server.kill()
   }

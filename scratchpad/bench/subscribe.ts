@@ -3,9 +3,9 @@
  *
  * `match-repeated` is a service's own names coming again and again (`bare` is a Map from the name to the answer);
  * `match-new` names that never come again, as foreign ones with an id in them, so that nothing can be remembered (`bare`
- * makes the names and does not find them in its Map). In
- * `fan-out` a fact is checked, appended to the store in memory and told to streams of `ksi.subscribe`; `effect-pubsub` is
- * a bounded PubSub of Effect with as many streams and `bare` node's EventEmitter, which neither check nor keep anything.
+ * makes the names and does not find them in its Map). In `fan-out` a fact is checked, appended to the store in memory
+ * and told to streams of `ksi.subscribe`; `effect-pubsub` is a bounded PubSub of Effect with as many streams and `bare`
+ * node's EventEmitter, which neither check nor keep anything.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
