@@ -1,16 +1,20 @@
 // What runs because of an event without answering it: the handlers of facts, and observers. Each in a fiber of its own,
 // with its own timeout, isolated from all others; what fails goes to the dead letters.
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
+import * as Scope from "effect/Scope"
 import * as Envelope from "../../event/Envelope.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import { DeadLetters, type LetterReason } from "../DeadLetters.ts"
+import { Current } from "../Causation.ts"
 import { Lanes } from "./answers.ts"
-import { contextOf, start } from "./drive.ts"
+import { contextOf, type Run, start } from "./drive.ts"
 import type { Table, TableEntry } from "./table.ts"
 
 const labels = (envelope: Envelope.Envelope) => ({
@@ -79,20 +83,27 @@ export const make = Effect.fnUntraced(function*(table: Table) {
   const { factHandlerMillis, factHandlers, keyedHandlers } = yield* Limits
   const bury = yield* makeUndertaker(table)
   const running = yield* FiberSet.make()
-  const fork = yield* FiberSet.runtime(running)()
   const lanes = new Lanes(keyedHandlers)
   const observers = makeObservers()
   let inFlight = 0
 
-  /** Runs one reaction to its end; fails with what it failed with. */
-  const run = (handler: HandlerEntry, envelope: Envelope.Envelope): Effect.Effect<unknown, unknown> =>
-    lanes.inTurn(
-      handler,
-      envelope,
-      Effect.suspend(() => start(handler, envelope)).pipe(
-        Effect.timeout(handler.timeoutMillis ?? factHandlerMillis),
-        Effect.provideContext(contextOf(handler, envelope))
-      )
+  // Without the scope of the router, which outlives every reaction.
+  const base = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>()) as Context.Context<never>
+  const contexts = new WeakMap<HandlerEntry, Context.Context<never>>()
+  /** The context of a reaction: the router's own below the handler's, merged once for each handler. */
+  const surroundings = (handler: HandlerEntry, envelope: Envelope.Envelope): Context.Context<never> => {
+    const merged = contexts.get(handler) ?? Context.merge(base, handler.context)
+    contexts.set(handler, merged)
+    return Context.add(merged, Current, envelope)
+  }
+
+  const bounded = (handler: HandlerEntry, run: Run): Run => Effect.timeout(run, handler.timeoutMillis ?? factHandlerMillis)
+
+  /** Runs one reaction to its end, in its own context; fails with what it failed with. */
+  const run = (handler: HandlerEntry, envelope: Envelope.Envelope): Run =>
+    Effect.provideContext(
+      lanes.inTurn(handler, envelope, bounded(handler, Effect.suspend(() => start(handler, envelope)))),
+      contextOf(handler, envelope)
     )
 
   const failed = (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, cause: Cause.Cause<unknown>) => {
@@ -101,15 +112,25 @@ export const make = Effect.fnUntraced(function*(table: Table) {
     return Effect.annotateLogs(Effect.logError(`handler ${handler.name} of ${envelope.name} failed`, cause), labels(envelope))
   }
 
-  /** Starts a reaction, or gives it up where too many run. Never waits. */
+  const fork = (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, reaction: Run): void => {
+    inFlight++
+    const guarded = Effect.catchCause(reaction, (cause) => failed(entry, handler, envelope, cause))
+    const fiber = Effect.runForkWith(surroundings(handler, envelope))(guarded)
+    FiberSet.addUnsafe(running, fiber)
+    fiber.addObserver(() => {
+      inFlight--
+    })
+  }
+
+  /** Starts a reaction, or gives it up where too many run. Never waits; one that is done at once needs no fiber. */
   const react = (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope): void => {
     if (inFlight >= factHandlers) {
       return bury(entry, handler, envelope, "overloaded", `${factHandlers} reactions were running`)
     }
-    inFlight++
-    fork(Effect.catchCause(run(handler, envelope), (cause) => failed(entry, handler, envelope, cause))).addObserver(() => {
-      inFlight--
-    })
+    if (handler.key !== undefined) return fork(entry, handler, envelope, run(handler, envelope))
+    const reaction = start(handler, envelope)
+    if (!Exit.isExit(reaction)) fork(entry, handler, envelope, bounded(handler, reaction))
+    else if (Exit.isFailure(reaction)) fork(entry, handler, envelope, reaction)
   }
 
   return {
