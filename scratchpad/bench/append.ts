@@ -18,18 +18,10 @@ import * as Envelope from "../../src/event/Envelope.ts"
 import { EventStore } from "../../src/store/EventStore.ts"
 import * as SqliteEventStore from "../../src/store/SqliteEventStore.ts"
 import type { Bench, Subject } from "./Bench.ts"
+import { dataOf } from "./Orders.ts"
 
 const streams = 1000
 const names = ["order:placed", "order:paid", "order:shipped", "order:closed"]
-
-/** About 260 bytes of JSON. */
-const dataOf = (n: number) => ({
-  orderId: `order-${n}`,
-  customer: { id: `customer-${n % 5000}`, name: "Ada Lovelace", email: "ada@example.com" },
-  lines: [{ sku: `sku-${n % 300}`, quantity: 1 + n % 7, price: 12.5 }, { sku: "sku-gift", quantity: 1, price: 0 }],
-  note: "leave it at the neighbour's door",
-  total: 12.5 * (1 + n % 7)
-})
 
 const columns = `position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, version INTEGER NOT NULL, source INTEGER NOT NULL,
   id TEXT NOT NULL, name INTEGER NOT NULL, data TEXT, attributes TEXT, time TEXT, timestamp INTEGER NOT NULL,

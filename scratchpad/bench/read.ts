@@ -11,18 +11,11 @@ import { DatabaseSync } from "node:sqlite"
 import { EventStore } from "../../src/store/EventStore.ts"
 import * as SqliteEventStore from "../../src/store/SqliteEventStore.ts"
 import type { Amount, Bench, Subject } from "./Bench.ts"
+import { dataOf } from "./Orders.ts"
 
 const events = 200_000
 const streams = 20
 const pageItems = 1000
-
-const dataOf = (n: number) => ({
-  orderId: `order-${n}`,
-  customer: { id: `customer-${n % 5000}`, name: "Ada Lovelace", email: "ada@example.com" },
-  lines: [{ sku: `sku-${n % 300}`, quantity: 1 + n % 7, price: 12.5 }, { sku: "sku-gift", quantity: 1, price: 0 }],
-  note: "leave it at the neighbour's door",
-  total: 12.5 * (1 + n % 7)
-})
 
 const fill = (store: EventStore["Service"]) =>
   Effect.gen(function*() {

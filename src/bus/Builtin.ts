@@ -34,6 +34,7 @@ import * as Schema from "effect/Schema"
 import * as Tracer from "effect/Tracer"
 import type { Envelope } from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
+import { jsonCodec } from "../event/EventCodec.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { outcomeOf } from "./Activity.ts"
 import { Idempotency } from "./Idempotency.ts"
@@ -175,25 +176,20 @@ class Unkept {
   }
 }
 
-type Plain = Schema.Codec<unknown, unknown>
-
 /** How the answers of an event are written and read. */
 interface Forms {
-  readonly success: Plain
-  readonly error: Plain
+  readonly success: Schema.Codec<unknown, unknown>
+  readonly error: Schema.Codec<unknown, unknown>
 }
 
 // What an emit answers with: the fact's place.
 const Emitted = Schema.Struct({ id: Schema.String, streamId: Schema.String, position: Schema.BigInt, version: Schema.Int })
-
-// Schemas of events have no services (Event.ts), which the wide type cannot say.
-const plain = (schema: Schema.Top) => Schema.toCodecJson(schema) as unknown as Plain
 const known = new WeakMap<Event.Any, Forms>()
 
 const formsOf = (event: Event.Any): Forms => {
   const forms = known.get(event) ?? (event.kind === "fact"
-    ? { success: plain(Emitted), error: plain(Schema.Never) }
-    : { success: plain(event.success), error: plain(event.error) })
+    ? { success: jsonCodec(Emitted), error: jsonCodec(Schema.Never) }
+    : { success: jsonCodec(event.success), error: jsonCodec(event.error) })
   known.set(event, forms)
   return forms
 }

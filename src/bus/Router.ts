@@ -30,6 +30,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
+import { jsonCodec } from "../event/EventCodec.ts"
 import {
   type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, Pass, type ProvidedTo, type RequestHandler,
   type ServicesOfReturn
@@ -176,8 +177,7 @@ const encodeValue = (entry: Table.TableEntry, value: unknown): Exit.Exit<Answer,
 const encoderOf = ({ codec, hooks }: Table.TableEntry, error: unknown): ((error: unknown) => unknown) | undefined => {
   if (codec.isError(error)) return codec.encodeError
   const hook = hooks.find(({ error: schema }) => Schema.is(schema)(error))
-  // Schemas of errors have no services, as those of events (Event.ts).
-  return hook && Schema.encodeUnknownSync(Schema.toCodecJson(hook.error) as unknown as Schema.Codec<unknown, unknown>)
+  return hook && Schema.encodeUnknownSync(jsonCodec(hook.error))
 }
 
 /** What is left of an exit at a boundary: JSON, an error that may be told, or something that broke. */

@@ -132,9 +132,11 @@ const enable = (ast: SchemaAST.AST): void => {
   JIT.enable(SchemaAST.flip(ast))
 }
 
-// Events have no schema services (Event.ts), which the wide type `Schema.Top` cannot say.
 type Plain = Schema.Codec<unknown, unknown>
-const jsonCodec = (schema: Schema.Top): Plain => Schema.toCodecJson(schema) as unknown as Plain
+
+/** How values of a schema are written as JSON and read again; for the schemas of events and of their middleware. */
+export const jsonCodec = (schema: Schema.Top): Plain =>
+  Schema.toCodecJson(schema) as unknown as Plain // they have no services (Event.ts), which `Schema.Top` cannot say
 
 /** Whether every value is its own JSON form. */
 const isIdentity = (codec: Plain): boolean => SchemaAST.toEncoded(codec.ast) === codec.ast

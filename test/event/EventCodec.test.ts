@@ -18,6 +18,16 @@ const problems = (exit: Exit.Exit<unknown, KsiError>): ReadonlyArray<string> => 
   })
 }
 
+describe("jsonCodec", () => {
+  it("writes what JSON cannot hold in a form that JSON can, and reads it again", () => {
+    const codec = EventCodec.jsonCodec(Schema.Struct({ position: Schema.BigInt, at: Schema.Date }))
+    const value = { position: 2n ** 64n, at: new Date(0) }
+    const written = Schema.encodeUnknownSync(codec)(value)
+    expect(json(written)).toEqual(written)
+    expect(Schema.decodeUnknownSync(codec)(written)).toEqual(value)
+  })
+})
+
 describe("decodePayload", () => {
   const codec = codecOf({
     sku: Schema.String,
