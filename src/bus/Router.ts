@@ -22,6 +22,7 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
@@ -32,7 +33,7 @@ import type * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import { jsonCodec } from "../event/EventCodec.ts"
 import {
-  type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, Pass, type ProvidedTo, type RequestHandler,
+  type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, type Pass, type ProvidedTo, type RequestHandler,
   type ServicesOfReturn
 } from "../event/EventGroup.ts"
 import * as EventName from "../event/EventName.ts"
@@ -41,6 +42,7 @@ import type * as EventRegistry from "../event/EventRegistry.ts"
 import * as KsiError from "../event/KsiError.ts"
 import type { Activity } from "./Activity.ts"
 import type * as Causation from "./Causation.ts"
+import * as Answers from "./internal/answers.ts"
 import type { AnyExit, AnyFiber, Run } from "./internal/drive.ts"
 import type { DeadLetters, Letter } from "./DeadLetters.ts"
 import * as Facts from "./internal/facts.ts"
@@ -111,11 +113,9 @@ interface Parts {
 
 const knows = (event: Event.Any, middleware: string): boolean => event.middleware.some(({ name }) => name === middleware)
 
-// A loop, because every call whose handler suspends comes by.
-const knowsAll = (event: Event.Any, hooks: ReadonlyArray<Hook>): boolean => {
-  for (const { name } of hooks) if (!knows(event, name)) return false
-  return true
-}
+// Whether an event knows every error that its hooks may bring in.
+const knowsAll = (event: Event.Any, { hooks, mayRefuse }: Table.TableEntry): boolean =>
+  !mayRefuse || hooks.every(({ name }) => knows(event, name))
 
 /** The hook whose error this is, where the event declares neither the error nor the hook. */
 const undeclared = (entry: Table.TableEntry | undefined, event: Event.Any, error: unknown): Hook | undefined => {
@@ -126,22 +126,19 @@ const undeclared = (entry: Table.TableEntry | undefined, event: Event.Any, error
 
 /** `call`, `emit` and `stream`: typed values in, typed values out. */
 const makeTyped = ({ facts, requests, table }: Parts) => {
-  const open = <A>(
-    event: Event.Any,
-    payload: unknown,
-    used: Use,
-    run: (fiber: AnyFiber, entry: Table.TableEntry, envelope: Causation.LiveEnvelope) => Effect.Effect<A, unknown>
-  ): Effect.Effect<A, unknown> =>
-    Effect.withFiber((fiber: AnyFiber) => {
-      const entry = table.get(event.name)
-      if (entry === undefined) return table.unknown(event.name)
-      if (useOf(entry.event) !== used) return wrongShape(entry.event, used)
-      const made = entry.codec.makePayload(payload)
-      if (Exit.isSuccess(made)) return run(fiber, entry, table.child(fiber, event.name, made.value))
-      if (used === "emit") return Exit.failCause(made.cause)
-      // Answers with the failure it is given.
-      return requests.rejected(entry, table.child(fiber, event.name, payload), made) as Effect.Effect<never, unknown>
-    })
+  type Opened<A> = (fiber: AnyFiber, entry: Table.TableEntry, envelope: Causation.LiveEnvelope, event: Event.Any) => Effect.Effect<A, unknown>
+  const openIn = <A>(fiber: AnyFiber, event: Event.Any, payload: unknown, used: Use, run: Opened<A>): Effect.Effect<A, unknown> => {
+    const entry = table.get(event.name)
+    if (entry === undefined) return table.unknown(event.name)
+    if (useOf(entry.event) !== used) return wrongShape(entry.event, used)
+    const made = entry.codec.makePayload(payload)
+    if (Exit.isSuccess(made)) return run(fiber, entry, table.child(fiber, event.name, made.value), event)
+    if (used === "emit") return Exit.failCause(made.cause)
+    // Answers with the failure it is given.
+    return requests.rejected(entry, table.child(fiber, event.name, payload), made) as Effect.Effect<never, unknown>
+  }
+  const open = <A>(event: Event.Any, payload: unknown, used: Use, run: Opened<A>): Effect.Effect<A, unknown> =>
+    Effect.withFiber((fiber: AnyFiber) => openIn(fiber, event, payload, used, run))
   // An error that a middleware of the runtime brought in, and that the caller's event does not know.
   const rejected = (event: Event.Any, error: unknown) => {
     const hook = undeclared(table.get(event.name), event, error)
@@ -150,11 +147,26 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
     )
   }
   const told = (event: Event.Any, run: Run): Run => Effect.mapError(run, (error) => rejected(event, error))
-  const call = (event: Event.AnyRequest, payload: unknown): Run =>
-    open(event, payload, "call", (fiber, entry, envelope) => {
-      const run = requests.run(fiber, entry, envelope)
-      return (Exit.isExit(run) ? Exit.isSuccess(run) : knowsAll(event, entry.hooks)) ? run : told(event, run)
-    })
+  const ask: Opened<unknown> = (fiber, entry, envelope, event) => {
+    const run = requests.run(fiber, entry, envelope)
+    return knowsAll(event, entry) ? run : told(event, run)
+  }
+  // A call is an effect with its event and payload in it: a closure around them would cost more than reading them.
+  class Call {
+    readonly event: Event.AnyRequest
+    readonly payload: unknown
+    constructor(event: Event.AnyRequest, payload: unknown) {
+      this.event = event
+      this.payload = payload
+    }
+  }
+  Object.setPrototypeOf(Call.prototype, Effectable.Prototype<Run & Call>({
+    label: "Ksi.call",
+    evaluate(fiber) {
+      return openIn(fiber, this.event, this.payload, "call", ask)
+    }
+  }))
+  const call = (event: Event.AnyRequest, payload: unknown): Run => new Call(event, payload) as unknown as Run // by its prototype
   const emit = (event: Event.AnyFact, payload: unknown): Run =>
     told(event, open(event, payload, "emit", (fiber, entry, envelope) =>
       Facts.isFactEntry(entry) ? facts.emit(fiber, entry, envelope) : wrongShape(entry.event, "emit")))
@@ -421,5 +433,5 @@ export const observe = <R>(
     })
   }))
 
-/** "Not mine": the next handler is asked. */
-export const pass: Effect.Effect<never, Pass> = Effect.fail(new Pass())
+/** "Not mine": the next handler is asked. Whose call it is gets `NoHandler` when all of them pass. */
+export const pass: Effect.Effect<never, Pass> = Answers.pass as Effect.Effect<never, never> // its error is for the router alone

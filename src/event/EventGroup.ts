@@ -27,7 +27,6 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Delivery, Envelope } from "./Envelope.ts"
@@ -39,7 +38,9 @@ import type { KsiError } from "./KsiError.ts"
 type Yielded<E> = Effect.Effect<unknown, E, unknown>
 
 /** What a handler says that is not the one to answer: the next one is asked. */
-export class Pass extends Schema.TaggedClass<Pass>()("Pass", {}) {}
+export interface Pass {
+  readonly "~ksi/Pass": "Pass"
+}
 
 type MayFail<Ev extends Event.AnyRequest> = Event.Declared<Ev> | KsiError | Pass
 

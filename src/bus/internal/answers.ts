@@ -1,6 +1,6 @@
 // Who answers a request that several handlers may answer: the reply rule.
 //
-// Handlers are ordered by registration. A failure, a defect and a timeout are answers; only Pass moves on. A maximal run
+// Handlers are ordered by registration. A failure, a defect and a timeout are answers; only a pass moves on. A maximal run
 // of adjacent concurrent handlers starts together: its answer is the earliest in order that did not pass, as soon as all
 // before it have passed; those still running are then interrupted. A sequential handler starts when all before it passed.
 import * as Effect from "effect/Effect"
@@ -8,15 +8,31 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Semaphore from "effect/Semaphore"
 import type { Envelope } from "../../event/Envelope.ts"
-import { type HandlerEntry, Pass } from "../../event/EventGroup.ts"
+import type { HandlerEntry } from "../../event/EventGroup.ts"
 import * as KsiError from "../../event/KsiError.ts"
+import { Current } from "../Causation.ts"
 import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle, start } from "./drive.ts"
 import type { Provided } from "./pipeline.ts"
 
-/** Whether an exit says "not mine". */
-export const isPass = (exit: AnyExit): boolean => {
+// Who passes says so with the error that its caller gets when nobody else answers: an error of this list is a pass of the
+// envelope beside it, and an answer of any other.
+const passes = new WeakMap<object, Envelope>()
+
+/** "Not mine", said by the handler of the envelope that this fiber handles. */
+export const pass: Effect.Effect<never, KsiError.KsiError> = Effect.withFiber((fiber: AnyFiber) => {
+  const envelope = fiber.getRef(Current)
+  if (envelope === undefined) return Exit.die(new Error("Router.pass is for handlers: nothing is being handled here"))
+  const error = KsiError.make(new KsiError.NoHandler({ event: envelope.name, passed: 1, similar: [] }))
+  passes.set(error, envelope)
+  return Exit.fail(error)
+})
+
+/** Whether an exit says "not mine" of an envelope. */
+export const isPass = (exit: AnyExit, envelope: Envelope): boolean => {
   if (Exit.isSuccess(exit)) return false
-  for (const reason of exit.cause.reasons) if (reason._tag === "Fail" && reason.error instanceof Pass) return true
+  for (const reason of exit.cause.reasons) {
+    if (reason._tag === "Fail" && KsiError.is(reason.error) && passes.get(reason.error) === envelope) return true
+  }
   return false
 }
 
@@ -92,7 +108,7 @@ const together = Effect.fnUntraced(function*(
     Effect.forkChild(alone(handler, envelope, provided, lanes), { startImmediately: true }))
   for (const fiber of fibers) {
     const exit = yield* Fiber.await(fiber)
-    if (!isPass(exit)) return exit
+    if (!isPass(exit, envelope)) return exit
   }
   return undefined
 }, (run) => Effect.scoped(run))
@@ -109,13 +125,13 @@ const oneAfterTheOther = Effect.fnUntraced(function*(
     const exit: AnyExit | undefined = run.length === 1 && only !== undefined
       ? yield* Effect.exit(alone(only, envelope, provided, lanes))
       : yield* together(run, envelope, provided, lanes)
-    if (exit !== undefined && !isPass(exit)) return yield* exit
+    if (exit !== undefined && !isPass(exit, envelope)) return yield* exit
     at += run.length
   }
-  return yield* Exit.fail(new Pass())
+  return yield* KsiError.fail(new KsiError.NoHandler({ event: envelope.name, passed: handlers.length, similar: [] }))
 })
 
-/** Asks the handlers of an event. `finish` gets the answer, or a `Pass` when nobody had one. */
+/** Asks the handlers of an event. `finish` gets the answer: where nobody had one, `NoHandler` with how many were asked. */
 export const ask = (
   fiber: AnyFiber,
   handlers: ReadonlyArray<HandlerEntry>,

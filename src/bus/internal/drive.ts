@@ -19,29 +19,34 @@ export type AnyFiber = Fiber.Fiber<unknown, unknown>
 type Steps = Generator<Effect.Effect<unknown, unknown, unknown>, unknown, unknown>
 type Step = IteratorResult<Effect.Effect<unknown, unknown, unknown>, unknown>
 
-// As many as Effect's own loop runs before it lets others run: a generator that never suspends must not hold the process.
-const stepsPerTurn = 2048
+/** Steps of a generator before others run: as many as Effect's own loop takes, or one that never suspends holds the process. */
+export const stepsPerTurn = 2048
 
-const steps = (generator: Steps, first: Step): Run => {
+/** Runs a generator on, from a step that it has taken. */
+export const carryOn = (generator: Steps, first: Step): Run => {
   let state = first
   for (let n = 0; n < stepsPerTurn; n++) {
     if (state.done === true) return Exit.succeed(state.value)
     const yielded = state.value
     if (!Exit.isExit(yielded)) {
       // The handler runs in the context of its layer, which has what the yielded effect needs.
-      return Effect.flatMap(yielded as Run, (value) => steps(generator, generator.next(value)))
+      return Effect.flatMap(yielded as Run, (value) => carryOn(generator, generator.next(value)))
     }
     if (Exit.isFailure(yielded)) return Exit.failCause(yielded.cause)
     state = generator.next(yielded.value)
   }
-  return Effect.flatMap(Effect.yieldNow, () => steps(generator, state))
+  return letOthersRun(generator, state)
 }
+
+/** `carryOn`, after others have run. */
+export const letOthersRun = (generator: Steps, state: Step): Run => Effect.flatMap(Effect.yieldNow, () => carryOn(generator, state))
 
 const isSteps = (u: unknown): u is Steps => typeof u === "object" && u !== null && "next" in u && typeof u.next === "function"
 
-const drive = (returned: unknown): Run => {
+/** What a handler returned, as an effect; complete at once where it is. */
+export const drive = (returned: unknown): Run => {
   // Generators first: they are the most, and asking them what they are not costs as much as running them.
-  if (isSteps(returned)) return steps(returned, returned.next())
+  if (isSteps(returned)) return carryOn(returned, returned.next())
   // As above: its context is the handler's.
   if (Effect.isEffect(returned)) return returned as Run
   return Exit.die(new TypeError("a handler must return an Effect or be a generator method"))

@@ -5,27 +5,27 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
-import type { HandlerEntry } from "../../event/EventGroup.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import { Activity } from "../Activity.ts"
 import type { LiveEnvelope } from "../Causation.ts"
 import { Subscriptions } from "../Subscription.ts"
-import { ask, isPass, Lanes } from "./answers.ts"
-import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle, start } from "./drive.ts"
-import { type Core, guarded, guardedAfter, isWrapping, Passage, type Provided } from "./pipeline.ts"
+import { ask, Lanes } from "./answers.ts"
+import * as Compiled from "./compiled.ts"
+import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle } from "./drive.ts"
+import { type Core, isWrapping, Passage, type Provided } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
-import type { Table, TableEntry } from "./table.ts"
+import type { Runner, Table, TableEntry } from "./table.ts"
 
 const leaveOut = () => null
 const asItIs = (data: unknown) => data
 
 /** A reply that its event does not promise is an error of KSI's. */
-const checked = (entry: TableEntry, exit: AnyExit): AnyExit => {
-  if (Exit.isFailure(exit) || entry.codec.isSuccess(exit.value)) return exit
-  const problems = entry.codec.successProblems(exit.value)
-  return KsiError.exit(new KsiError.ReplyInvalid({ event: entry.event.name, problems }))
-}
+const invalid = ({ codec, event }: TableEntry, exit: AnyExit): AnyExit =>
+  Exit.isFailure(exit) ? exit : KsiError.exit(new KsiError.ReplyInvalid({ event: event.name, problems: codec.successProblems(exit.value) }))
+
+const checked = (entry: TableEntry, exit: AnyExit): AnyExit =>
+  Exit.isFailure(exit) || entry.codec.isSuccess(exit.value) ? exit : invalid(entry, exit)
 
 /** Writes the trail of requests. */
 const makeRecorder = Effect.fnUntraced(function*({ clock }: Table) {
@@ -131,7 +131,7 @@ const makeStreams = ({ noHandler }: Table) => {
 }
 
 /** What `run` and `items` share: who is told of a request, and how it is answered the long way. */
-const makeAnswers = Effect.fnUntraced(function*({ noHandler }: Table, reactions: Reactions) {
+const makeAnswers = Effect.fnUntraced(function*(reactions: Reactions) {
   const subscriptions = yield* Subscriptions
   const lanes = new Lanes((yield* Limits).keyedHandlers)
   return {
@@ -142,106 +142,81 @@ const makeAnswers = Effect.fnUntraced(function*({ noHandler }: Table, reactions:
     },
     /** Handlers and the check of the reply. */
     core: (entry: TableEntry, envelope: LiveEnvelope): Core => (fiber, provided, done) =>
-      ask(fiber, entry.handlers, envelope, provided, lanes, (exit) =>
-        done(isPass(exit) ? noHandler(envelope.name, entry.handlers.length) : checked(entry, exit)))
+      ask(fiber, entry.handlers, envelope, provided, lanes, (exit) => done(checked(entry, exit)))
   }
 })
-
-/**
- * The short way of an event with one plain handler and hooks that do not wrap it: as long as all of them complete at once,
- * two loops and a call. From the first that suspends on, a `Passage` goes on where it stopped; only then does a deadline
- * need a fiber that watches it.
- */
-const makeDirect = (
-  { clock, noHandler }: Table,
-  { core }: Effect.Success<ReturnType<typeof makeAnswers>>,
-  { inTime }: ReturnType<typeof makeDeadlines>
-) => {
-  const leave = (passage: () => Passage, hooks: TableEntry["hooks"], envelope: LiveEnvelope, exit: AnyExit, startedAt: bigint): Run => {
-    let result = exit
-    for (let i = hooks.length - 1; i >= 0; i--) {
-      const after = hooks[i]?.after
-      if (after === undefined) continue
-      const elapsed = startedAt === 0n ? 0 : Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e6
-      const run = guardedAfter(after, envelope, result, elapsed)
-      if (run === undefined) continue
-      if (!Exit.isExit(run)) return passage().left(i, run, result)
-      if (Exit.isFailure(run)) result = run
-    }
-    return result
-  }
-  return (
-    fiber: AnyFiber,
-    entry: TableEntry,
-    handler: HandlerEntry,
-    envelope: LiveEnvelope,
-    finish: (exit: AnyExit) => Run
-  ): Run => {
-    const { hooks, timed } = entry
-    const startedAt = timed ? clock.currentTimeNanosUnsafe() : 0n
-    const passage = (running: AnyFiber, end: (exit: AnyExit) => Run) =>
-      new Passage(hooks, running, envelope, core(entry, envelope), end, timed ? clock : undefined, startedAt)
-    for (let i = 0; i < hooks.length; i++) {
-      const before = hooks[i]?.before
-      if (before === undefined) continue
-      const run = guarded(before, envelope)
-      if (run === undefined) continue
-      return inTime(envelope, fiber, (running, end) => passage(running, end).resume(i, run), finish)
-    }
-    const run = start(handler, envelope)
-    const answered = (exit: AnyExit) => isPass(exit) ? noHandler(envelope.name, 1) : checked(entry, exit)
-    if (!Exit.isExit(run)) {
-      return inTime(envelope, fiber, (running, end) =>
-        inContext(running, contextOf(handler, envelope), run, (exit) =>
-          hooks.length === 0 ? end(answered(exit)) : passage(running, end).leave(hooks.length - 1, answered(exit))), finish)
-    }
-    const left = leave(() => passage(fiber, identity), hooks, envelope, answered(run), startedAt)
-    return settle(left, finish)
-  }
-}
 
 const isWrapped = ({ wrapping }: TableEntry, envelope: LiveEnvelope): boolean => {
   for (const hook of wrapping) if (isWrapping(hook, envelope)) return true
   return false
 }
 
+/** How a request goes on where the short way ends: with a fiber operation for each step, in time, from any step on. */
+const makeLongWay = (
+  { clock }: Table,
+  { core }: Effect.Success<ReturnType<typeof makeAnswers>>,
+  { inTime }: ReturnType<typeof makeDeadlines>,
+  recorded: Compiled.Surroundings["recorded"]
+): Pick<Compiled.Surroundings, "entered" | "handled" | "left" | "long"> => {
+  const passage = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, end: (exit: AnyExit) => Run) =>
+    new Passage(entry.hooks, fiber, envelope, core(entry, envelope), end, entry.timed ? clock : undefined, startedAt)
+  const ended = (entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint): ((exit: AnyExit) => Run) =>
+    recorded === undefined ? identity : (exit) => recorded(entry, envelope, exit, startedAt)
+  return {
+    long: (fiber, entry, envelope, startedAt) =>
+      inTime(envelope, fiber, (running, end) => entry.pipeline(running, envelope, core(entry, envelope), end), ended(entry, envelope, startedAt)),
+    entered: (fiber, entry, envelope, startedAt, at, run) =>
+      inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).resume(at, run), ended(entry, envelope, startedAt)),
+    handled: (fiber, entry, envelope, startedAt, handler, run) =>
+      inTime(envelope, fiber, (running, end) =>
+        inContext(running, contextOf(handler, envelope), run, (exit) =>
+          passage(running, entry, envelope, startedAt, end).leave(entry.hooks.length - 1, checked(entry, exit))), ended(entry, envelope, startedAt)),
+    left: (fiber, entry, envelope, startedAt, at, run, exit) =>
+      settle(passage(fiber, entry, envelope, startedAt, identity).left(at, run, exit), ended(entry, envelope, startedAt))
+  }
+}
+
 /** The requests of one router. */
 export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactions) {
-  const { noHandler, refuse } = table
+  const { clock, noHandler, refuse } = table
+  const { depth: maxDepth } = yield* Limits
   const { isOn } = yield* Activity
-  const { now, record, recorded, rejected } = yield* makeRecorder(table)
+  const recorder = yield* makeRecorder(table)
+  const recorded = isOn ? recorder.recorded : undefined
   const deadlines = makeDeadlines(table)
-  const { inTime, late, millisLeft } = deadlines
-  const answers = yield* makeAnswers(table, reactions)
-  const direct = makeDirect(table, answers, deadlines)
+  const answers = yield* makeAnswers(reactions)
+  const longWay = makeLongWay(table, answers, deadlines, recorded)
   const opened = makeStreams(table)
+  const surroundings: Compiled.Surroundings = { clock, maxDepth, refuse, announce: answers.announce, recorded, invalid, isWrapped, ...longWay }
 
-  const run = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope): Run => {
-    const startedAt = isOn ? now() : 0n
+  // Any number of handlers, middleware that wraps; and everything where no code may be generated.
+  const runLong = (entry: TableEntry): Runner => (fiber, envelope) => {
+    const startedAt = recorded === undefined ? 0n : recorder.now()
     answers.announce(entry, envelope)
     const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
-    if (refused !== undefined) return recorded(entry, envelope, refused, startedAt)
-    const finish = isOn ? (exit: AnyExit) => recorded(entry, envelope, exit, startedAt) : identity
-    if (entry.direct !== undefined && !isWrapped(entry, envelope)) return direct(fiber, entry, entry.direct, envelope, finish)
-    // The long way: any number of handlers, middleware that wraps.
-    const core = answers.core(entry, envelope)
-    return inTime(envelope, fiber, (running, end) => entry.pipeline(running, envelope, core, end), finish)
+    if (refused !== undefined) return recorded === undefined ? refused : recorded(entry, envelope, refused, startedAt)
+    return longWay.long(fiber, entry, envelope, startedAt)
   }
+  const wired = (entry: TableEntry): Runner => (entry.run = Compiled.compile(surroundings, entry) ?? runLong(entry))
 
   const items = (entry: TableEntry, envelope: LiveEnvelope): Stream.Stream<unknown, unknown> =>
     Stream.suspend(() => {
-      const startedAt = now()
+      const startedAt = recorder.now()
       answers.announce(entry, envelope)
       const refused = refuse(envelope)
       const stream = refused === undefined ? opened(entry, envelope) : Stream.fromEffect(refused)
-      const millis = millisLeft(envelope)
+      const millis = deadlines.millisLeft(envelope)
       const timed = millis === undefined
         ? stream
-        : Stream.interruptWhen(stream, Effect.delay(Effect.suspend(() => late(envelope)), Math.max(0, millis)))
-      return Stream.onExit(timed, (exit) => record(entry, envelope, exit, startedAt) ?? Effect.void)
+        : Stream.interruptWhen(stream, Effect.delay(Effect.suspend(() => deadlines.late(envelope)), Math.max(0, millis)))
+      return Stream.onExit(timed, (exit) => recorder.record(entry, envelope, exit, startedAt) ?? Effect.void)
     })
 
-  return { run, items, rejected }
+  return {
+    run: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope): Run => (entry.run ?? wired(entry))(fiber, envelope),
+    items,
+    rejected: recorder.rejected
+  }
 })
 
 /** The requests of one router. */

@@ -13,9 +13,12 @@ import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import * as Causation from "../Causation.ts"
 import type { Letter } from "../DeadLetters.ts"
-import type { AnyFiber } from "./drive.ts"
+import type { AnyFiber, Run } from "./drive.ts"
 import * as Pipelines from "./pipeline.ts"
 import type { Hook, Pipeline } from "./pipeline.ts"
+
+/** Runs a request in the fiber that asks. */
+export type Runner = (fiber: AnyFiber, envelope: Causation.LiveEnvelope) => Run
 
 /** An event, what stands before it, and who handles it. */
 export interface TableEntry extends EventRegistry.Entry {
@@ -32,6 +35,10 @@ export interface TableEntry extends EventRegistry.Entry {
   wrapping: ReadonlyArray<Hook>
   /** Whether a hook wants to know how long it took. */
   timed: boolean
+  /** Whether a hook may fail with an error of its own. */
+  mayRefuse: boolean
+  /** Runs a request; made when the first one comes after the event was wired anew. */
+  run: Runner | undefined
   /** How many layers define it; it is forgotten with the last one. */
   definitions: number
 }
@@ -52,13 +59,15 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     const isPlain = only !== undefined && others.length === 0 && only.key === undefined && only.timeoutMillis === undefined
     entry.wrapping = entry.hooks.filter(({ around }) => around !== undefined)
     entry.direct = isPlain && entry.wrapping.every(({ when }) => when !== undefined) ? only : undefined
+    entry.mayRefuse = entry.hooks.some(({ error }) => error.ast._tag !== "Never")
+    entry.run = undefined
   }
 
   const take = (event: Event.Any, hooks: ReadonlyArray<Hook>): Effect.Effect<TableEntry, KsiError.KsiError> => {
     const registered = registry.register(event)
     if (Result.isFailure(registered)) return failedToWire(event.name, registered.failure)
     const entry: TableEntry = entries.get(event.name) ??
-      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], timed: false, definitions: 0 }
+      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], timed: false, mayRefuse: false, run: undefined, definitions: 0 }
     entry.definitions++
     if (hooks.length > 0) entry.own.add(hooks)
     entries.set(event.name, entry)

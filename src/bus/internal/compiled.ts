@@ -1,0 +1,151 @@
+// The short way of a request: one function, generated for each event. It is for an event with one plain handler and hooks
+// that do not wrap it, and as long as all of them complete at once it is a handful of calls: no fiber operation, no
+// closure. From the first that suspends on, a `Passage` goes on where it stopped.
+//
+// Why it is generated: eight events that share one function share what V8 learns of it, and every look at a payload, a
+// generator or a reply becomes one at "some object". A function of its own sees one shape, and is compiled for it. Where
+// code may not be generated from text, every request takes the long way, which is the reference: a property test holds
+// both equal.
+import type * as Clock from "effect/Clock"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { HandlerEntry } from "../../event/EventGroup.ts"
+import { Current, type LiveEnvelope } from "../Causation.ts"
+import { type AnyExit, type AnyFiber, type Run, carryOn, drive, letOthersRun, stepsPerTurn } from "./drive.ts"
+import { type Hook, takesElapsed } from "./pipeline.ts"
+import type { Runner, TableEntry } from "./table.ts"
+
+/** What the short way needs of the router. */
+export interface Surroundings {
+  readonly clock: Clock.Clock
+  /** Tells who listens. */
+  readonly announce: (entry: TableEntry, envelope: LiveEnvelope) => void
+  readonly maxDepth: number
+  readonly refuse: (envelope: LiveEnvelope) => AnyExit | undefined
+  /** Records how a request ended, and is how it ended; `undefined` where nothing is recorded. */
+  readonly recorded: ((entry: TableEntry, envelope: LiveEnvelope, exit: AnyExit, startedAt: bigint) => Run) | undefined
+  /** What is left of a reply that its event does not promise. */
+  readonly invalid: (entry: TableEntry, exit: AnyExit) => AnyExit
+  readonly isWrapped: (entry: TableEntry, envelope: LiveEnvelope) => boolean
+  /** The long way, from the first hook on. */
+  readonly long: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint) => Run
+  /** The long way from the `before` of the hook at `at` on, which has returned `run`. */
+  readonly entered: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, at: number, run: Run) => Run
+  /** The long way from the handler on, which has returned `run`. */
+  readonly handled: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, handler: HandlerEntry, run: Run) => Run
+  /** The long way from the `after` of the hook at `at` on, which has seen `exit` and returned `run`. */
+  readonly left: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, at: number, run: Run, exit: AnyExit) => Run
+}
+
+// Effects that are complete are told from others by their prototype: to ask for a property of whatever was yielded costs
+// as much as the rest of a step.
+const success: unknown = Object.getPrototypeOf(Exit.void)
+const suspended: unknown = Object.getPrototypeOf(Effect.suspend(() => Effect.void))
+
+/** More that is to be done when a handler has ended: as a finalizer where the fiber is interrupted, else interruptible. */
+const afterwards = (ended: Run, exit: AnyExit): Run =>
+  Exit.isExit(ended) || (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) ? ended : Effect.interruptible(ended)
+
+const numbered = (hooks: ReadonlyArray<Hook>, name: "before" | "after"): ReadonlyArray<number> =>
+  hooks.flatMap((hook, at) => hook[name] === undefined ? [] : [at])
+
+// One after the other as long as they say nothing.
+const beforeText = (hooks: ReadonlyArray<Hook>): string =>
+  numbered(hooks, "before").reduceRight((inner, at) => `at = ${at}; run = before${at}(envelope); ${inner === "" ? "" : `if (run === undefined) { ${inner} }`}`, "")
+
+const afterText = (hooks: ReadonlyArray<Hook>): string =>
+  numbered(hooks, "after").toReversed().map((at) => `
+  try { run = after${at}(envelope, exit, ${hooks.some(takesElapsed) ? "Number(now() - startedAt) / 1e6" : "0"}) } catch (defect) { run = die(defect) }
+  if (run !== undefined && prototypeOf(run) !== success) {
+    if (!isExit(run)) return parts.left(fiber, entry, envelope, startedAt, ${at}, run, exit)
+    exit = run
+  }`).join("")
+
+const textOf = ({ hooks, wrapping }: TableEntry, isRecorded: boolean): string => `"use strict"
+const { add, announce, context, Current, die, drive, entry, handle, handler, isExit, isSuccess, maxDepth, now, onExit, prototypeOf, succeed, success, suspended } = parts
+${hooks.map((_, at) => `const { before: before${at}, after: after${at} } = entry.hooks[${at}]`).join("\n")}
+const finish = (fiber, envelope, given, startedAt) => {
+  let exit = given, run
+  if (given._tag === "Success" && !isSuccess(given.value)) exit = parts.invalid(entry, given)
+  ${afterText(hooks)}
+  return ${isRecorded ? "parts.recorded(entry, envelope, exit, startedAt)" : "exit"}
+}
+return (fiber, envelope) => {
+  const startedAt = ${isRecorded || hooks.some(takesElapsed) ? "now()" : "0n"}
+  announce(entry, envelope)
+  if (envelope.depth > maxDepth || envelope.deadline !== undefined) {
+    const refused = parts.refuse(envelope)
+    if (refused !== undefined) return ${isRecorded ? "parts.recorded(entry, envelope, refused, startedAt)" : "refused"}
+  }
+  ${wrapping.length === 0 ? "" : "if (parts.isWrapped(entry, envelope)) return parts.long(fiber, entry, envelope, startedAt)"}
+  let run, at = 0
+  try { ${beforeText(hooks)} } catch (defect) { run = die(defect) }
+  if (run !== undefined) return parts.entered(fiber, entry, envelope, startedAt, at, run)
+  let isPending = false
+  try {
+    run = handle(envelope.data, envelope)
+    if (run !== undefined && run !== null && typeof run.next === "function") {
+      const steps = run
+      let step = steps.next(), left = ${stepsPerTurn}
+      for (;;) {
+        if (step.done === true) { run = succeed(step.value); break }
+        const yielded = step.value
+        if (yielded._tag !== 'Success') { run = parts.carryOn(steps, step); break }
+        if (--left === 0) { run = parts.letOthersRun(steps, step); break }
+        step = steps.next(yielded.value)
+      }
+    } else {
+      isPending = prototypeOf(run) === suspended
+      if (!isPending) run = drive(run)
+    }
+  } catch (defect) { run = die(defect) }
+  if (!isPending && (prototypeOf(run) === success || isExit(run))) return finish(fiber, envelope, run, startedAt)
+  if (envelope.deadline !== undefined && envelope.isDeadlineOwn) return parts.handled(fiber, entry, envelope, startedAt, handler, run)
+  const previous = fiber.context
+  fiber.setContext(add(context, Current, envelope))
+  return onExit(run, (exit) => {
+    fiber.setContext(previous)
+    const ended = finish(fiber, envelope, exit, startedAt)
+    return ended === exit ? undefined : parts.afterwards(ended, exit)
+  })
+}`
+
+const generate = (text: string, parts: object): Runner | undefined => {
+  try {
+    // The text above, and nothing of anybody else's, is what it makes a function of.
+    return (new Function("parts", text) as (parts: object) => Runner)(parts)
+  } catch {
+    return undefined
+  }
+}
+
+/** The function of an event; `undefined` where it has no short way, or code may not be generated. */
+export const compile = (surroundings: Surroundings, entry: TableEntry): Runner | undefined => {
+  const { codec, direct: handler } = entry
+  if (handler === undefined) return undefined
+  const { clock, recorded } = surroundings
+  return generate(textOf(entry, recorded !== undefined), {
+    ...surroundings,
+    add: Context.add,
+    afterwards,
+    carryOn,
+    context: handler.context,
+    Current,
+    die: Exit.die,
+    drive,
+    entry,
+    handle: handler.run,
+    handler,
+    isExit: Exit.isExit,
+    isSuccess: codec.isSuccess,
+    letOthersRun,
+    now: () => clock.currentTimeNanosUnsafe(),
+    onExit: Effect.onExitPrimitive,
+    prototypeOf: Object.getPrototypeOf,
+    succeed: Exit.succeed,
+    success,
+    suspended
+  })
+}
