@@ -21,13 +21,14 @@
  * **Gotchas** Two of one factory in one context need two names (`timeout("1 second", { name: "short" })`), as a
  * middleware is found by its name. Whatever stands inside of `idempotency` is not asked for an answer that is kept.
  *
- * Source: seed section 1.
+ * Source: seed section 1; W3C Trace Context (`trace`).
  */
 import * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as Schema from "effect/Schema"
@@ -36,7 +37,9 @@ import type { Envelope } from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import { jsonCodec } from "../event/EventCodec.ts"
 import * as KsiError from "../event/KsiError.ts"
+import * as TraceContext from "../event/TraceContext.ts"
 import { outcomeOf } from "./Activity.ts"
+import { LiveEnvelope, setSpan, spanOf } from "./Causation.ts"
 import { Idempotency } from "./Idempotency.ts"
 import * as Middleware from "./Middleware.ts"
 import { Router } from "./Router.ts"
@@ -69,30 +72,36 @@ export const log = <const Name extends string = "log">(options: {
   })
 }
 
-const makeTrace = () => {
-  // An envelope passes once; where it passes again, inside of a retry, the span before has ended.
-  const spans = new WeakMap<Envelope, Tracer.Span>()
-  return Middleware.make("trace", {
-    provides: Tracer.ParentSpan,
-    before: (envelope) => {
-      const { id, metadata: { correlationId, principal }, name } = envelope
-      const attributes = { "ksi.event": name, "ksi.id": id, "ksi.correlation_id": correlationId, "ksi.principal": principal }
-      return Effect.map(Effect.makeSpan(name, { attributes }), (span) => {
-        spans.set(envelope, span)
-        return span
-      })
-    },
-    after: (envelope, exit) =>
-      Effect.clockWith((clock) => Effect.sync(() => spans.get(envelope)?.end(clock.currentTimeNanosUnsafe(), exit)))
-  })
+/** The span above an event's where that is not the current one: of who asks from outside, or asked long ago. */
+const spanAbove = (envelope: Envelope, current: Tracer.AnySpan | undefined): Tracer.AnySpan | undefined => {
+  if (envelope instanceof LiveEnvelope && envelope.isTraceOwn) return TraceContext.toSpan(envelope.trace)
+  return current === undefined ? TraceContext.toSpan(envelope.metadata) : undefined
 }
 
 /**
- * A span for each event, named after it, under the span of whoever asked; what its handler does is under it. It goes to
- * the `Tracer` of the context this middleware's layer is built in. The wire carries no `traceparent` yet: what comes over it
- * starts a trace.
+ * A span for each event, named after it; what its handler does is under it. It goes to the `Tracer` of the context this
+ * middleware's layer is built in.
+ *
+ * It is under the span of whoever asks: in this process the current one, over the wire (or in `dispatch`) what the W3C
+ * `traceparent` names, sampled or not as that says. A fact carries the `traceparent` of its own span into the store, and
+ * what its handlers do is under that span.
  */
-export const trace = makeTrace()
+export const trace = Middleware.make("trace", {
+  provides: Tracer.ParentSpan,
+  before: (envelope) =>
+    Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
+      const { id, metadata: { correlationId, principal }, name } = envelope
+      const attributes = { "ksi.event": name, "ksi.id": id, "ksi.correlation_id": correlationId, "ksi.principal": principal }
+      const parent = spanAbove(envelope, Context.getOrUndefined(fiber.context, Tracer.ParentSpan))
+      return Effect.map(Effect.makeSpan(name, { attributes, parent }), (span) => {
+        // An envelope passes once; where it passes again, inside of a retry, the span before has ended.
+        setSpan(envelope, span)
+        return span
+      })
+    }),
+  after: (envelope, exit) =>
+    Effect.clockWith((clock) => Effect.sync(() => spanOf(envelope)?.end(clock.currentTimeNanosUnsafe(), exit)))
+})
 
 const boundaries = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000]
 

@@ -16,11 +16,17 @@
  * ```
  *
  * **Gotchas** The ids in a live envelope's metadata are made when they are read: spread a copy from `plain(metadata)`.
+ * So is its `traceparent`: it names the nearest span that is known, which is whoever asks where the event itself is traced
+ * (`Builtin.trace`), else the event that caused it, else what came in from outside.
  *
  * Source: seed section 1; the original shared one correlation id between all requests.
  */
 import * as Context from "effect/Context"
+import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Tracer from "effect/Tracer"
 import * as Envelope from "../event/Envelope.ts"
+import * as TraceContext from "../event/TraceContext.ts"
 
 /** What a request brings from outside: who asks, and how they label it. */
 export interface Origin {
@@ -31,6 +37,9 @@ export interface Origin {
   /** Milliseconds since 1970. */
   readonly deadline: number | undefined
   readonly idempotencyKey: string | undefined
+  /** W3C Trace Context: the span that it is asked in, over there. */
+  readonly traceparent: string | undefined
+  readonly tracestate: string | undefined
 }
 
 /** The origin of what this process does by itself. */
@@ -40,8 +49,19 @@ export const own: Origin = {
   clientId: undefined,
   clientCorrelationId: undefined,
   deadline: undefined,
-  idempotencyKey: undefined
+  idempotencyKey: undefined,
+  traceparent: undefined,
+  tracestate: undefined
 }
+
+// The spans of events, where somebody makes them: an envelope that nobody traces has no field for one.
+const spans = new WeakMap<Envelope.Envelope, Tracer.Span>()
+
+/** Notes that a span stands for an event, from now on. */
+export const setSpan = (envelope: Envelope.Envelope, span: Tracer.Span): void => void spans.set(envelope, span)
+
+/** The span that stands for an event, where it is traced. */
+export const spanOf = (envelope: Envelope.Envelope): Tracer.Span | undefined => spans.get(envelope)
 
 /** Metadata whose ids are made when they are first read: a look at the principal need not cost one. */
 class LiveMetadata implements Envelope.Metadata {
@@ -78,6 +98,14 @@ class LiveMetadata implements Envelope.Metadata {
     return this.parent?.id
   }
 
+  get traceparent(): string | undefined {
+    return this.envelope.trace.traceparent
+  }
+
+  get tracestate(): string | undefined {
+    return this.envelope.trace.tracestate
+  }
+
   toJSON(): Envelope.Metadata {
     return plain(this)
   }
@@ -95,7 +123,9 @@ export const plain = (metadata: Envelope.Metadata): Envelope.Metadata => ({
   deadline: metadata.deadline,
   idempotencyKey: metadata.idempotencyKey,
   clientCorrelationId: metadata.clientCorrelationId,
-  clientId: metadata.clientId
+  clientId: metadata.clientId,
+  traceparent: metadata.traceparent,
+  tracestate: metadata.tracestate
 })
 
 /** An envelope that makes its id and metadata when they are first read. */
@@ -142,6 +172,23 @@ export class LiveEnvelope implements Envelope.Envelope {
     return !(this.parent instanceof LiveEnvelope) || this.parent.deadline !== this.origin.deadline
   }
 
+  /** Whether whoever made it said which span it is asked in; else that is the current span of whoever asks. */
+  get isTraceOwn(): boolean {
+    const { traceparent } = this.origin
+    if (traceparent === undefined) return false
+    return this.parent === undefined || traceparent !== (
+      this.parent instanceof LiveEnvelope ? this.parent.origin.traceparent : this.parent.metadata.traceparent
+    )
+  }
+
+  /** The span it is asked in, as far as it is known: nobody looks at the fibers of those who trace nothing. */
+  get trace(): TraceContext.Texts {
+    if (this.isTraceOwn) return this.origin
+    const { parent } = this
+    const asked = spans.get(this)?.parent.pipe(Option.getOrUndefined) ?? (parent && spans.get(parent))
+    return (asked && TraceContext.ofSpan(asked)) ?? this.origin
+  }
+
   get metadata(): Envelope.Metadata {
     return this.made ??= new LiveMetadata(this, this.parent, this.origin)
   }
@@ -160,23 +207,27 @@ const depthOf = (envelope: Envelope.Envelope): number =>
 export const originOf = (parent: Envelope.Envelope | undefined): Origin => {
   if (parent === undefined) return own
   if (parent instanceof LiveEnvelope) return parent.inherited
-  const { clientCorrelationId, clientId, principal } = parent.metadata
-  return { ...own, principal, clientId, clientCorrelationId }
+  const { clientCorrelationId, clientId, principal, traceparent, tracestate } = parent.metadata
+  return { ...own, principal, clientId, clientCorrelationId, ...TraceContext.accept(traceparent, tracestate) }
 }
 
 /**
  * The origin of a child that a handler labels: its client's words may be replaced and its deadline brought forward.
- * Who asks stays who asked.
+ * Who asks stays who asked. A malformed `traceparent` is ignored.
  */
 export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, labels: Partial<Origin>): Origin => {
   const { clientCorrelationId, clientId, deadline, idempotencyKey } = labels
+  // Together or not at all: the state of one trace says nothing of another.
+  const { traceparent, tracestate } = TraceContext.accept(labels.traceparent, labels.tracestate) ?? origin
   return {
     principal: parent === undefined ? labels.principal ?? origin.principal : origin.principal,
     source: parent === undefined ? labels.source ?? origin.source : origin.source,
     clientId: clientId ?? origin.clientId,
     clientCorrelationId: clientCorrelationId ?? origin.clientCorrelationId,
     idempotencyKey,
-    deadline: deadline === undefined ? origin.deadline : Math.min(deadline, origin.deadline ?? deadline)
+    deadline: deadline === undefined ? origin.deadline : Math.min(deadline, origin.deadline ?? deadline),
+    traceparent,
+    tracestate
   }
 }
 
@@ -184,3 +235,12 @@ export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, la
 export const Current: Context.Reference<Envelope.Envelope | undefined> = Context.Reference<
   Envelope.Envelope | undefined
 >("ksi/bus/Causation/Current", { defaultValue: () => undefined })
+
+/**
+ * The trace context that goes out with what a fiber asks elsewhere: of its current span, else of the envelope it handles,
+ * which is passed on where nobody traces here.
+ */
+export const outgoing = (fiber: Fiber.Fiber<unknown, unknown>): TraceContext.Texts | undefined => {
+  const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+  return (span && TraceContext.ofSpan(span)) ?? fiber.getRef(Current)?.metadata
+}

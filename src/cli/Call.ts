@@ -249,7 +249,13 @@ export const fields = (what: string) => ({
 /** `ksi call`. */
 export const call = Command.make("call", fields("request"), send("call")).pipe(
   Command.withDescription("Ask a request; its reply goes to stdout"),
-  Command.withExamples([{ command: "ksi call stock:reserve sku=tea quantity=2" }])
+  Command.withExamples([
+    { command: "ksi call stock:reserve sku=tea quantity=2" },
+    {
+      command: "TRACEPARENT=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 ksi call stock:reserve sku=tea quantity=2",
+      description: "in a trace that goes on (W3C Trace Context); so do emit and send"
+    }
+  ])
 )
 
 /** `ksi emit`. */

@@ -2,6 +2,7 @@
  * The daemon as a command sees it: where its socket is, one connection, paged answers.
  *
  * The rule: a one-shot command never waits for a daemon. Nobody there is `ConnectionLost`, exit code 5, next `ksi start`.
+ * What it asks is in the trace that the environment names, if any (`TRACEPARENT`).
  *
  * **Example**
  *
@@ -18,6 +19,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { join } from "node:path"
 import type { JsonObject } from "../event/Json.ts"
+import * as TraceContext from "../event/TraceContext.ts"
 import * as Client from "../wire/Client.ts"
 import { Io } from "./Io.ts"
 
@@ -100,13 +102,21 @@ export const pages = (remote: Remote, event: string, data: JsonObject): Stream.S
       return [itemsOf(reply), typeof next === "string" ? Option.some(Option.some(next)) : Option.none()] as const
     }))
 
+/**
+ * The trace that this process was started in: `TRACEPARENT` and `TRACESTATE`, as tracing tools hand them to what they
+ * start. A malformed one is ignored, for it came with the environment and not with the command.
+ */
+export const trace = Effect.map(Io, ({ variable }): TraceContext.Texts =>
+  TraceContext.accept(variable("TRACEPARENT"), variable("TRACESTATE")) ?? TraceContext.none)
+
 /** Connects; of more calls than `outstanding` (default 64) some wait for their turn. Fails with `ConnectionLost` when nobody is there. */
 export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readonly outstanding?: number }) {
+  const texts = yield* trace
   const client = yield* Client.connect({ path: yield* address, clientId: "ksi-cli", outstanding })
   const remote: Remote = {
     address: client.address,
-    call: (event, data) => Effect.map(client.call(event, data), (reply) => reply.data),
-    callRaw: (event, data) => Effect.map(client.callRaw(event, data), (reply) => reply.data),
+    call: (event, data) => Effect.map(client.call(event, data, texts), (reply) => reply.data),
+    callRaw: (event, data) => Effect.map(client.callRaw(event, data, texts), (reply) => reply.data),
     subscribe: (pattern, { from, opened, requests }) =>
       Stream.map(client.subscribe({ pattern, from, requests, onSubscribed: opened }), ({ fields }) => fields)
   }

@@ -12,12 +12,13 @@
  * ids(1_795_333_214_410)          // "01a20232-d0ca-7000-8001-123400005678"
  * ```
  *
- * Source: seed section 1; RFC 9562 section 5.7 (UUIDv7) and 6.2 method 1 (counter).
+ * Source: seed section 1; W3C Trace Context; RFC 9562 section 5.7 (UUIDv7) and 6.2 method 1 (counter).
  */
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import type { NewFact, StoredFact } from "./CloudEvent.ts"
 import type { JsonObject } from "./Json.ts"
+import type * as TraceContext from "./TraceContext.ts"
 
 /** What is known about an event besides its data. */
 export interface Metadata {
@@ -40,6 +41,13 @@ export interface Metadata {
   /** The label a client gave its request. Echoed and searchable, never trusted. */
   readonly clientCorrelationId: string | undefined
   readonly clientId: string | undefined
+  /**
+   * W3C Trace Context: the span that a request is asked in, or that a fact was said in; `undefined` where nobody traces.
+   * Of a stored fact it is the attribute as it stands, which may be malformed: `TraceContext.parse` says.
+   */
+  readonly traceparent: string | undefined
+  /** What other tracing systems say of that trace; opaque. */
+  readonly tracestate: string | undefined
 }
 
 /** An event on its way. */
@@ -109,8 +117,16 @@ const put = (attributes: Record<string, unknown>, key: string, value: unknown) =
   if (value !== undefined) attributes[key] = value
 }
 
-/** The fact that an envelope becomes; `data` is its encoded payload. */
-export const toFact = (envelope: Envelope, streamId: string, data: unknown): NewFact => {
+/**
+ * The fact that an envelope becomes; `data` is its encoded payload. `trace` is the span it is said in, which stands in
+ * the attributes of the CloudEvents extension "distributed tracing".
+ */
+export const toFact = (
+  envelope: Envelope,
+  streamId: string,
+  data: unknown,
+  trace: TraceContext.Texts = envelope.metadata
+): NewFact => {
   const { metadata } = envelope
   const attributes: Record<string, unknown> = { correlationid: metadata.correlationId }
   put(attributes, "causationid", metadata.causationId)
@@ -118,6 +134,8 @@ export const toFact = (envelope: Envelope, streamId: string, data: unknown): New
   if (metadata.principal !== "owner") attributes["principal"] = metadata.principal
   put(attributes, "clientcorrelationid", metadata.clientCorrelationId)
   put(attributes, "clientid", metadata.clientId)
+  put(attributes, "traceparent", trace.traceparent)
+  put(attributes, "tracestate", trace.tracestate)
   return {
     id: envelope.id,
     source: metadata.source,
@@ -156,7 +174,9 @@ export const fromFact = <P>(fact: StoredFact, data: P): Delivery<P> => {
       deadline: undefined,
       idempotencyKey: undefined,
       clientCorrelationId: textAt(attributes, "clientcorrelationid"),
-      clientId: textAt(attributes, "clientid")
+      clientId: textAt(attributes, "clientid"),
+      traceparent: textAt(attributes, "traceparent"),
+      tracestate: textAt(attributes, "tracestate")
     }
   }
 }

@@ -14,21 +14,26 @@
  * data.status                                 // "success"
  * ```
  *
+ * A call carries the W3C trace context of the caller's current span, and what the daemon does for it is in that trace.
+ *
  * **Gotchas** The wire has no word for cancelling a call: interrupting one here stops waiting, the daemon goes on. A
  * subscription has a connection of its own, so that a slow reader holds up nothing but itself.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as Net from "node:net"
+import { outgoing } from "../bus/Causation.ts"
 import type { DeclaredFailure } from "../bus/KsiService.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
+import * as TraceContext from "../event/TraceContext.ts"
 import * as Frame from "./Frame.ts"
 import { Lines } from "./Lines.ts"
 import { NetTransport } from "./internal/NetTransport.ts"
@@ -44,6 +49,9 @@ export interface CallOptions {
   /** Milliseconds that the daemon may take. */
   readonly deadlineMillis?: number | undefined
   readonly idempotencyKey?: string | undefined
+  /** W3C Trace Context; default: that of the caller's current span, else of the event that the caller handles. */
+  readonly traceparent?: string | undefined
+  readonly tracestate?: string | undefined
 }
 
 /** Where to connect. */
@@ -186,12 +194,15 @@ const makeCalls = Effect.fnUntraced(function*(options: ConnectOptions) {
   })
 
   const send = (event: string, dataText: string, callOptions: CallOptions = {}) =>
-    Effect.callback<Frame.Reply, CallFailure>((resume) => {
-      if (ended !== undefined) return resume(Effect.fail(lost(path, ended, true)))
-      const correlationId = `c${++last}`
-      waiting.set(correlationId, resume)
-      wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions }))
-      return Effect.sync(() => waiting.delete(correlationId))
+    Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
+      const { traceparent, tracestate } = callOptions.traceparent === undefined ? outgoing(fiber) ?? TraceContext.none : callOptions
+      return Effect.callback<Frame.Reply, CallFailure>((resume) => {
+        if (ended !== undefined) return resume(Effect.fail(lost(path, ended, true)))
+        const correlationId = `c${++last}`
+        waiting.set(correlationId, resume)
+        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, traceparent, tracestate }))
+        return Effect.sync(() => waiting.delete(correlationId))
+      })
     })
   return (event: string, dataText: string, callOptions?: CallOptions) =>
     turns.withPermits(1)(send(event, dataText, callOptions))

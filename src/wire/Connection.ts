@@ -151,8 +151,10 @@ const makeRequests = (parts: Parts, completed: () => void) => {
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
-  const envelopeOf = ({ clientId, correlationId, data, deadlineMillis, event, idempotencyKey }: Frame.Request): LiveEnvelope => {
-    const labels = { principal, clientId, clientCorrelationId: labelOf(correlationId, limits.idLength), idempotencyKey, deadline: undefined }
+  const envelopeOf = (request: Frame.Request): LiveEnvelope => {
+    const { clientId, correlationId, data, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
+    const clientCorrelationId = labelOf(correlationId, limits.idLength)
+    const labels = { principal, clientId, clientCorrelationId, idempotencyKey, deadline: undefined, traceparent, tracestate }
     if (deadlineMillis === undefined) return router.envelope(event, data, labels)
     const now = clock.currentTimeMillisUnsafe()
     const envelope = router.envelope(event, data, { ...labels, deadline: now + deadlineMillis })

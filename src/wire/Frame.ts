@@ -14,7 +14,8 @@
  * ```
  *
  * **Gotchas** `deadline_ms` counts from the moment the line is read: the clocks of two machines need not agree. A
- * number that a double cannot hold keeps its digits; others are written back the way JavaScript writes them.
+ * number that a double cannot hold keeps its digits; others are written back the way JavaScript writes them. A malformed
+ * `traceparent` is nobody's error: the request is answered, and starts a trace of its own.
  *
  * A reply whose reason this version does not know (it came from a newer one), a defect and an interruption come back
  * as `RemoteFailure`, which keeps every field: nothing is dropped, and nobody mistakes it for a reason it is not.
@@ -44,6 +45,9 @@ export interface Request {
   /** Milliseconds from now; `undefined` where the line has none. */
   readonly deadlineMillis: number | undefined
   readonly idempotencyKey: string | undefined
+  /** W3C Trace Context as the line has it; what is malformed is ignored by who continues the trace. */
+  readonly traceparent: string | undefined
+  readonly tracestate: string | undefined
 }
 
 /** A line that is no request, with what could be read of it. */
@@ -122,7 +126,7 @@ export const tooLong = (max: number): Unreadable => ({
 })
 
 const control = /^(?:wire|pubsub):/
-const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key"])
+const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key", "traceparent", "tracestate"])
 
 /** Control frames carry their fields beside `event`; `data`, where it is there too, goes before. */
 const controlData = (frame: JsonObject): unknown => {
@@ -182,7 +186,7 @@ const requestOf = (frame: JsonObject, { idLength }: Bounds): Result.Result<Reque
   if (idempotencyKey !== undefined && !(typeof idempotencyKey === "string" && idempotencyKey !== "" && idempotencyKey.length <= maxKeyLength)) {
     return unreadable(`"idempotency_key" is not a text of 1 to ${maxKeyLength} characters`, event, correlationId)
   }
-  const clientId = frame["_client_id"]
+  const { _client_id: clientId, traceparent, tracestate } = frame
   if (typeof clientId === "string" && clientId.length > idLength) {
     return unreadable(`"_client_id" has ${clientId.length} characters, at most ${idLength} are allowed`, event, correlationId)
   }
@@ -192,7 +196,9 @@ const requestOf = (frame: JsonObject, { idLength }: Bounds): Result.Result<Reque
     correlationId,
     clientId: typeof clientId === "string" ? clientId : undefined,
     deadlineMillis,
-    idempotencyKey
+    idempotencyKey,
+    traceparent: typeof traceparent === "string" ? traceparent : undefined,
+    tracestate: typeof tracestate === "string" ? tracestate : undefined
   })
 }
 
@@ -204,12 +210,16 @@ export const encodeRequest = (request: {
   readonly clientId?: string | undefined
   readonly deadlineMillis?: number | undefined
   readonly idempotencyKey?: string | undefined
+  readonly traceparent?: string | undefined
+  readonly tracestate?: string | undefined
 }): string => {
   let text = `{"event":${JSON.stringify(request.event)},"correlation_id":${JSON.stringify(request.correlationId)}`
   if (request.dataText !== undefined) text += `,"data":${request.dataText}`
   if (request.clientId !== undefined) text += `,"_client_id":${JSON.stringify(request.clientId)}`
   if (request.deadlineMillis !== undefined) text += `,"deadline_ms":${request.deadlineMillis}`
   if (request.idempotencyKey !== undefined) text += `,"idempotency_key":${JSON.stringify(request.idempotencyKey)}`
+  if (request.traceparent !== undefined) text += `,"traceparent":${JSON.stringify(request.traceparent)}`
+  if (request.tracestate !== undefined) text += `,"tracestate":${JSON.stringify(request.tracestate)}`
   return text + "}\n"
 }
 

@@ -1,12 +1,12 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Logger, Metric, References, Schema, Stream, Tracer } from "effect"
+import { Effect, Exit, Fiber, Layer, Logger, Metric, Option, References, Schema, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Builtin from "../../src/bus/Builtin.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
-import { Router } from "../../src/bus/Router.ts"
+import * as Router from "../../src/bus/Router.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
@@ -114,6 +114,98 @@ describe("trace", () => {
   })
 })
 
+describe("trace across processes", () => {
+  const traceId = "4bf92f3577b34da6a3ce929d0e0e4736"
+  const traceparent = `00-${traceId}-00f067aa0ba902b7-01`
+  const kept = () => {
+    const spans: Array<Tracer.NativeSpan> = []
+    const tracer = Tracer.make({
+      span: (options) => {
+        const span = new Tracer.NativeSpan(options)
+        spans.push(span)
+        return span
+      }
+    })
+    const last = (name: string) => spans.findLast((span) => span.name === name)
+    const above = (name: string) => Option.getOrUndefined(last(name)?.parent ?? Option.none())?.spanId
+    return { spans, last, above, tracer: Effect.provideService(Tracer.Tracer, tracer) }
+  }
+  const traced = Middleware.use(Builtin.trace)
+
+  it.effect("what dispatch is told goes before the current span, a malformed one does not", () => {
+    const { above, last, tracer } = kept()
+    return Effect.gen(function*() {
+      const ksi = yield* Ksi
+      const dispatch = (traceparent: string) => Effect.withSpan(ksi.dispatch("shop:nothing", {}, { traceparent }), "program")
+      yield* dispatch(traceparent)
+      expect(above("shop:nothing")).toBe("00f067aa0ba902b7")
+      yield* dispatch("00-1")
+      expect(above("shop:nothing")).toBe(last("program")?.spanId)
+    }).pipe(Effect.provide(world(traced)), tracer)
+  })
+
+  it.effect("a fact carries its own span, an emit without the middleware that of who says it", () => {
+    const { last, tracer } = kept()
+    const said = Effect.gen(function*() {
+      const ksi = yield* Ksi
+      yield* Effect.withSpan(ksi.emit(Sold, { n: 1 }), "program", { sampled: false })
+      const [fact] = yield* ksi.subscribe(Sold, { from: "start" }).pipe(Stream.take(1), Stream.runCollect)
+      return fact?.metadata.traceparent
+    })
+    return Effect.gen(function*() {
+      expect(yield* Effect.provide(said, world(traced), { local: true })).toBe(`00-${last("program")?.traceId}-${last("shop:sold")?.spanId}-00`)
+      expect(yield* Effect.provide(said, world(Layer.empty), { local: true })).toBe(`00-${last("program")?.traceId}-${last("program")?.spanId}-00`)
+    }).pipe(tracer)
+  })
+
+  it.effect("a stream's items, an observer and what it asks are in the trace", () => {
+    const { above, last, spans, tracer } = kept()
+    const observer = Router.observe("shop:wait", () =>
+      Effect.gen(function*() {
+        yield* Effect.yieldNow
+        yield* Effect.withSpan(Effect.void, "look")
+        yield* Effect.flatMap(Ksi, (ksi) => ksi.call(Nothing, {}))
+      }))
+    return Effect.gen(function*() {
+      const ksi = yield* Ksi
+      yield* Effect.forkChild(ksi.dispatch("shop:wait", { millis: 40 }, { traceparent }), { startImmediately: true })
+      yield* TestClock.adjust(40)
+      expect([above("shop:wait"), above("look")]).toEqual(["00f067aa0ba902b7", "00f067aa0ba902b7"])
+      yield* Effect.flatMap(Router.Router, ({ settled }) => settled)
+      expect(last("shop:nothing")?.traceId).toBe(traceId)
+      const ticks = yield* Effect.forkChild(Effect.withSpan(Stream.runDrain(Stream.take(ksi.stream(Ticks, {}), 1)), "program"), { startImmediately: true })
+      yield* TestClock.adjust(10)
+      yield* Fiber.join(ticks)
+      expect(above("shop:ticks")).toBe(last("program")?.spanId)
+      expect(spans.every(({ status }) => status._tag === "Ended")).toBe(true)
+    }).pipe(Effect.provide(Layer.provideMerge(observer, world(traced))), tracer)
+  })
+
+  it.effect("where tracing is off, the trace is passed on past it", () => {
+    const { spans, tracer } = kept()
+    return Effect.gen(function*() {
+      const ksi = yield* Ksi
+      yield* ksi.dispatch("shop:sold", { n: 1 }, { traceparent })
+      const [fact] = yield* ksi.subscribe(Sold, { from: "start" }).pipe(Stream.take(1), Stream.runCollect)
+      expect(fact?.metadata.traceparent).toBe(traceparent)
+      expect(spans).toEqual([])
+    }).pipe(Effect.provide(world(traced)), (effect) => Effect.withTracerEnabled(effect, false), tracer)
+  })
+
+  it.effect("a retry that asks twice has a span each time, under the same parent", () => {
+    const { spans, tracer } = kept()
+    const Again = Middleware.make("again", { around: (next) => Effect.retry(next, { times: 1 }) })
+    const layers = Layer.effectDiscard(Effect.andThen(Layer.build(Middleware.use(Again)), Layer.build(traced)))
+    return Effect.gen(function*() {
+      const ksi = yield* Ksi
+      yield* Effect.flip(ksi.dispatch("shop:buy", { n: -1 }, { traceparent }))
+      expect(spans.map(({ name, parent, status }) => [name, Option.getOrUndefined(parent)?.spanId, status._tag])).toEqual(
+        [1, 2].map(() => ["shop:buy", "00f067aa0ba902b7", "Ended"])
+      )
+    }).pipe(Effect.provide(world(layers)), tracer)
+  })
+})
+
 describe("metrics", () => {
   it.effect("counts by event and outcome, and measures; a name that is not registered is no series", () =>
     Effect.gen(function*() {
@@ -159,7 +251,7 @@ describe("record", () => {
       yield* Stream.runDrain(Stream.take(ksi.stream(Ticks, {}), 0))
       expect(taken).toEqual(["shop:buy Success", "shop:buy Failure", "shop:sold Success"])
       expect(second.slice(0, 3)).toEqual(["shop:buy", "shop:buy", "shop:sold"])
-      expect((yield* Router).describe("shop:buy").middleware.toSorted()).toEqual(["record", "second"])
+      expect((yield* Router.Router).describe("shop:buy").middleware.toSorted()).toEqual(["record", "second"])
       for (const each of ["throws", "dies"] as const) {
         way = each
         expect((yield* ksi.call(Buy, { n: 1 })).run).toBeGreaterThan(0)
@@ -302,7 +394,7 @@ describe("idempotency", () => {
     const seen = { runs: 0 }
     const twice = Layer.merge(once, Middleware.use(Builtin.idempotency))
     return Effect.gen(function*() {
-      expect((yield* Router).describe("shop:buy").middleware).toEqual(["idempotency", "idempotency"])
+      expect((yield* Router.Router).describe("shop:buy").middleware).toEqual(["idempotency", "idempotency"])
       expect(yield* buy(1, "a")).toMatchObject({ value: { run: 1 } })
       expect(yield* buy(1, "a")).toMatchObject({ value: { run: 1 } })
       expect(Exit.hasDies(yield* Effect.exit(buy(0, "z")))).toBe(true)

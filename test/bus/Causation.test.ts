@@ -1,7 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect } from "effect"
+import { Context, Effect, Fiber, Option, Tracer } from "effect"
 import * as Causation from "../../src/bus/Causation.ts"
 import * as Envelope from "../../src/event/Envelope.ts"
+import * as TraceContext from "../../src/event/TraceContext.ts"
 
 const counted = () => {
   let made = 0
@@ -56,6 +57,81 @@ describe("LiveEnvelope", () => {
       correlationId: root.id, causationId: root.id, depth: 1, principal: "node:x"
     })
   })
+})
+
+const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+const other = "00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000aa-00"
+const texts = ({ traceparent, tracestate }: TraceContext.Texts): TraceContext.Texts => ({ traceparent, tracestate })
+const span = (parent: Tracer.AnySpan | undefined) =>
+  new Tracer.NativeSpan({
+    name: "s", parent: Option.fromUndefinedOr(parent), annotations: Context.empty(), links: [], startTime: 0n, kind: "internal", sampled: true
+  })
+
+describe("trace", () => {
+  const { ids } = counted()
+  const live = (parent: Envelope.Envelope | undefined, origin = Causation.originOf(parent)) =>
+    new Causation.LiveEnvelope("a:b", {}, parent, origin, 5, ids)
+  const labelled = (labels: Partial<Causation.Origin>, parent?: Envelope.Envelope) =>
+    live(parent, Causation.narrow(parent, Causation.originOf(parent), labels))
+
+  it("is inherited where nobody makes spans, and nobody pays for it: the origin is shared", () => {
+    const root = labelled({ traceparent, tracestate: "a=1" })
+    const child = live(live(root))
+    expect(texts(child.metadata)).toEqual({ traceparent, tracestate: "a=1" })
+    expect(Causation.originOf(child)).toBe(Causation.originOf(root))
+    expect([root.isTraceOwn, child.isTraceOwn]).toEqual([true, false])
+    expect(texts(live(live(undefined)).metadata)).toEqual(TraceContext.none)
+    expect(Causation.plain(child.metadata)).toMatchObject({ traceparent, tracestate: "a=1" })
+  })
+
+  it("a child names the span of what caused it, and its own parent once it is known", () => {
+    const root = labelled({ traceparent, tracestate: "a=1" })
+    const child = live(root)
+    const outer = span(TraceContext.toSpan(texts(root.metadata)))
+    Causation.setSpan(root, outer)
+    expect(texts(root.metadata)).toEqual({ traceparent, tracestate: "a=1" })
+    expect(texts(child.metadata)).toEqual({ traceparent: `00-${outer.traceId}-${outer.spanId}-01`, tracestate: "a=1" })
+    const work = span(outer)
+    Causation.setSpan(child, span(work))
+    expect(child.metadata.traceparent).toBe(`00-${outer.traceId}-${work.spanId}-01`)
+    expect(outer.traceId).toBe("4bf92f3577b34da6a3ce929d0e0e4736")
+  })
+
+  it("a label replaces it, without the state of the old one; a malformed one is ignored", () => {
+    const root = labelled({ traceparent, tracestate: "a=1" })
+    expect(texts(labelled({ traceparent: other }, root).metadata)).toEqual({ traceparent: other, tracestate: undefined })
+    expect(texts(labelled({ traceparent: "00-1", tracestate: "b=2" }, root).metadata)).toEqual({ traceparent, tracestate: "a=1" })
+    expect(texts(labelled({ tracestate: "b=2" }, root).metadata)).toEqual({ traceparent, tracestate: "a=1" })
+    expect(texts(labelled({ traceparent: "00-1", tracestate: "b=2" }).metadata)).toEqual(TraceContext.none)
+    Causation.setSpan(root, span(undefined))
+    expect(labelled({ traceparent: other }, root).isTraceOwn).toBe(true)
+    expect(labelled({ traceparent: other }, root).metadata.traceparent).toBe(other)
+  })
+
+  it("what a stored fact causes stays in the fact's trace; a malformed one is nobody's parent", () => {
+    const stored = (attributes: Record<string, unknown>) =>
+      Envelope.fromFact({
+        id: "f", source: "/x", name: "a:b", streamId: "s", data: 1, time: undefined, attributes, position: 1, version: 1, timestamp: 5, recordedAt: 5
+      }, 1)
+    expect(texts(live(stored({ traceparent, tracestate: "a=1" })).metadata)).toEqual({ traceparent, tracestate: "a=1" })
+    expect(live(stored({ traceparent })).isTraceOwn).toBe(false)
+    expect(texts(live(stored({ traceparent: "00-1", tracestate: "a=1" })).metadata)).toEqual(TraceContext.none)
+  })
+})
+
+describe("outgoing", () => {
+  const asked = (context: Context.Context<never>) =>
+    Effect.map(Effect.provideContext(Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(Causation.outgoing(fiber))), context), (found) => found && texts(found))
+  it.effect("is that of the current span, else of the envelope being handled, else none", () =>
+    Effect.gen(function*() {
+      const envelope = new Causation.LiveEnvelope("a:b", {}, undefined, { ...Causation.own, traceparent, tracestate: "a=1" }, 5, () => "id")
+      const handled = Context.make(Causation.Current, envelope)
+      const current = span(undefined)
+      expect(yield* asked(Context.empty())).toBeUndefined()
+      expect(yield* asked(handled)).toEqual({ traceparent, tracestate: "a=1" })
+      expect((yield* asked(Context.add(handled, Tracer.ParentSpan, current)))?.traceparent).toBe(`00-${current.traceId}-${current.spanId}-01`)
+      expect(yield* asked(Context.add(handled, Tracer.ParentSpan, Tracer.externalSpan({ traceId: "mine", spanId: "1" })))).toEqual({ traceparent, tracestate: "a=1" })
+    }))
 })
 
 describe("Current", () => {

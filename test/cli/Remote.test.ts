@@ -24,6 +24,19 @@ describe("address", () => {
     }))
 })
 
+describe("trace", () => {
+  const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+  it.effect("is that of the environment; a malformed one is ignored", () =>
+    Effect.gen(function*() {
+      const of = (env: Record<string, string>) => Effect.provide(Remote.trace, world({ env }))
+      expect(yield* of({ TRACEPARENT: traceparent, TRACESTATE: "a=1" })).toEqual({ traceparent, tracestate: "a=1" })
+      expect(yield* of({ TRACEPARENT: traceparent })).toEqual({ traceparent, tracestate: undefined })
+      for (const env of [{}, { TRACEPARENT: "", TRACESTATE: "a=1" }, { TRACEPARENT: "00-1", TRACESTATE: "a=1" }]) {
+        expect(yield* of(env)).toEqual({ traceparent: undefined, tracestate: undefined })
+      }
+    }))
+})
+
 describe("pages", () => {
   const remote = (replies: ReadonlyArray<object>) => {
     const asked: Array<object> = []

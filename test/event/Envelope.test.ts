@@ -76,7 +76,7 @@ describe("makeIds", () => {
 
 const metadata: Envelope.Metadata = {
   correlationId: "root", causationId: "parent", depth: 2, timestamp: 1_795_333_214_410, source: Envelope.ownSource, principal: "ann",
-  streamId: undefined, deadline: 5, idempotencyKey: "k", clientCorrelationId: "label", clientId: "c1"
+  streamId: undefined, deadline: 5, idempotencyKey: "k", clientCorrelationId: "label", clientId: "c1", traceparent: undefined, tracestate: undefined
 }
 const store = (fact: CloudEvent.NewFact): CloudEvent.StoredFact => ({
   ...fact, position: 3, version: 1, timestamp: CloudEvent.parseTime(fact.time ?? "") ?? 0, recordedAt: 9
@@ -102,6 +102,25 @@ describe("toFact and fromFact", () => {
     const fact = Envelope.toFact({ id: "id", name: "a:b", data: 1, metadata: root }, "s", 1)
     expect(fact.attributes).toEqual({ correlationid: "root" })
     expect(Envelope.fromFact(store(fact), 1).metadata).toMatchObject({ depth: 0, principal: "owner", causationId: undefined })
+  })
+
+  const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+  it("carry the trace as the distributed tracing extension of CloudEvents has it", () => {
+    const traced = { ...metadata, traceparent, tracestate: "a=1" }
+    const fact = Envelope.toFact({ id: "id", name: "a:b", data: 1, metadata: traced }, "s", 1)
+    expect(CloudEvent.encode(fact)).toMatchObject({ traceparent, tracestate: "a=1" })
+    expect(Envelope.fromFact(store(fact), 1).metadata).toMatchObject({ traceparent, tracestate: "a=1" })
+    const own = Envelope.toFact({ id: "id", name: "a:b", data: 1, metadata: traced }, "s", 1, { traceparent: "00-2", tracestate: undefined })
+    expect(own.attributes).toMatchObject({ traceparent: "00-2" })
+    expect(own.attributes).not.toHaveProperty("tracestate")
+  })
+
+  it.prop("an imported trace comes out as it came in, also one that is none", [
+    Schema.Struct({ traceparent: Schema.optionalKey(Schema.Union([Schema.Literals([traceparent, "00-1", ""]), Schema.String])), tracestate: Schema.optionalKey(Schema.String) })
+  ], ([attributes]) => {
+    const fact = store({ id: "i", source: "/x", name: "t", streamId: "s", data: 1, time: undefined, attributes: { correlationid: "i", ...attributes } })
+    expect(Envelope.toFact(Envelope.fromFact(fact, 1), "s", 1).attributes).toEqual(fact.attributes)
   })
 
   it("are valid CloudEvents", () => {

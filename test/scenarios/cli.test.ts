@@ -47,6 +47,19 @@ describe("asking", () => {
     expect(JSON.parse(reply.stdout)).toEqual({ event_id: expect.any(String), position: expect.any(Number) })
     expect(Object.keys(JSON.parse((await run(["send", "app:noted", "text=second"])).stdout) as object)).toEqual(["event_id", "position"])
   })
+  it("in the trace that the environment names; a malformed one is nobody's error", async () => {
+    const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    const noted = async (env: Record<string, string>) => {
+      const emitted = await Effect.runPromise(ksi(["emit", "app:noted", "text=traced", "--json"], { env: { KSI_HOME: home.path, ...env } }))
+      expect(emitted).toMatchObject({ code: 0, stderr: "" })
+      const { position } = JSON.parse(emitted.stdout) as { readonly position: number }
+      const [fact] = linesOf((await run(["export", "--from", String(position), "--to", String(position)])).stdout)
+      return [fact?.["traceparent"], fact?.["tracestate"]]
+    }
+    expect(await noted({ TRACEPARENT: traceparent, TRACESTATE: "a=1" })).toEqual([traceparent, "a=1"])
+    expect(await noted({ TRACEPARENT: "00-1", TRACESTATE: "a=1" })).toEqual([undefined, undefined])
+    expect((await run(["call", "--help"])).stdout).toContain("TRACEPARENT=")
+  })
 
   const failures: ReadonlyArray<readonly [argv: ReadonlyArray<string>, code: number, reason: string, text: string]> = [
     [["call", "app:refuse", "why=tea"], 1, "DeclaredFailure", "✗ DeclaredFailure  app:refuse failed: refused: tea\n  error      Refused\n  why        tea\n"],

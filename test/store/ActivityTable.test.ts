@@ -50,6 +50,8 @@ const ended = (request: Request): Ended => ({
       principal: "owner",
       streamId: undefined,
       deadline: undefined,
+      traceparent: undefined,
+      tracestate: undefined,
       idempotencyKey: undefined,
       clientCorrelationId: request.label,
       clientId: request.clientId

@@ -357,7 +357,8 @@ describe("the file", () => {
       const count = Effect.flatMap(Activity, (activity) =>
         Effect.gen(function*() {
           const metadata = { correlationId: "1", causationId: undefined, depth: 0, timestamp: 0, source: "/", principal: "owner",
-            streamId: undefined, deadline: undefined, idempotencyKey: undefined, clientCorrelationId: undefined, clientId: undefined }
+            streamId: undefined, deadline: undefined, idempotencyKey: undefined, clientCorrelationId: undefined, clientId: undefined,
+            traceparent: undefined, tracestate: undefined }
           activity.record({ envelope: { id: "1", name: "a:b", data: 1, metadata }, encode: (data) => data, exit: Exit.void, duration: 1 })
           return (yield* activity.query({ limit: 9 })).records.map(({ data }) => data)
         }))

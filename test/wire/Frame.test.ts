@@ -43,6 +43,19 @@ describe("requests", () => {
       .toEqual({ event: "a:b", data: { x: 1 }, correlationId: [1], clientId: "probe", deadlineMillis: 20, idempotencyKey: "k" })
   })
 
+  it("a trace is read as it stands; what is no text is none, and nothing about it refuses a request", () => {
+    const traced = (traceparent: unknown, tracestate: unknown) => {
+      const request = read(JSON.stringify({ event: "a:b", traceparent, tracestate }))
+      return [request.traceparent, request.tracestate]
+    }
+    expect(traced("00-1", "a=1")).toEqual(["00-1", "a=1"])
+    for (const none of [undefined, null, 7, true, {}, ["00-1"]]) expect(traced(none, none)).toEqual([undefined, undefined])
+    expect(read("{\"event\":\"pubsub:subscribe\",\"pattern\":\"a:*\",\"traceparent\":\"00-1\",\"tracestate\":\"a=1\"}").data).toEqual({ pattern: "a:*" })
+    const line = Frame.encodeRequest({ event: "a:b", correlationId: "c", traceparent: "00-1", tracestate: "a=\"1\"" })
+    expect(read(line)).toMatchObject({ traceparent: "00-1", tracestate: "a=\"1\"" })
+    expect(Object.keys(parsed(Frame.encodeRequest({ event: "a:b", correlationId: "c" })))).toEqual(["event", "correlation_id"])
+  })
+
   it("numbers that a double cannot hold keep their digits", () => {
     const { correlationId, data } = read("{\"event\":\"a:b\",\"data\":{\"n\":12345678901234567890},\"correlation_id\":98765432109876543210}")
     expect(JSON.stringify(data)).toBe("{\"n\":12345678901234567890}")

@@ -6,13 +6,15 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
 import * as Envelope from "../../event/Envelope.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
+import * as TraceContext from "../../event/TraceContext.ts"
 import { DeadLetters, type LetterReason } from "../DeadLetters.ts"
-import { Current } from "../Causation.ts"
+import { Current, LiveEnvelope } from "../Causation.ts"
 import { Lanes } from "./answers.ts"
 import { contextOf, type Run, start } from "./drive.ts"
 import type { Table, TableEntry } from "./table.ts"
@@ -90,11 +92,13 @@ export const make = Effect.fnUntraced(function*(table: Table) {
   // Without the scope of the router, which outlives every reaction.
   const base = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>()) as Context.Context<never>
   const contexts = new WeakMap<HandlerEntry, Context.Context<never>>()
-  /** The context of a reaction: the router's own below the handler's, merged once for each handler. */
+  /** The context of a reaction: the router's own below the handler's, merged once for each handler; its trace goes on. */
   const surroundings = (handler: HandlerEntry, envelope: Envelope.Envelope): Context.Context<never> => {
     const merged = contexts.get(handler) ?? Context.merge(base, handler.context)
     contexts.set(handler, merged)
-    return Context.add(merged, Current, envelope)
+    const own = Context.add(merged, Current, envelope)
+    const span = TraceContext.toSpan(envelope instanceof LiveEnvelope ? envelope.trace : envelope.metadata)
+    return span === undefined ? own : Context.add(own, Tracer.ParentSpan, span)
   }
 
   const bounded = (handler: HandlerEntry, run: Run): Run => Effect.timeout(run, handler.timeoutMillis ?? factHandlerMillis)
