@@ -8,8 +8,8 @@
  * **Example**
  *
  * ```ts
- * const parent = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, 0, () => "id-1")
- * const child = new Causation.LiveEnvelope("c:d", {}, parent, Causation.own, 0, () => "id-2")
+ * const parent = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, { now: () => 0, ids: () => "id-1" })
+ * const child = new Causation.LiveEnvelope("c:d", {}, parent, Causation.own, { now: () => 0, ids: () => "id-2" })
  * child.metadata.causationId                  // "id-1"
  * child.metadata.correlationId                // "id-1"
  * child.metadata.depth                        // 1
@@ -63,39 +63,57 @@ export const setSpan = (envelope: Envelope.Envelope, span: Tracer.Span): void =>
 /** The span that stands for an event, where it is traced. */
 export const spanOf = (envelope: Envelope.Envelope): Tracer.Span | undefined => spans.get(envelope)
 
-/** Metadata whose ids are made when they are first read: a look at the principal need not cost one. */
+/** A look at an envelope: everything is read where it is, and ids are made when they are first read. */
 class LiveMetadata implements Envelope.Metadata {
-  readonly depth: number
-  readonly timestamp: number
-  readonly source: string
-  readonly principal: string
-  readonly streamId: string | undefined = undefined
-  readonly deadline: number | undefined
-  readonly idempotencyKey: string | undefined
-  readonly clientCorrelationId: string | undefined
-  readonly clientId: string | undefined
   private readonly envelope: LiveEnvelope
-  private readonly parent: Envelope.Envelope | undefined
 
-  constructor(envelope: LiveEnvelope, parent: Envelope.Envelope | undefined, origin: Origin) {
+  constructor(envelope: LiveEnvelope) {
     this.envelope = envelope
-    this.parent = parent
-    this.depth = envelope.depth
-    this.timestamp = envelope.timestamp
-    this.source = origin.source
-    this.principal = origin.principal
-    this.deadline = origin.deadline
-    this.idempotencyKey = origin.idempotencyKey
-    this.clientCorrelationId = origin.clientCorrelationId
-    this.clientId = origin.clientId
   }
 
   get correlationId(): string {
-    return this.parent === undefined ? this.envelope.id : this.parent.metadata.correlationId
+    const { id, parent } = this.envelope
+    return parent === undefined ? id : parent.metadata.correlationId
   }
 
   get causationId(): string | undefined {
-    return this.parent?.id
+    return this.envelope.parent?.id
+  }
+
+  get depth(): number {
+    return this.envelope.depth
+  }
+
+  get timestamp(): number {
+    return this.envelope.timestamp
+  }
+
+  get source(): string {
+    return this.envelope.origin.source
+  }
+
+  get principal(): string {
+    return this.envelope.origin.principal
+  }
+
+  get streamId(): undefined {
+    return undefined
+  }
+
+  get deadline(): number | undefined {
+    return this.envelope.origin.deadline
+  }
+
+  get idempotencyKey(): string | undefined {
+    return this.envelope.origin.idempotencyKey
+  }
+
+  get clientCorrelationId(): string | undefined {
+    return this.envelope.origin.clientCorrelationId
+  }
+
+  get clientId(): string | undefined {
+    return this.envelope.origin.clientId
   }
 
   get traceparent(): string | undefined {
@@ -128,38 +146,52 @@ export const plain = (metadata: Envelope.Metadata): Envelope.Metadata => ({
   tracestate: metadata.tracestate
 })
 
-/** An envelope that makes its id and metadata when they are first read. */
+/** Where envelopes get their time and ids from. */
+export interface Stamps {
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+  readonly ids: Envelope.Ids
+}
+
+/**
+ * An envelope that makes its id, its metadata and its time when they are first read. Its time is at the latest the one at
+ * which its handler first waits, or makes a child of it: nobody can tell it from the moment it was made, but by keeping
+ * the processor busy.
+ */
 export class LiveEnvelope implements Envelope.Envelope {
   readonly name: string
   /** The payload; the router replaces the encoded one by the decoded one before anyone sees it. */
   data: unknown
   readonly depth: number
-  readonly timestamp: number
-  private readonly parent: Envelope.Envelope | undefined
-  private readonly origin: Origin
-  private readonly ids: Envelope.Ids
+  /** What caused it. */
+  readonly parent: Envelope.Envelope | undefined
+  /** What it brings from outside, or inherits. */
+  readonly origin: Origin
+  private readonly stamps: Stamps
+  private stamped: number | undefined = undefined
   private ownId: string | undefined = undefined
-  private made: Envelope.Metadata | undefined = undefined
 
-  constructor(
-    name: string,
-    data: unknown,
-    parent: Envelope.Envelope | undefined,
-    origin: Origin,
-    timestamp: number,
-    ids: Envelope.Ids
-  ) {
+  constructor(name: string, data: unknown, parent: Envelope.Envelope | undefined, origin: Origin, stamps: Stamps) {
     this.name = name
     this.data = data
     this.parent = parent
-    this.depth = parent === undefined ? 0 : depthOf(parent) + 1
+    this.depth = parent === undefined ? 0 : depthBelow(parent)
     this.origin = origin
-    this.timestamp = timestamp
-    this.ids = ids
+    this.stamps = stamps
   }
 
   get id(): string {
-    return this.ownId ??= this.ids(this.timestamp)
+    return this.ownId ??= this.stamps.ids(this.timestamp)
+  }
+
+  /** When it was made, in milliseconds since 1970. */
+  get timestamp(): number {
+    return this.stamped ??= this.stamps.now()
+  }
+
+  /** Notes the time, if nobody has asked for it yet: from now on it would be another. */
+  stamp(): void {
+    this.stamped ??= this.stamps.now()
   }
 
   /** When the answer stops being wanted, in milliseconds since 1970: the earlier of its own and its parents'. */
@@ -190,7 +222,7 @@ export class LiveEnvelope implements Envelope.Envelope {
   }
 
   get metadata(): Envelope.Metadata {
-    return this.made ??= new LiveMetadata(this, this.parent, this.origin)
+    return new LiveMetadata(this)
   }
 
   /** What a child of this envelope starts from: the same client and deadline, but not its idempotency key. */
@@ -199,9 +231,12 @@ export class LiveEnvelope implements Envelope.Envelope {
   }
 }
 
-/** How deep an envelope is, without making its metadata. */
-const depthOf = (envelope: Envelope.Envelope): number =>
-  envelope instanceof LiveEnvelope ? envelope.depth : envelope.metadata.depth
+/** How deep a child of an envelope is. A child is never older than its parent. */
+const depthBelow = (parent: Envelope.Envelope): number => {
+  if (!(parent instanceof LiveEnvelope)) return parent.metadata.depth + 1
+  parent.stamp()
+  return parent.depth + 1
+}
 
 /** What a child of `parent` starts from. */
 export const originOf = (parent: Envelope.Envelope | undefined): Origin => {

@@ -126,19 +126,16 @@ const undeclared = (entry: Table.TableEntry | undefined, event: Event.Any, error
 
 /** `call`, `emit` and `stream`: typed values in, typed values out. */
 const makeTyped = ({ facts, requests, table }: Parts) => {
-  type Opened<A> = (fiber: AnyFiber, entry: Table.TableEntry, envelope: Causation.LiveEnvelope, event: Event.Any) => Effect.Effect<A, unknown>
-  const openIn = <A>(fiber: AnyFiber, event: Event.Any, payload: unknown, used: Use, run: Opened<A>): Effect.Effect<A, unknown> => {
+  /** What an event is here, if it may be used so. */
+  const find = (event: Event.Any, used: Use): Table.TableEntry | undefined => {
     const entry = table.get(event.name)
-    if (entry === undefined) return table.unknown(event.name)
-    if (useOf(entry.event) !== used) return wrongShape(entry.event, used)
-    const made = entry.codec.makePayload(payload)
-    if (Exit.isSuccess(made)) return run(fiber, entry, table.child(fiber, event.name, made.value), event)
-    if (used === "emit") return Exit.failCause(made.cause)
-    // Answers with the failure it is given.
-    return requests.rejected(entry, table.child(fiber, event.name, payload), made) as Effect.Effect<never, unknown>
+    return entry !== undefined && useOf(entry.event) === used ? entry : undefined
   }
-  const open = <A>(event: Event.Any, payload: unknown, used: Use, run: Opened<A>): Effect.Effect<A, unknown> =>
-    Effect.withFiber((fiber: AnyFiber) => openIn(fiber, event, payload, used, run))
+  /** Why it may not. */
+  const refused = (event: Event.Any, used: Use) => {
+    const entry = table.get(event.name)
+    return entry === undefined ? table.unknown(event.name) : wrongShape(entry.event, used)
+  }
   // An error that a middleware of the runtime brought in, and that the caller's event does not know.
   const rejected = (event: Event.Any, error: unknown) => {
     const hook = undeclared(table.get(event.name), event, error)
@@ -147,10 +144,6 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
     )
   }
   const told = (event: Event.Any, run: Run): Run => Effect.mapError(run, (error) => rejected(event, error))
-  const ask: Opened<unknown> = (fiber, entry, envelope, event) => {
-    const run = requests.run(fiber, entry, envelope)
-    return knowsAll(event, entry) ? run : told(event, run)
-  }
   // A call is an effect with its event and payload in it: a closure around them would cost more than reading them.
   class Call {
     readonly event: Event.AnyRequest
@@ -163,15 +156,30 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
   Object.setPrototypeOf(Call.prototype, Effectable.Prototype<Run & Call>({
     label: "Ksi.call",
     evaluate(fiber) {
-      return openIn(fiber, this.event, this.payload, "call", ask)
+      const { event, payload } = this
+      const entry = find(event, "call")
+      if (entry === undefined) return refused(event, "call")
+      const run = requests.call(fiber, entry, payload)
+      return knowsAll(event, entry) ? run : told(event, run)
     }
   }))
   const call = (event: Event.AnyRequest, payload: unknown): Run => new Call(event, payload) as unknown as Run // by its prototype
   const emit = (event: Event.AnyFact, payload: unknown): Run =>
-    told(event, open(event, payload, "emit", (fiber, entry, envelope) =>
-      Facts.isFactEntry(entry) ? facts.emit(fiber, entry, envelope) : wrongShape(entry.event, "emit")))
+    told(event, Effect.withFiber((fiber: AnyFiber) => {
+      const entry = find(event, "emit")
+      if (entry === undefined || !Facts.isFactEntry(entry)) return refused(event, "emit")
+      const made = entry.codec.makePayload(payload)
+      return Exit.isSuccess(made) ? facts.emit(fiber, entry, table.child(fiber, event.name, made.value)) : made
+    }))
   const stream = (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
-    Stream.unwrap(open(event, payload, "stream", (_fiber, entry, envelope) => Effect.succeed(requests.items(entry, envelope))))
+    Stream.unwrap(Effect.withFiber((fiber: AnyFiber): Effect.Effect<Stream.Stream<unknown, unknown>, unknown> => {
+      const entry = find(event, "stream")
+      if (entry === undefined) return refused(event, "stream")
+      const made = entry.codec.makePayload(payload)
+      if (Exit.isSuccess(made)) return Effect.succeed(requests.items(entry, table.child(fiber, event.name, made.value)))
+      // Answers with the failure it is given.
+      return requests.rejected(fiber, entry, payload, made) as Effect.Effect<never, unknown>
+    }))
   return { call, emit, stream }
 }
 
@@ -242,7 +250,7 @@ const makeDispatch = ({ facts, requests, table }: Parts): Router["Service"]["dis
       return Effect.flatMap(Effect.exit(facts.emit(fiber, entry, envelope)), (exit) => encodeEmitted(entry, envelope, exit))
     }
     if (Exit.isSuccess(decoded)) envelope.data = decoded.value
-    const run = Exit.isSuccess(decoded) ? requests.run(fiber, entry, envelope) : requests.rejected(entry, envelope, decoded)
+    const run = Exit.isSuccess(decoded) ? requests.run(fiber, entry, envelope) : requests.refused(entry, envelope, decoded)
     return Exit.isExit(run)
       ? encodeExit(entry, envelope, run)
       : Effect.flatMap(Effect.exit(run), (exit) => encodeExit(entry, envelope, exit))

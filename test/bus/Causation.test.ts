@@ -13,8 +13,8 @@ const counted = () => {
 describe("LiveEnvelope", () => {
   it("makes no id until somebody reads one, and then one only", () => {
     const { ids, made } = counted()
-    const root = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, 5, ids)
-    const child = new Causation.LiveEnvelope("c:d", {}, root, Causation.own, 6, ids)
+    const root = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, { now: () => 5, ids })
+    const child = new Causation.LiveEnvelope("c:d", {}, root, Causation.own, { now: () => 6, ids })
     expect(child.depth).toBe(1)
     expect(made()).toBe(0)
     expect(root.id).toBe(root.id)
@@ -24,9 +24,9 @@ describe("LiveEnvelope", () => {
   it("a root is its own correlation; a child inherits it and names its cause, whatever is read first", () => {
     for (const childFirst of [true, false]) {
       const { ids } = counted()
-      const root = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, 5, ids)
-      const child = new Causation.LiveEnvelope("c:d", {}, root, Causation.own, 6, ids)
-      const grandchild = new Causation.LiveEnvelope("e:f", {}, child, Causation.own, 7, ids)
+      const root = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, { now: () => 5, ids })
+      const child = new Causation.LiveEnvelope("c:d", {}, root, Causation.own, { now: () => 6, ids })
+      const grandchild = new Causation.LiveEnvelope("e:f", {}, child, Causation.own, { now: () => 7, ids })
       const read = [() => grandchild.metadata, () => root.metadata]
       for (const look of childFirst ? read : read.toReversed()) look()
       expect(root.metadata).toMatchObject({ correlationId: root.id, causationId: undefined, depth: 0, timestamp: 5 })
@@ -40,19 +40,19 @@ describe("LiveEnvelope", () => {
     const origin = {
       ...Causation.own, principal: "token:1", clientId: "cli", clientCorrelationId: "c0", deadline: 99, idempotencyKey: "k"
     }
-    const root = new Causation.LiveEnvelope("a:b", {}, undefined, origin, 5, ids)
+    const root = new Causation.LiveEnvelope("a:b", {}, undefined, origin, { now: () => 5, ids })
     expect(Causation.originOf(root)).toEqual({ ...origin, idempotencyKey: undefined })
     expect(Causation.originOf(undefined)).toBe(Causation.own)
   })
 
   it("what a stored fact causes continues its chain", () => {
     const { ids } = counted()
-    const root = new Causation.LiveEnvelope("a:b", {}, undefined, { ...Causation.own, principal: "node:x" }, 5, ids)
+    const root = new Causation.LiveEnvelope("a:b", {}, undefined, { ...Causation.own, principal: "node:x" }, { now: () => 5, ids })
     const stored = Envelope.fromFact(
       { ...Envelope.toFact(root, "s", {}), position: 1, version: 1, timestamp: 5, recordedAt: 5 },
       {}
     )
-    const child = new Causation.LiveEnvelope("c:d", {}, stored, Causation.originOf(stored), 6, ids)
+    const child = new Causation.LiveEnvelope("c:d", {}, stored, Causation.originOf(stored), { now: () => 6, ids })
     expect(child.metadata).toMatchObject({
       correlationId: root.id, causationId: root.id, depth: 1, principal: "node:x"
     })
@@ -70,7 +70,7 @@ const span = (parent: Tracer.AnySpan | undefined) =>
 describe("trace", () => {
   const { ids } = counted()
   const live = (parent: Envelope.Envelope | undefined, origin = Causation.originOf(parent)) =>
-    new Causation.LiveEnvelope("a:b", {}, parent, origin, 5, ids)
+    new Causation.LiveEnvelope("a:b", {}, parent, origin, { now: () => 5, ids })
   const labelled = (labels: Partial<Causation.Origin>, parent?: Envelope.Envelope) =>
     live(parent, Causation.narrow(parent, Causation.originOf(parent), labels))
 
@@ -124,7 +124,7 @@ describe("outgoing", () => {
     Effect.map(Effect.provideContext(Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(Causation.outgoing(fiber))), context), (found) => found && texts(found))
   it.effect("is that of the current span, else of the envelope being handled, else none", () =>
     Effect.gen(function*() {
-      const envelope = new Causation.LiveEnvelope("a:b", {}, undefined, { ...Causation.own, traceparent, tracestate: "a=1" }, 5, () => "id")
+      const envelope = new Causation.LiveEnvelope("a:b", {}, undefined, { ...Causation.own, traceparent, tracestate: "a=1" }, { now: () => 5, ids: () => "id" })
       const handled = Context.make(Causation.Current, envelope)
       const current = span(undefined)
       expect(yield* asked(Context.empty())).toBeUndefined()
@@ -139,7 +139,7 @@ describe("Current", () => {
     Effect.gen(function*() {
       expect(yield* Causation.Current).toBeUndefined()
       const { ids } = counted()
-      const envelope = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, 5, ids)
+      const envelope = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, { now: () => 5, ids })
       const inside = Effect.gen(function*() {
         yield* Effect.yieldNow
         return yield* Causation.Current

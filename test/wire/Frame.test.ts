@@ -7,7 +7,7 @@ import * as Frame from "../../src/wire/Frame.ts"
 
 const now = 1_795_333_214_410
 const envelope = (name = "t:echo", clientId?: string) =>
-  new LiveEnvelope(name, {}, undefined, { ...own, clientId }, now, () => "id-1")
+  new LiveEnvelope(name, {}, undefined, { ...own, clientId }, { now: () => now, ids: () => "id-1" })
 const parsed = (line: string) => {
   expect(line.endsWith("\n")).toBe(true)
   expect(line.indexOf("\n")).toBe(line.length - 1)

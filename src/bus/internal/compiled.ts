@@ -12,7 +12,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
-import { Current, type LiveEnvelope } from "../Causation.ts"
+import { Current, LiveEnvelope, originOf, type Stamps } from "../Causation.ts"
 import { type AnyExit, type AnyFiber, type Run, carryOn, drive, letOthersRun, stepsPerTurn } from "./drive.ts"
 import { type Hook, takesElapsed } from "./pipeline.ts"
 import type { Runner, TableEntry } from "./table.ts"
@@ -20,10 +20,13 @@ import type { Runner, TableEntry } from "./table.ts"
 /** What the short way needs of the router. */
 export interface Surroundings {
   readonly clock: Clock.Clock
+  readonly stamps: Stamps
   /** Tells who listens. */
   readonly announce: (entry: TableEntry, envelope: LiveEnvelope) => void
   readonly maxDepth: number
   readonly refuse: (envelope: LiveEnvelope) => AnyExit | undefined
+  /** Answers what is no payload of the event. */
+  readonly rejected: (fiber: AnyFiber, entry: TableEntry, payload: unknown, exit: AnyExit) => Run
   /** Records how a request ended, and is how it ended; `undefined` where nothing is recorded. */
   readonly recorded: ((entry: TableEntry, envelope: LiveEnvelope, exit: AnyExit, startedAt: bigint) => Run) | undefined
   /** What is left of a reply that its event does not promise. */
@@ -64,7 +67,7 @@ const afterText = (hooks: ReadonlyArray<Hook>): string =>
   }`).join("")
 
 const textOf = ({ hooks, wrapping }: TableEntry, isRecorded: boolean): string => `"use strict"
-const { add, announce, context, Current, die, drive, entry, handle, handler, isExit, isSuccess, maxDepth, now, onExit, prototypeOf, succeed, success, suspended } = parts
+const { add, announce, context, Current, die, drive, entry, handle, handler, isExit, isSuccess, LiveEnvelope, makePayload, maxDepth, name, now, onExit, originOf, prototypeOf, stamps, succeed, success, suspended } = parts
 ${hooks.map((_, at) => `const { before: before${at}, after: after${at} } = entry.hooks[${at}]`).join("\n")}
 const finish = (fiber, envelope, given, startedAt) => {
   let exit = given, run
@@ -72,7 +75,7 @@ const finish = (fiber, envelope, given, startedAt) => {
   ${afterText(hooks)}
   return ${isRecorded ? "parts.recorded(entry, envelope, exit, startedAt)" : "exit"}
 }
-return (fiber, envelope) => {
+const run = (fiber, envelope) => {
   const startedAt = ${isRecorded || hooks.some(takesElapsed) ? "now()" : "0n"}
   announce(entry, envelope)
   if (envelope.depth > maxDepth || envelope.deadline !== undefined) {
@@ -82,7 +85,7 @@ return (fiber, envelope) => {
   ${wrapping.length === 0 ? "" : "if (parts.isWrapped(entry, envelope)) return parts.long(fiber, entry, envelope, startedAt)"}
   let run, at = 0
   try { ${beforeText(hooks)} } catch (defect) { run = die(defect) }
-  if (run !== undefined) return parts.entered(fiber, entry, envelope, startedAt, at, run)
+  if (run !== undefined) return envelope.stamp(), parts.entered(fiber, entry, envelope, startedAt, at, run)
   let isPending = false
   try {
     run = handle(envelope.data, envelope)
@@ -102,6 +105,7 @@ return (fiber, envelope) => {
     }
   } catch (defect) { run = die(defect) }
   if (!isPending && (prototypeOf(run) === success || isExit(run))) return finish(fiber, envelope, run, startedAt)
+  envelope.stamp()
   if (envelope.deadline !== undefined && envelope.isDeadlineOwn) return parts.handled(fiber, entry, envelope, startedAt, handler, run)
   const previous = fiber.context
   fiber.setContext(add(context, Current, envelope))
@@ -110,7 +114,14 @@ return (fiber, envelope) => {
     const ended = finish(fiber, envelope, exit, startedAt)
     return ended === exit ? undefined : parts.afterwards(ended, exit)
   })
-}`
+}
+const call = (fiber, payload) => {
+  const made = makePayload(payload)
+  if (made._tag !== "Success") return parts.rejected(fiber, entry, payload, made)
+  const parent = fiber.getRef(Current)
+  return run(fiber, new LiveEnvelope(name, made.value, parent, originOf(parent), stamps))
+}
+return { call, run }`
 
 const generate = (text: string, parts: object): Runner | undefined => {
   try {
@@ -123,7 +134,7 @@ const generate = (text: string, parts: object): Runner | undefined => {
 
 /** The function of an event; `undefined` where it has no short way, or code may not be generated. */
 export const compile = (surroundings: Surroundings, entry: TableEntry): Runner | undefined => {
-  const { codec, direct: handler } = entry
+  const { codec, direct: handler, event } = entry
   if (handler === undefined) return undefined
   const { clock, recorded } = surroundings
   return generate(textOf(entry, recorded !== undefined), {
@@ -140,6 +151,10 @@ export const compile = (surroundings: Surroundings, entry: TableEntry): Runner |
     handler,
     isExit: Exit.isExit,
     isSuccess: codec.isSuccess,
+    LiveEnvelope,
+    makePayload: codec.makePayload,
+    name: event.name,
+    originOf,
     letOthersRun,
     now: () => clock.currentTimeNanosUnsafe(),
     onExit: Effect.onExitPrimitive,

@@ -50,7 +50,7 @@ const makeRecorder = Effect.fnUntraced(function*({ clock }: Table) {
       return wait === undefined ? exit : Effect.flatMap(wait, () => exit)
     },
     /** Records a request that was refused before it was one: its payload does not fit. */
-    rejected: (entry: TableEntry, envelope: LiveEnvelope, exit: AnyExit): Run => {
+    refused: (entry: TableEntry, envelope: LiveEnvelope, exit: AnyExit): Run => {
       const wait = record(entry, envelope, exit, clock.currentTimeNanosUnsafe(), asItIs)
       return wait === undefined ? exit : Effect.flatMap(wait, () => exit)
     }
@@ -187,17 +187,34 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const answers = yield* makeAnswers(reactions)
   const longWay = makeLongWay(table, answers, deadlines, recorded)
   const opened = makeStreams(table)
-  const surroundings: Compiled.Surroundings = { clock, maxDepth, refuse, announce: answers.announce, recorded, invalid, isWrapped, ...longWay }
+  /** What a program hands over does not fit. */
+  const rejected = (fiber: AnyFiber, entry: TableEntry, payload: unknown, exit: AnyExit): Run =>
+    recorder.refused(entry, table.child(fiber, entry.event.name, payload), exit)
+  const surroundings: Compiled.Surroundings = {
+    clock, stamps: table.stamps, maxDepth, refuse, rejected, announce: answers.announce, recorded, invalid, isWrapped, ...longWay
+  }
 
   // Any number of handlers, middleware that wraps; and everything where no code may be generated.
-  const runLong = (entry: TableEntry): Runner => (fiber, envelope) => {
-    const startedAt = recorded === undefined ? 0n : recorder.now()
-    answers.announce(entry, envelope)
-    const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
-    if (refused !== undefined) return recorded === undefined ? refused : recorded(entry, envelope, refused, startedAt)
-    return longWay.long(fiber, entry, envelope, startedAt)
+  const runnerOf = (entry: TableEntry): Runner => {
+    const run: Runner["run"] = (fiber, envelope) => {
+      const startedAt = recorded === undefined ? 0n : recorder.now()
+      envelope.stamp()
+      answers.announce(entry, envelope)
+      const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
+      if (refused !== undefined) return recorded === undefined ? refused : recorded(entry, envelope, refused, startedAt)
+      return longWay.long(fiber, entry, envelope, startedAt)
+    }
+    return {
+      run,
+      call: (fiber, payload) => {
+        const made = entry.codec.makePayload(payload)
+        return Exit.isSuccess(made)
+          ? run(fiber, table.child(fiber, entry.event.name, made.value))
+          : rejected(fiber, entry, payload, made)
+      }
+    }
   }
-  const wired = (entry: TableEntry): Runner => (entry.run = Compiled.compile(surroundings, entry) ?? runLong(entry))
+  const wired = (entry: TableEntry): Runner => (entry.runner = Compiled.compile(surroundings, entry) ?? runnerOf(entry))
 
   const items = (entry: TableEntry, envelope: LiveEnvelope): Stream.Stream<unknown, unknown> =>
     Stream.suspend(() => {
@@ -213,9 +230,11 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
     })
 
   return {
-    run: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope): Run => (entry.run ?? wired(entry))(fiber, envelope),
+    run: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope): Run => (entry.runner ?? wired(entry)).run(fiber, envelope),
+    call: (fiber: AnyFiber, entry: TableEntry, payload: unknown): Run => (entry.runner ?? wired(entry)).call(fiber, payload),
     items,
-    rejected: recorder.rejected
+    refused: recorder.refused,
+    rejected
   }
 })
 

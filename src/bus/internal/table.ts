@@ -17,8 +17,13 @@ import type { AnyFiber, Run } from "./drive.ts"
 import * as Pipelines from "./pipeline.ts"
 import type { Hook, Pipeline } from "./pipeline.ts"
 
-/** Runs a request in the fiber that asks. */
-export type Runner = (fiber: AnyFiber, envelope: Causation.LiveEnvelope) => Run
+/** Runs the requests of an event in the fiber that asks. */
+export interface Runner {
+  /** From its envelope on, whose data is decoded. */
+  readonly run: (fiber: AnyFiber, envelope: Causation.LiveEnvelope) => Run
+  /** From what a program hands over on. */
+  readonly call: (fiber: AnyFiber, payload: unknown) => Run
+}
 
 /** An event, what stands before it, and who handles it. */
 export interface TableEntry extends EventRegistry.Entry {
@@ -37,8 +42,8 @@ export interface TableEntry extends EventRegistry.Entry {
   timed: boolean
   /** Whether a hook may fail with an error of its own. */
   mayRefuse: boolean
-  /** Runs a request; made when the first one comes after the event was wired anew. */
-  run: Runner | undefined
+  /** Runs its requests; made when the first one comes after the event was wired anew. */
+  runner: Runner | undefined
   /** How many layers define it; it is forgotten with the last one. */
   definitions: number
 }
@@ -60,14 +65,14 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     entry.wrapping = entry.hooks.filter(({ around }) => around !== undefined)
     entry.direct = isPlain && entry.wrapping.every(({ when }) => when !== undefined) ? only : undefined
     entry.mayRefuse = entry.hooks.some(({ error }) => error.ast._tag !== "Never")
-    entry.run = undefined
+    entry.runner = undefined
   }
 
   const take = (event: Event.Any, hooks: ReadonlyArray<Hook>): Effect.Effect<TableEntry, KsiError.KsiError> => {
     const registered = registry.register(event)
     if (Result.isFailure(registered)) return failedToWire(event.name, registered.failure)
     const entry: TableEntry = entries.get(event.name) ??
-      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], timed: false, mayRefuse: false, run: undefined, definitions: 0 }
+      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], timed: false, mayRefuse: false, runner: undefined, definitions: 0 }
     entry.definitions++
     if (hooks.length > 0) entry.own.add(hooks)
     entries.set(event.name, entry)
@@ -111,15 +116,16 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
 export const make = Effect.gen(function*() {
   const limits = yield* Limits
   const clock = yield* Clock.Clock
-  const ids = yield* Envelope.randomIds
+  const stamps: Causation.Stamps = { ids: yield* Envelope.randomIds, now: () => clock.currentTimeMillisUnsafe() }
   const registry = EventRegistry.make()
   const { define, entries, handle, use } = makeEntries(registry, clock)
 
   const envelope = (name: string, data: unknown, parent: Envelope.Envelope | undefined, origin: Causation.Origin) =>
-    new Causation.LiveEnvelope(name, data, parent, origin, clock.currentTimeMillisUnsafe(), ids)
+    new Causation.LiveEnvelope(name, data, parent, origin, stamps)
 
   return {
     registry,
+    stamps,
     define,
     handle,
     use,
