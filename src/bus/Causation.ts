@@ -272,6 +272,21 @@ export const Current: Context.Reference<Envelope.Envelope | undefined> = Context
 >("ksi/bus/Causation/Current", { defaultValue: () => undefined })
 
 /**
+ * Finds the envelope that a fiber is handling. That there is none is remembered of the last context asked: a program that
+ * handles nothing makes all its calls in one context, and to find nothing in it costs more than to find something.
+ */
+export const makeFinder = (): ((fiber: Fiber.Fiber<unknown, unknown>) => Envelope.Envelope | undefined) => {
+  let empty: Context.Context<never> | undefined
+  return (fiber) => {
+    const { context } = fiber
+    if (context === empty) return undefined
+    const current = Context.get(context, Current)
+    if (current === undefined) empty = context
+    return current
+  }
+}
+
+/**
  * The trace context that goes out with what a fiber asks elsewhere: of its current span, else of the envelope it handles,
  * which is passed on where nobody traces here.
  */

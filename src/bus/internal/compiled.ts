@@ -11,6 +11,7 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { Envelope } from "../../event/Envelope.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import { Current, LiveEnvelope, originOf, type Stamps } from "../Causation.ts"
 import { type AnyExit, type AnyFiber, type Run, carryOn, drive, letOthersRun, stepsPerTurn } from "./drive.ts"
@@ -21,6 +22,8 @@ import type { Runner, TableEntry } from "./table.ts"
 export interface Surroundings {
   readonly clock: Clock.Clock
   readonly stamps: Stamps
+  /** The envelope that a fiber is handling. */
+  readonly currentOf: (fiber: AnyFiber) => Envelope | undefined
   /** Tells who listens. */
   readonly announce: (entry: TableEntry, envelope: LiveEnvelope) => void
   readonly maxDepth: number
@@ -67,7 +70,7 @@ const afterText = (hooks: ReadonlyArray<Hook>): string =>
   }`).join("")
 
 const textOf = ({ hooks, wrapping }: TableEntry, isRecorded: boolean): string => `"use strict"
-const { add, announce, context, Current, die, drive, entry, handle, handler, isExit, isSuccess, LiveEnvelope, makePayload, maxDepth, name, now, onExit, originOf, prototypeOf, stamps, succeed, success, suspended } = parts
+const { add, announce, context, Current, currentOf, die, drive, entry, handle, handler, isExit, isSuccess, LiveEnvelope, makePayload, maxDepth, name, now, onExit, originOf, prototypeOf, quickPayload, stamps, succeed, success, suspended } = parts
 ${hooks.map((_, at) => `const { before: before${at}, after: after${at} } = entry.hooks[${at}]`).join("\n")}
 const finish = (fiber, envelope, given, startedAt) => {
   let exit = given, run
@@ -115,11 +118,18 @@ const run = (fiber, envelope) => {
     return ended === exit ? undefined : parts.afterwards(ended, exit)
   })
 }
-const call = (fiber, payload) => {
+const slowly = (fiber, payload) => {
   const made = makePayload(payload)
-  if (made._tag !== "Success") return parts.rejected(fiber, entry, payload, made)
-  const parent = fiber.getRef(Current)
-  return run(fiber, new LiveEnvelope(name, made.value, parent, originOf(parent), stamps))
+  return made._tag === "Success" ? asked(fiber, made.value) : parts.rejected(fiber, entry, payload, made)
+}
+const asked = (fiber, data) => {
+  const parent = currentOf(fiber)
+  return run(fiber, new LiveEnvelope(name, data, parent, originOf(parent), stamps))
+}
+const call = quickPayload === undefined ? slowly : (fiber, payload) => {
+  let data
+  try { data = quickPayload(payload) } catch { return slowly(fiber, payload) }
+  return asked(fiber, data)
 }
 return { call, run }`
 
@@ -155,6 +165,7 @@ export const compile = (surroundings: Surroundings, entry: TableEntry): Runner |
     makePayload: codec.makePayload,
     name: event.name,
     originOf,
+    quickPayload: codec.quickPayload,
     letOthersRun,
     now: () => clock.currentTimeNanosUnsafe(),
     onExit: Effect.onExitPrimitive,

@@ -191,7 +191,7 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const rejected = (fiber: AnyFiber, entry: TableEntry, payload: unknown, exit: AnyExit): Run =>
     recorder.refused(entry, table.child(fiber, entry.event.name, payload), exit)
   const surroundings: Compiled.Surroundings = {
-    clock, stamps: table.stamps, maxDepth, refuse, rejected, announce: answers.announce, recorded, invalid, isWrapped, ...longWay
+    clock, stamps: table.stamps, currentOf: table.currentOf, maxDepth, refuse, rejected, announce: answers.announce, recorded, invalid, isWrapped, ...longWay
   }
 
   // Any number of handlers, middleware that wraps; and everything where no code may be generated.

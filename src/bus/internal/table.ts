@@ -123,9 +123,12 @@ export const make = Effect.gen(function*() {
   const envelope = (name: string, data: unknown, parent: Envelope.Envelope | undefined, origin: Causation.Origin) =>
     new Causation.LiveEnvelope(name, data, parent, origin, stamps)
 
+  const currentOf = Causation.makeFinder()
   return {
     registry,
     stamps,
+    /** The envelope that a fiber is handling. */
+    currentOf,
     define,
     handle,
     use,
@@ -136,7 +139,7 @@ export const make = Effect.gen(function*() {
       envelope(name, data, undefined, labels === undefined ? Causation.own : Causation.narrow(undefined, Causation.own, labels)),
     /** The envelope of what is asked or said in this fiber; `labels` may narrow what it inherits, never widen it. */
     child: (fiber: AnyFiber, name: string, data: unknown, labels?: Partial<Causation.Origin>) => {
-      const parent = fiber.getRef(Causation.Current)
+      const parent = currentOf(fiber)
       const origin = Causation.originOf(parent)
       return envelope(name, data, parent, labels === undefined ? origin : Causation.narrow(parent, origin, labels))
     },
