@@ -135,10 +135,11 @@ const makeAnswers = Effect.fnUntraced(function*({ noHandler }: Table, reactions:
   const subscriptions = yield* Subscriptions
   const lanes = new Lanes((yield* Limits).keyedHandlers)
   return {
-    /** Tells who listens. Never waits. */
-    announce: (entry: TableEntry, envelope: LiveEnvelope): void => {
-      subscriptions.publishRequest(envelope, entry.codec.encodePayload)
+    /** Tells who listens. What it answers with is a wait for subscribers that hold up callers. */
+    announce: (entry: TableEntry, envelope: LiveEnvelope): Effect.Effect<void> | undefined => {
+      const room = subscriptions.publishRequest(envelope, entry.codec.encodePayload)
       reactions.observe(entry, envelope)
+      return room
     },
     /** Handlers and the check of the reply. */
     core: (entry: TableEntry, envelope: LiveEnvelope): Core => (fiber, provided, done) =>
@@ -218,7 +219,13 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
 
   const run = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope): Run => {
     const startedAt = isOn ? now() : 0n
-    answers.announce(entry, envelope)
+    const room = answers.announce(entry, envelope)
+    if (room === undefined) return carryOut(fiber, entry, envelope, startedAt)
+    return inTime(envelope, fiber, (_, end) => settle(room, end), (exit) =>
+      Exit.isSuccess(exit) ? carryOut(fiber, entry, envelope, startedAt) : recorded(entry, envelope, exit, startedAt))
+  }
+
+  const carryOut = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint): Run => {
     const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
     if (refused !== undefined) return recorded(entry, envelope, refused, startedAt)
     const finish = isOn ? (exit: AnyExit) => recorded(entry, envelope, exit, startedAt) : identity
@@ -231,9 +238,10 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const items = (entry: TableEntry, envelope: LiveEnvelope): Stream.Stream<unknown, unknown> =>
     Stream.suspend(() => {
       const startedAt = now()
-      answers.announce(entry, envelope)
+      const room = answers.announce(entry, envelope)
       const refused = refuse(envelope)
-      const stream = refused === undefined ? opened(entry, envelope) : Stream.fromEffect(refused)
+      const ready = refused === undefined ? opened(entry, envelope) : Stream.fromEffect(refused)
+      const stream = room === undefined ? ready : Stream.unwrap(Effect.as(room, ready))
       const millis = millisLeft(envelope)
       const timed = millis === undefined
         ? stream
