@@ -171,22 +171,14 @@ const tell = (requests: Followers): Shape["publishRequest"] => (envelope, encode
   return seats.length === 0 ? undefined : waitAll(seats)
 }
 
-/** `heard`: the last position that was told. */
-const roomIn = (blocking: Followers, heard: () => number): Shape["room"] => {
-  const roomFor = (name: string, position: number): Effect.Effect<void> | undefined => {
-    const waits: Array<Effect.Effect<void>> = []
-    blocking.match(name, (follower) => {
-      const wait = follower.room(position)
-      if (wait !== undefined) waits.push(wait)
-    })
-    return waits.length === 0 ? undefined : Effect.forEach(waits, (wait) => wait, { discard: true })
-  }
-  return (name, position) => {
-    if (blocking.isEmpty()) return undefined
-    if (position <= heard()) return roomFor(name, position)
-    // Emitted on the stack of a subscriber that is being told of another commit; this one is told after it.
-    return Effect.andThen(Effect.yieldNow, Effect.suspend(() => roomFor(name, position) ?? Effect.void))
-  }
+const roomIn = (blocking: Followers): Shape["room"] => (name, position) => {
+  if (blocking.isEmpty()) return undefined
+  const waits: Array<Effect.Effect<void>> = []
+  blocking.match(name, (follower) => {
+    const wait = follower.room(position)
+    if (wait !== undefined) waits.push(wait)
+  })
+  return waits.length === 0 ? undefined : Effect.forEach(waits, (wait) => wait, { discard: true })
 }
 
 const make = Effect.gen(function*() {
@@ -200,10 +192,8 @@ const make = Effect.gen(function*() {
   const requests: Followers = EventPattern.makeTrie()
   const shared = { journal, clock, patience: limits.subscriptionBlockMillis, fork: Effect.runForkWith(context), listening }
   let count = 0
-  let heard = journal.head()
 
   yield* journal.listen((committed) => {
-    heard = committed.at(-1)?.position ?? heard
     if (listening.isEmpty()) return
     const touched = new Set<Follower>()
     for (const fact of committed) {
@@ -238,5 +228,5 @@ const make = Effect.gen(function*() {
     return { position, next: take }
   })
 
-  return Subscriptions.of({ open, publishRequest: tell(requests), room: roomIn(blocking, () => heard), count: () => count })
+  return Subscriptions.of({ open, publishRequest: tell(requests), room: roomIn(blocking), count: () => count })
 })

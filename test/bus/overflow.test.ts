@@ -249,6 +249,18 @@ describe("isolation", () => {
       expect(yield* Fiber.join(said)).toHaveLength(50)
     })))
 
+  it.effect("what a subscriber does is not done in the middle of an emit", () =>
+    run(Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const heard: Array<number> = []
+      yield* Effect.forkScoped(Stream.runForEach(ksi.subscribe("clock:*"), (delivery) => Effect.sync(() => heard.push(numberOf(delivery)))), { startImmediately: true })
+      yield* ksi.emit(Ticked, { n: 0 })
+      yield* ksi.emit(Ticked, { n: 1 })
+      expect(heard).toEqual([])
+      yield* settle
+      expect(heard).toEqual([0, 1])
+    })))
+
   it.effect("publishers of what no blocking subscriber follows do not wait", () =>
     run(Effect.gen(function*() {
       const ksi = yield* KsiService

@@ -146,7 +146,8 @@ export class Follower {
   private readonly somethingCame: Effect.Effect<void> = Effect.callback<void>((resume) => {
     // The fiber may have yielded since it looked.
     if (!this.backlog.isEmpty || this.spilled !== undefined) return resume(Effect.void)
-    this.resume = () => resume(Effect.void)
+    // In a turn of its own: never on the stack of who publishes, and with all that was said in the meantime.
+    this.resume = () => resume(Effect.yieldNow)
     return Effect.sync(() => {
       this.resume = undefined
     })
