@@ -57,12 +57,30 @@ export interface DispatchOptions extends Partial<Origin> {
 /** Where a subscription starts: a position (inclusive), the first fact ever, or what comes from now on. */
 export type From = bigint | number | "start" | "now"
 
+/**
+ * What happens when a subscriber is slower than what it follows, once it has caught up:
+ *
+ * - `spill` (the default): facts beyond its buffer are read back from the store, nobody waits, no fact is lost. Requests
+ *   have no place in the store: those beyond the buffer are left out and counted.
+ * - `block`: no fact is lost, and whoever emits (or calls, where it hears requests) waits until there is room.
+ * - `latest`: the oldest in the buffer make room for the newest, and are counted.
+ * - `drop`: the newest are left out, and counted.
+ */
+export type Overflow = "spill" | "block" | "latest" | "drop"
+
 /** How to subscribe. */
 export interface SubscribeOptions {
   /** Default: `now`. */
   readonly from?: From
   /** Whether to hear requests too. They come live only, without position. Default: false. */
   readonly requests?: boolean
+  /** What happens when it is too slow. Default: `spill`. */
+  readonly overflow?: Overflow
+  /**
+   * How many facts, and how many requests, may wait for it: from 1 to the limit `subscriptionBuffer`, which is the
+   * default. `1` with `latest` is the newest one only.
+   */
+  readonly buffer?: number
 }
 
 type CallEvent = Event.AnyRequest & { readonly mode: "call" }
@@ -94,8 +112,8 @@ export interface KsiShape {
   ) => Stream.Stream<Event.Success<Ev>, Event.Failure<Ev> | KsiError>
   /**
    * Follows facts: first those stored from `from` on, then live, without a gap and without a repeat. Given a fact's
-   * definition the data is decoded; given a pattern it is JSON. A slow consumer holds a bounded buffer and reads on
-   * from the store.
+   * definition the data is decoded; given a pattern it is JSON. A slow consumer holds a bounded buffer and, unless its
+   * `overflow` says otherwise, reads on from the store.
    */
   readonly subscribe: {
     (pattern: string, options?: SubscribeOptions): Stream.Stream<Delivery, KsiError>

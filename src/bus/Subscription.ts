@@ -1,9 +1,19 @@
 /**
  * Following what happens: stored facts first, then live ones, without a gap and without a repeat.
  *
- * The rule: a subscriber never holds up a publisher and never holds more than a bounded buffer. One that falls behind
- * goes back to reading the journal, which is where its backlog is kept; only requests (which have no place in the
- * journal) are left out, and counted.
+ * The rule: a subscriber never holds more than a bounded buffer, and holds up a publisher only where it says so. What
+ * becomes of one that is slower than what it follows is its `overflow`; `buffer` is how many facts, and how many
+ * requests, may wait for it. The two are held apart: a flood of requests pushes out no fact.
+ *
+ * | overflow | facts beyond the buffer | requests beyond the buffer | publishers |
+ * | --- | --- | --- | --- |
+ * | `spill` (default) | read back from the journal, none is lost | left out, counted | never wait |
+ * | `block` | none is lost | wait with their callers | wait until there is room |
+ * | `latest` | push out the oldest, counted | push out the oldest, counted | never wait |
+ * | `drop` | left out, counted | left out, counted | never wait |
+ *
+ * `missed` of a delivery is how many of its kind were left out just before it. The policy is for what comes live: what is
+ * stored when a subscription opens is read page by page, in full, whatever the policy.
  *
  * How the gap is closed: the step from reading to listening happens in one turn of the event loop, after a look at the
  * journal's head. A commit is published in one turn as well, so it is either before that step (and read) or after it
@@ -16,20 +26,43 @@
  * const names = yield* ksi.subscribe("stock:*", { from: "start" }).pipe(
  *   Stream.take(1), Stream.map((fact) => fact.name), Stream.runCollect)
  * names                                       // ["stock:reserved"]
+ *
+ * const subscriptions = yield* Subscription.Subscriptions
+ * const newest = yield* subscriptions.open("stock:*", { overflow: "latest", buffer: 1 })
+ * for (const quantity of [1, 2, 3]) yield* ksi.emit(Reserved, { sku: "tea", quantity })
+ * const [fact] = yield* newest.next
+ * fact.data                                   // { sku: "tea", quantity: 3 }
+ * fact.missed                                 // 2
  * ```
+ *
+ * **Gotchas** on `block`:
+ *
+ * - `emit` waits when its fact is stored and its handlers run; interrupting it, or a timeout around it, ends the wait and
+ *   loses nothing. A request waits before it is carried out; its deadline counts, and one whose caller stops waiting is
+ *   not made, and counted in `missed`.
+ * - The wait ends when there is room, when the subscription closes, and when the subscriber has taken nothing for
+ *   `subscriptionBlockMillis` (10 seconds) while somebody waited. A warning is logged then, and nobody waits for it until
+ *   it takes again. It still misses no fact; requests beyond its buffer are left out and counted meanwhile.
+ * - The fiber that takes never waits for itself: a subscriber may emit what it follows. One that emits from other fibers,
+ *   and waits for them, stands still until that time has passed.
+ * - Facts that are not emitted (an import, an append to the store) wait for nobody; one that is emitted after them waits
+ *   until the subscriber has come that far. Until it has caught up for the first time nobody waits for it either.
+ * - Up to `buffer` facts whose publishers wait are held beside the buffer; those beyond are read back from the journal.
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
-import type { StoredFact } from "../event/CloudEvent.ts"
-import * as Envelope from "../event/Envelope.ts"
+import * as Scope from "effect/Scope"
+import type * as Envelope from "../event/Envelope.ts"
 import * as EventPattern from "../event/EventPattern.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { plain } from "./Causation.ts"
+import { Follower } from "./internal/follower.ts"
+import type { Seat } from "./internal/waiting.ts"
 import { Journal } from "./Journal.ts"
-import type { SubscribeOptions } from "./KsiService.ts"
+import type { Overflow, SubscribeOptions } from "./KsiService.ts"
 
 type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
 
@@ -37,28 +70,36 @@ type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
 export interface Subscription {
   /** The last position that was stored when it opened. */
   readonly position: number
-  /** Waits for what comes next: one or more deliveries, in order. */
+  /**
+   * Waits for what comes next: one or more deliveries, in order; with a policy other than `spill` always one. For one
+   * fiber at a time. Interrupting the wait loses nothing.
+   */
   readonly next: Effect.Effect<NonEmpty<Envelope.Delivery>, KsiError.KsiError>
-}
-
-interface Listener {
-  facts: Array<StoredFact>
-  requests: Array<Envelope.Delivery>
-  /** Position of the first fact that did not fit. */
-  overflow: number | undefined
-  missed: number
-  wake: (() => void) | undefined
 }
 
 /** Delivers facts and requests to whoever follows them. */
 export class Subscriptions extends Context.Service<Subscriptions, {
-  /** Opens a subscription; it is live when this answers, and closed with the scope. */
+  /**
+   * Opens a subscription; it is live when this answers, and closed with the scope. Fails with `PatternInvalid`,
+   * `PayloadInvalid` for an option that makes no sense, `LimitExceeded` for a buffer beyond `subscriptionBuffer`.
+   */
   readonly open: (
     pattern: string,
     options?: SubscribeOptions
   ) => Effect.Effect<Subscription, KsiError.KsiError, Scope.Scope>
-  /** Tells subscribers that asked for requests; `encode` makes JSON of the data. Never waits. */
-  readonly publishRequest: (envelope: Envelope.Envelope, encode: (data: unknown) => unknown) => void
+  /**
+   * Tells subscribers that asked for requests; `encode` makes JSON of the data. `undefined` when all took it at once;
+   * else what its caller waits for before it is carried out: room in the buffers of those with `overflow: "block"`.
+   */
+  readonly publishRequest: (
+    envelope: Envelope.Envelope,
+    encode: (data: unknown) => unknown
+  ) => Effect.Effect<void> | undefined
+  /**
+   * What who emitted the fact at this position waits for, now that it is stored: room in the buffers of those with
+   * `overflow: "block"`. `undefined` where there is room. Interrupting the wait changes nothing but the wait.
+   */
+  readonly room: (name: string, position: number) => Effect.Effect<void> | undefined
   /** How many subscriptions are open. */
   readonly count: () => number
 }>()("ksi/bus/Subscriptions") {
@@ -69,199 +110,123 @@ export class Subscriptions extends Context.Service<Subscriptions, {
   )
 }
 
+const refuse = (path: string, problem: string) => KsiError.fail(KsiError.invalidAt("pubsub:subscribe", path, problem))
+
 const startOf = (from: SubscribeOptions["from"], head: number): Effect.Effect<number, KsiError.KsiError> => {
   if (from === undefined || from === "now") return Effect.succeed(head + 1)
   if (from === "start") return Effect.succeed(1)
   const position = Number(from)
   return Number.isSafeInteger(position) && position >= 0
     ? Effect.succeed(Math.max(1, position))
-    : KsiError.fail(KsiError.invalidAt("pubsub:subscribe", "from", `expected a position, "start" or "now", got ${String(from)}`))
+    : refuse("from", `expected a position, "start" or "now", got ${String(from)}`)
 }
 
-const toDelivery = (fact: StoredFact): Envelope.Delivery => Envelope.fromFact(fact, fact.data)
+const policies: ReadonlySet<Overflow> = new Set<Overflow>(["spill", "block", "latest", "drop"])
 
-const wake = (listener: Listener): void => {
-  const resume = listener.wake
-  listener.wake = undefined
-  resume?.()
+// Not every program has a compiler behind it.
+const policyOf = ({ buffer, overflow = "spill" }: SubscribeOptions, max: number): Effect.Effect<readonly [Overflow, number], KsiError.KsiError> => {
+  if (!policies.has(overflow)) return refuse("overflow", `expected spill, block, latest or drop, got ${String(overflow)}`)
+  if (buffer === undefined) return Effect.succeed([overflow, max])
+  if (!Number.isSafeInteger(buffer) || buffer < 1) return refuse("buffer", `expected an integer from 1, got ${String(buffer)}`)
+  return buffer > max
+    ? KsiError.fail(new KsiError.LimitExceeded({ limit: "subscriptionBuffer", max, actual: buffer, retryable: false }))
+    : Effect.succeed([overflow, buffer])
 }
 
-const offerFact = (listener: Listener, fact: StoredFact, capacity: number): void => {
-  if (listener.overflow !== undefined) return
-  if (listener.facts.length >= capacity) listener.overflow = fact.position
-  else listener.facts.push(fact)
+// Who listens never breaks a call: data that has no JSON form is left out.
+const jsonOf = (data: unknown, encode: (data: unknown) => unknown): unknown => {
+  try {
+    return encode(data)
+  } catch {
+    return null
+  }
 }
 
-const offerRequest = (listener: Listener, envelope: Envelope.Envelope, data: unknown, capacity: number): void => {
-  if (listener.requests.length >= capacity) {
-    listener.missed++
-    return
-  }
-  listener.requests.push({
-    id: envelope.id,
-    name: envelope.name,
-    data,
-    metadata: plain(envelope.metadata),
-    position: undefined,
-    version: undefined,
-    missed: listener.missed
-  })
-  listener.missed = 0
+const toDelivery = (envelope: Envelope.Envelope, encode: (data: unknown) => unknown): Envelope.Delivery => {
+  const { id, metadata, name } = envelope
+  return { id, name, data: jsonOf(envelope.data, encode), metadata: plain(metadata), position: undefined, version: undefined, missed: 0 }
 }
 
-// Facts keep the order of their positions; requests fall in between by time.
-const takeLive = (listener: Listener): ReadonlyArray<Envelope.Delivery> => {
-  const { facts, requests } = listener
-  if (facts.length === 0 && requests.length === 0) return []
-  listener.facts = []
-  listener.requests = []
-  const deliveries: Array<Envelope.Delivery> = []
-  let next = 0
-  for (const fact of facts) {
-    for (let request = requests[next]; request !== undefined; request = requests[next]) {
-      if (request.metadata.timestamp > fact.recordedAt) break
-      deliveries.push(request)
-      next++
-    }
-    deliveries.push(toDelivery(fact))
-  }
-  deliveries.push(...requests.slice(next))
-  return deliveries
-}
-
-const awaitWake = (listener: Listener): Effect.Effect<void> =>
-  Effect.callback<void>((resume) => {
-    // The fiber may have yielded since it looked.
-    if (listener.facts.length > 0 || listener.requests.length > 0 || listener.overflow !== undefined) {
-      return resume(Effect.void)
-    }
-    listener.wake = () => resume(Effect.void)
-    return Effect.sync(() => {
-      listener.wake = undefined
-    })
-  })
-
-/** One subscriber: reads the journal until it has caught up, then listens until it falls behind. */
-class Follower {
-  readonly listener: Listener = { facts: [], requests: [], overflow: undefined, missed: 0, wake: undefined }
-  private detach: (() => void) | undefined = undefined
-  private readonly journal: Journal["Service"]
-  private readonly facts: EventPattern.Trie<Listener>
-  private readonly pattern: EventPattern.EventPattern
-  private readonly capacity: number
-  private next: number
-
-  constructor(
-    journal: Journal["Service"],
-    facts: EventPattern.Trie<Listener>,
-    pattern: EventPattern.EventPattern,
-    capacity: number,
-    next: number
-  ) {
-    this.journal = journal
-    this.facts = facts
-    this.pattern = pattern
-    this.capacity = capacity
-    this.next = next
-    this.attachIfCaughtUp()
-  }
-
-  // In one turn: nothing can be committed between the look at the head and the listener's registration.
-  private attachIfCaughtUp(): boolean {
-    if (this.detach === undefined && this.next > this.journal.head()) {
-      this.detach = this.facts.add(this.pattern, this.listener)
-    }
-    return this.detach !== undefined
-  }
-
-  close(): void {
-    this.detach?.()
-    this.detach = undefined
-  }
-
-  private fallBack(): void {
-    if (this.detach === undefined || this.listener.overflow === undefined) return
-    this.next = this.listener.overflow
-    this.listener.overflow = undefined
-    this.close()
-  }
-
-  private readonly readOn = Effect.suspend(() => this.journal.read({ from: this.next, limit: this.capacity })).pipe(
-    Effect.map((page) => {
-      const last = page[page.length - 1]
-      if (last !== undefined) this.next = last.position + 1
-      return page.filter((fact) => this.pattern.matches(fact.name)).map(toDelivery)
-    })
+const waitAll = (seats: ReadonlyArray<Seat>): Effect.Effect<void> =>
+  Effect.onInterrupt(
+    Effect.forEach(seats, ({ taken }) => taken, { discard: true }),
+    () => Effect.sync(() => seats.forEach(({ leave }) => leave()))
   )
 
-  /** One step; an empty answer means: once more. */
-  private readonly step: Effect.Effect<ReadonlyArray<Envelope.Delivery>, KsiError.KsiError> = Effect.suspend(() => {
-    // A start beyond the head listens at once, and lets pass what comes before it.
-    const live = takeLive(this.listener).filter((d) => d.position === undefined || Number(d.position) >= this.next)
-    if (live.length > 0) return Effect.succeed(live)
-    this.fallBack()
-    return this.attachIfCaughtUp() ? Effect.as(awaitWake(this.listener), []) : this.readOn
-  })
+type Followers = EventPattern.Trie<Follower>
+type Shape = Subscriptions["Service"]
 
-  readonly take: Subscription["next"] = Effect.suspend(() => this.step).pipe(
-    Effect.repeat({ until: (deliveries) => deliveries.length > 0 }),
-    // Repeated until it is not empty.
-    Effect.map((deliveries) => deliveries as unknown as NonEmpty<Envelope.Delivery>)
-  )
+const tell = (requests: Followers): Shape["publishRequest"] => (envelope, encode) => {
+  if (requests.isEmpty()) return undefined
+  const touched: Array<Follower> = []
+  requests.match(envelope.name, (follower) => touched.push(follower))
+  if (touched.length === 0) return undefined
+  const delivery = toDelivery(envelope, encode)
+  const seats: Array<Seat> = []
+  for (const follower of touched) {
+    const seat = follower.ask(delivery)
+    if (seat !== undefined) seats.push(seat)
+    follower.wake()
+  }
+  return seats.length === 0 ? undefined : waitAll(seats)
+}
+
+const roomIn = (blocking: Followers): Shape["room"] => (name, position) => {
+  if (blocking.isEmpty()) return undefined
+  const waits: Array<Effect.Effect<void>> = []
+  blocking.match(name, (follower) => {
+    const wait = follower.room(position)
+    if (wait !== undefined) waits.push(wait)
+  })
+  return waits.length === 0 ? undefined : Effect.forEach(waits, (wait) => wait, { discard: true })
 }
 
 const make = Effect.gen(function*() {
   const journal = yield* Journal
-  const { subscriptionBuffer: capacity } = yield* Limits
-  const facts = EventPattern.makeTrie<Listener>()
-  const requests = EventPattern.makeTrie<Listener>()
+  const limits = yield* Limits
+  const clock = yield* Clock.Clock
+  // Without the scope of the layer, which is not that of a subscription.
+  const context = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>()) as Context.Context<never>
+  const listening: Followers = EventPattern.makeTrie()
+  const blocking: Followers = EventPattern.makeTrie()
+  const requests: Followers = EventPattern.makeTrie()
+  const shared = { journal, clock, patience: limits.subscriptionBlockMillis, fork: Effect.runForkWith(context), listening }
   let count = 0
 
   yield* journal.listen((committed) => {
-    if (facts.isEmpty()) return
-    const touched = new Set<Listener>()
+    if (listening.isEmpty()) return
+    const touched = new Set<Follower>()
     for (const fact of committed) {
-      facts.match(fact.name, (listener) => {
-        offerFact(listener, fact, capacity)
-        touched.add(listener)
+      listening.match(fact.name, (follower) => {
+        follower.hear(fact)
+        touched.add(follower)
       })
     }
-    for (const listener of touched) wake(listener)
+    for (const follower of touched) follower.wake()
   })
 
   const open = Effect.fnUntraced(function*(text: string, options: SubscribeOptions = {}) {
     const pattern = yield* EventPattern.fromText(text)
+    const [overflow, buffer] = yield* policyOf(options, limits.subscriptionBuffer)
     const position = journal.head()
     const start = yield* startOf(options.from, position)
-    const follower = yield* Effect.acquireRelease(
+    const { take } = yield* Effect.acquireRelease(
       Effect.sync(() => {
         count++
-        const follower = new Follower(journal, facts, pattern, capacity, start)
-        const forget = options.requests === true ? requests.add(pattern, follower.listener) : undefined
-        return { take: follower.take, close: () => (forget?.(), follower.close()) }
+        const follower = new Follower(shared, pattern, overflow, buffer, start)
+        const forgets = [() => follower.close()]
+        if (overflow === "block") forgets.push(blocking.add(pattern, follower))
+        if (options.requests === true) forgets.push(requests.add(pattern, follower))
+        return { take: follower.take, forgets }
       }),
-      ({ close }) =>
+      ({ forgets }) =>
         Effect.sync(() => {
           count--
-          close()
+          for (const forget of forgets) forget()
         })
     )
-    return { position, next: follower.take }
+    return { position, next: take }
   })
 
-  return Subscriptions.of({
-    open,
-    publishRequest: (envelope, encode) => {
-      if (requests.isEmpty()) return
-      const touched: Array<Listener> = []
-      requests.match(envelope.name, (listener) => touched.push(listener))
-      if (touched.length === 0) return
-      const data = encode(envelope.data)
-      for (const listener of touched) {
-        offerRequest(listener, envelope, data, capacity)
-        wake(listener)
-      }
-    },
-    count: () => count
-  })
+  return Subscriptions.of({ open, publishRequest: tell(requests), room: roomIn(blocking), count: () => count })
 })

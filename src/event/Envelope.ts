@@ -62,7 +62,10 @@ export interface Envelope<out P = unknown> {
 export interface Delivery<out P = unknown> extends Envelope<P> {
   readonly position: bigint | undefined
   readonly version: number | undefined
-  /** Requests that were left out just before this one because the subscriber was slow. Facts are never left out. */
+  /**
+   * How many of the same kind (facts, requests) were left out just before this one because the subscriber was slow. Facts
+   * are left out only where its `overflow` is `latest` or `drop`.
+   */
   readonly missed: number
 }
 

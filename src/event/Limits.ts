@@ -38,8 +38,10 @@ export interface LimitsShape {
   readonly connectionBufferBytes: number
   /** Bytes that may wait to be written to all connections together; beyond it the one that reads least is closed. */
   readonly outgoingBytes: number
-  /** Live events held for one subscriber; beyond it a durable subscriber reads on from the store. */
+  /** Live facts, and live requests, held for one subscriber; what happens beyond it is its `overflow`. */
   readonly subscriptionBuffer: number
+  /** How long a subscriber with `overflow: "block"` may take nothing while publishers wait for it, in milliseconds. */
+  readonly subscriptionBlockMillis: number
   /** Fact handlers running at once in the runtime; beyond it a fact is stored and its handlers do not run, which is logged. */
   readonly factHandlers: number
   /** Calls of one keyed handler that may wait for one key. */
@@ -75,6 +77,7 @@ export const defaults: LimitsShape = {
   connectionBufferBytes: 1024 * 1024,
   outgoingBytes: 256 * 1024 * 1024,
   subscriptionBuffer: 512,
+  subscriptionBlockMillis: 10_000,
   factHandlers: 1024,
   keyedHandlers: 1024,
   factHandlerMillis: 30_000,

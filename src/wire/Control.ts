@@ -61,7 +61,16 @@ export const Subscribe = Event.make("pubsub:subscribe", {
       Schema.Union([Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)), Schema.Literals(["now", "start"])])
         .annotate({ description: "the first position wanted, \"start\", or \"now\" (the default)" })
     ),
-    requests: Schema.optionalKey(Schema.Boolean.annotate({ description: "whether to hear requests too, live" }))
+    requests: Schema.optionalKey(Schema.Boolean.annotate({ description: "whether to hear requests too, live" })),
+    overflow: Schema.optionalKey(
+      // A client that does not read must not hold up the daemon's publishers: there is no "block" from outside.
+      Schema.Literals(["spill", "latest", "drop"]).annotate({
+        description: "when the client is slow: read on from the store (the default), keep the newest, or keep the oldest; what is left out is counted in \"missed\". No client may hold up the daemon: \"block\" is for programs inside it"
+      })
+    ),
+    buffer: Schema.optionalKey(
+      Schema.Int.check(Schema.isGreaterThanOrEqualTo(1)).annotate({ description: "how many facts, and how many requests, may wait in the daemon" })
+    )
   },
   success: Schema.Struct({
     status: Schema.Literal("subscribed"),

@@ -366,13 +366,13 @@ export const encodeUnreadable = ({ correlationId, event, reason }: Unreadable, n
 /** The line that tells a subscriber; `data` is the delivery's data as JSON. */
 export const encodeDelivery = (delivery: Delivery, subscriptionId: string, data: unknown): string => {
   const name = quoted(delivery.name)
-  const { metadata, position, version } = delivery
+  const { metadata, missed, position, version } = delivery
   const place = position === undefined
     ? ""
     : `,"position":${position},"version":${version},"stream_id":${JSON.stringify(metadata.streamId)}`
   return `{"event":${name},"event_name":${name},"data":${JSON.stringify(data) ?? "null"},"subscription_id":${
     JSON.stringify(subscriptionId)
-  }${place},"event_id":${JSON.stringify(delivery.id)},"timestamp":${seconds(metadata.timestamp)}}\n`
+  }${place}${missed === 0 ? "" : `,"missed":${missed}`},"event_id":${JSON.stringify(delivery.id)},"timestamp":${seconds(metadata.timestamp)}}\n`
 }
 
 /** The line that ends a subscription which cannot go on. */

@@ -367,6 +367,38 @@ describe("a client that does not read", () => {
 })
 
 describe("subscriptions", () => {
+  it.live("leave out what a slow client cannot take where it says so, and tell how many", () =>
+    Effect.gen(function*() {
+      for (const [overflow, last] of [["latest", [99, 100]], ["drop", [1, 2]]] as const) {
+        const { context, transport } = yield* open({ connectionBufferBytes: 5000 })
+        const store = Context.get(context, EventStore.EventStore)
+        transport.reads = false
+        transport.send({ event: "pubsub:subscribe", pattern: "t:*", subscription_id: "s", overflow, buffer: 2 })
+        yield* eventually(() => transport.replies.length === 1)
+        // In one commit: nothing can be taken in between.
+        const append = (from: number, to: number) =>
+          store.appendTo("s", Array.from({ length: to - from + 1 }, (_, i) => ({ name: "t:happened", data: { n: from + i } })))
+        yield* append(1, 100)
+        transport.reads = true
+        transport.sink.drained()
+        yield* eventually(() => transport.replies.length >= 3)
+        expect(transport.replies.slice(1).map(({ data }) => data["n"])).toEqual(last)
+        expect(transport.replies[1]?.["missed"]).toBe(overflow === "latest" ? 98 : undefined)
+        yield* append(101, 101)
+        yield* eventually(() => transport.replies.length === 4)
+        expect(transport.replies[3]?.["missed"]).toBe(overflow === "latest" ? undefined : 98)
+      }
+    }))
+
+  it.live("never hold up the daemon", () =>
+    Effect.gen(function*() {
+      const { transport } = yield* open()
+      transport.send({ event: "pubsub:subscribe", pattern: "*", subscription_id: "s", overflow: "block" })
+      yield* eventually(() => transport.replies.length === 1)
+      expect(transport.replies[0]?.data).toMatchObject({ reason: "PayloadInvalid" })
+      expect(JSON.stringify(transport.replies[0]?.data["details"])).toContain("overflow")
+    }))
+
   it.live("are announced before their first frame, and catch up", () =>
     Effect.gen(function*() {
       const { transport } = yield* open()

@@ -24,8 +24,10 @@ export interface Surroundings {
   readonly stamps: Stamps
   /** The envelope that a fiber is handling. */
   readonly currentOf: (fiber: AnyFiber) => Envelope | undefined
-  /** Tells who listens. */
-  readonly announce: (entry: TableEntry, envelope: LiveEnvelope) => void
+  /** Tells who listens; answers with a wait where somebody holds up callers. */
+  readonly announce: (entry: TableEntry, envelope: LiveEnvelope) => Effect.Effect<void> | undefined
+  /** The long way, after a wait. */
+  readonly held: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, room: Effect.Effect<void>) => Run
   readonly maxDepth: number
   readonly refuse: (envelope: LiveEnvelope) => AnyExit | undefined
   /** Answers what is no payload of the event. */
@@ -80,7 +82,8 @@ const finish = (fiber, envelope, given, startedAt) => {
 }
 const run = (fiber, envelope) => {
   const startedAt = ${isRecorded || hooks.some(takesElapsed) ? "now()" : "0n"}
-  announce(entry, envelope)
+  const room = announce(entry, envelope)
+  if (room !== undefined) return parts.held(fiber, entry, envelope, startedAt, room)
   if (envelope.depth > maxDepth || envelope.deadline !== undefined) {
     const refused = parts.refuse(envelope)
     if (refused !== undefined) return ${isRecorded ? "parts.recorded(entry, envelope, refused, startedAt)" : "refused"}

@@ -8,6 +8,7 @@ import * as TraceContext from "../../event/TraceContext.ts"
 import { type LiveEnvelope, plain } from "../Causation.ts"
 import { Journal } from "../Journal.ts"
 import type { Emitted } from "../KsiService.ts"
+import { Subscriptions } from "../Subscription.ts"
 import { type AnyFiber, type Run, settle } from "./drive.ts"
 import type { Provided } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
@@ -31,11 +32,13 @@ const traceOf = (fiber: AnyFiber, provided: Provided, envelope: LiveEnvelope): T
 /** The facts of one router. */
 export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Reactions) {
   const journal = yield* Journal
+  const subscriptions = yield* Subscriptions
 
   const stored = (entry: FactEntry, envelope: LiveEnvelope, trace: TraceContext.Texts): Run => {
     const streamId = entry.event.streamId(envelope.data)
     const fact = Envelope.toFact(envelope, streamId, entry.codec.encodePayload(envelope.data), trace)
-    const appended = Effect.flatMap(journal.append({ facts: [fact] }), ([outcome]) => {
+    // The wait is one commit; between it and the handlers nobody may get in.
+    return Effect.uninterruptibleMask((restore) => Effect.flatMap(journal.append({ facts: [fact] }), ([outcome]) => {
       if (outcome === undefined) return Effect.die(new Error("the journal answered without an outcome"))
       const { id, metadata, name } = envelope
       const { version } = outcome
@@ -45,10 +48,10 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
       const delivery = { id, name, data: envelope.data, metadata: said, position: emitted.position, version, missed: 0 }
       for (const handler of entry.handlers) reactions.react(entry, handler, delivery)
       reactions.observe(entry, delivery)
-      return Effect.succeed(emitted)
-    })
-    // The wait is one commit; between it and the handlers nobody may get in.
-    return Effect.uninterruptible(appended)
+      // Stored, and being handled: whom a slow subscriber holds up waits here, and may stop waiting.
+      const room = subscriptions.room(name, outcome.position)
+      return room === undefined ? Effect.succeed(emitted) : Effect.as(restore(room), emitted)
+    }))
   }
 
   const emit = (fiber: AnyFiber, entry: FactEntry, envelope: LiveEnvelope): Run => {

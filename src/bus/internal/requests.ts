@@ -135,10 +135,11 @@ const makeAnswers = Effect.fnUntraced(function*(reactions: Reactions) {
   const subscriptions = yield* Subscriptions
   const lanes = new Lanes((yield* Limits).keyedHandlers)
   return {
-    /** Tells who listens. Never waits. */
-    announce: (entry: TableEntry, envelope: LiveEnvelope): void => {
-      subscriptions.publishRequest(envelope, entry.codec.encodePayload)
+    /** Tells who listens. What it answers with is a wait for subscribers that hold up callers. */
+    announce: (entry: TableEntry, envelope: LiveEnvelope): Effect.Effect<void> | undefined => {
+      const room = subscriptions.publishRequest(envelope, entry.codec.encodePayload)
       reactions.observe(entry, envelope)
+      return room
     },
     /** Handlers and the check of the reply. */
     core: (entry: TableEntry, envelope: LiveEnvelope): Core => (fiber, provided, done) =>
@@ -190,19 +191,27 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   /** What a program hands over does not fit. */
   const rejected = (fiber: AnyFiber, entry: TableEntry, payload: unknown, exit: AnyExit): Run =>
     recorder.refused(entry, table.child(fiber, entry.event.name, payload), exit)
+  const recordedOr = recorded ?? ((_entry, _envelope, exit) => exit)
+  /** A subscriber is slow, and callers wait for it. */
+  const held: Compiled.Surroundings["held"] = (fiber, entry, envelope, startedAt, room) =>
+    deadlines.inTime(envelope, fiber, (_, end) => settle(room, end), (exit) =>
+      Exit.isSuccess(exit) ? begun(fiber, entry, envelope, startedAt) : recordedOr(entry, envelope, exit, startedAt))
   const surroundings: Compiled.Surroundings = {
-    clock, stamps: table.stamps, currentOf: table.currentOf, maxDepth, refuse, rejected, announce: answers.announce, recorded, invalid, isWrapped, ...longWay
+    clock, stamps: table.stamps, currentOf: table.currentOf, announce: answers.announce,
+    maxDepth, refuse, rejected, recorded, invalid, isWrapped, held, ...longWay
   }
 
   // Any number of handlers, middleware that wraps; and everything where no code may be generated.
+  const begun = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint): Run => {
+    envelope.stamp()
+    const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
+    return refused === undefined ? longWay.long(fiber, entry, envelope, startedAt) : recordedOr(entry, envelope, refused, startedAt)
+  }
   const runnerOf = (entry: TableEntry): Runner => {
     const run: Runner["run"] = (fiber, envelope) => {
       const startedAt = recorded === undefined ? 0n : recorder.now()
-      envelope.stamp()
-      answers.announce(entry, envelope)
-      const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
-      if (refused !== undefined) return recorded === undefined ? refused : recorded(entry, envelope, refused, startedAt)
-      return longWay.long(fiber, entry, envelope, startedAt)
+      const room = answers.announce(entry, envelope)
+      return room === undefined ? begun(fiber, entry, envelope, startedAt) : held(fiber, entry, envelope, startedAt, room)
     }
     return {
       run,
@@ -219,9 +228,10 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const items = (entry: TableEntry, envelope: LiveEnvelope): Stream.Stream<unknown, unknown> =>
     Stream.suspend(() => {
       const startedAt = recorder.now()
-      answers.announce(entry, envelope)
+      const room = answers.announce(entry, envelope)
       const refused = refuse(envelope)
-      const stream = refused === undefined ? opened(entry, envelope) : Stream.fromEffect(refused)
+      const ready = refused === undefined ? opened(entry, envelope) : Stream.fromEffect(refused)
+      const stream = room === undefined ? ready : Stream.unwrap(Effect.as(room, ready))
       const millis = deadlines.millisLeft(envelope)
       const timed = millis === undefined
         ? stream

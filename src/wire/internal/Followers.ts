@@ -7,6 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import type { SubscribeOptions } from "../../bus/KsiService.ts"
 import type { Subscription, Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery, Envelope } from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
@@ -36,8 +37,7 @@ interface Wanted {
   /** What the client calls it, as its frames say. */
   readonly id: string
   readonly pattern: string
-  readonly from?: number | "now" | "start" | undefined
-  readonly requests: boolean
+  readonly options: SubscribeOptions
   readonly accepts: (delivery: Delivery) => boolean
 }
 
@@ -98,14 +98,14 @@ export class Followers {
 
   private readonly subscribe = Effect.fnUntraced(function*(
     this: Followers,
-    { from, pattern, requests = false, subscription_id }: Event.Payload<typeof Control.Subscribe>,
+    { pattern, subscription_id, ...options }: Event.Payload<typeof Control.Subscribe>,
     follow: (key: string, wanted: Wanted) => Effect.Effect<number, KsiError.KsiError>
   ) {
     const key = `pubsub ${subscription_id}`
     if (this.open.has(key)) {
       return yield* refuse("pubsub:subscribe", "subscription_id", `"${subscription_id}" is subscribed already`)
     }
-    const position = yield* follow(key, { id: subscription_id, pattern, from, requests, accepts: () => true })
+    const position = yield* follow(key, { id: subscription_id, pattern, options, accepts: () => true })
     return { status: "subscribed" as const, subscription_id, position }
   })
 
@@ -127,7 +127,7 @@ export class Followers {
     yield* follow(key, {
       id: client_id,
       pattern: single ? only : "*",
-      requests: true,
+      options: { requests: true },
       accepts: single ? () => true : ({ name }) => parsed.some((pattern) => pattern.matches(name))
     })
     return { status: "subscribed" as const, client_id, patterns }
@@ -142,10 +142,9 @@ export class Followers {
     const scope = yield* Scope.fork(this.parts.scope)
     // Taken before the journal is asked, so that a second request for the same name finds it.
     this.open.set(key, scope)
-    const subscription = yield* subscriptions.open(wanted.pattern, {
-      requests: wanted.requests,
-      ...(wanted.from === undefined ? {} : { from: wanted.from })
-    }).pipe(Scope.provide(scope), Effect.onError(() => this.close(key)))
+    const subscription = yield* subscriptions.open(wanted.pattern, wanted.options).pipe(
+      Scope.provide(scope), Effect.onError(() => this.close(key))
+    )
     const begins = () => {
       if (this.open.get(key) === scope) Fiber.runIn(this.parts.fork(this.deliver(key, wanted, subscription)), scope)
     }

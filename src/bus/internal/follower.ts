@@ -1,0 +1,170 @@
+// One subscriber: reads the journal until it has caught up, then listens. What happens when it is slower than what comes
+// is its policy.
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type { StoredFact } from "../../event/CloudEvent.ts"
+import type { Delivery } from "../../event/Envelope.ts"
+import type { EventPattern, Trie } from "../../event/EventPattern.ts"
+import type * as KsiError from "../../event/KsiError.ts"
+import type { Journal } from "../Journal.ts"
+import type { Overflow } from "../KsiService.ts"
+import { Backlog } from "./backlog.ts"
+import { type Seat, Waiting } from "./waiting.ts"
+
+type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
+
+/** What all followers of one bus share. */
+export interface Shared {
+  readonly journal: Journal["Service"]
+  readonly clock: Clock.Clock
+  /** How long one with `block` may take nothing while somebody waits, in milliseconds. */
+  readonly patience: number
+  readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+  /** Who hears of the commits. */
+  readonly listening: Trie<Follower>
+}
+
+/** One subscriber. */
+export class Follower {
+  private readonly shared: Shared
+  private readonly pattern: EventPattern
+  private readonly overflow: Overflow
+  private readonly capacity: number
+  private readonly backlog = new Backlog()
+  private readonly waiting: Waiting | undefined
+  /** Position of the first fact that has not been looked at; while it listens, of the first one that it wanted. */
+  private next: number
+  /** Position of the first fact that did not fit, and is read back from the journal with all after it. */
+  private spilled: number | undefined = undefined
+  private detach: (() => void) | undefined = undefined
+  private isClosed = false
+  /** Whether it has ever caught up; before that it holds up nobody. */
+  private wasLive = false
+  private resume: (() => void) | undefined = undefined
+
+  constructor(shared: Shared, pattern: EventPattern, overflow: Overflow, capacity: number, start: number) {
+    this.shared = shared
+    this.pattern = pattern
+    this.overflow = overflow
+    this.capacity = capacity
+    this.next = start
+    const { clock, fork, patience } = shared
+    this.waiting = overflow !== "block" ? undefined : new Waiting({
+      clock, patience, fork, capacity,
+      requests: this.backlog.requests,
+      reached: () => this.reached(),
+      stalled: Effect.logWarning(`the subscription to ${pattern.text} has taken nothing for ${patience} ms; nobody waits for it any more until it does`)
+    })
+    this.attachIfCaughtUp()
+  }
+
+  // In one turn: nothing can be committed between the look at the head and the registration.
+  private attachIfCaughtUp(): boolean {
+    if (this.detach === undefined && !this.isClosed && this.next > this.shared.journal.head()) {
+      this.detach = this.shared.listening.add(this.pattern, this)
+      this.wasLive = true
+    }
+    return this.detach !== undefined
+  }
+
+  close(): void {
+    this.isClosed = true
+    this.detach?.()
+    this.detach = undefined
+    this.waiting?.close()
+  }
+
+  // ------------------------------------------------------------------------------------------------------ what comes in
+
+  /** A fact was committed. Call `wake` when all of the commit were told. */
+  hear(fact: StoredFact): void {
+    // A start beyond the head listens at once, and lets pass what comes before it.
+    if (this.spilled !== undefined || fact.position < this.next) return
+    const { capacity, overflow } = this
+    const { facts } = this.backlog
+    // Those whose publishers wait are held beside the buffer, so that one goes on for each that is taken.
+    if (facts.size < (overflow === "block" ? 2 * capacity : capacity)) facts.push(fact)
+    else if (overflow === "latest") facts.slide(fact)
+    else if (overflow === "drop") facts.skip(1)
+    else this.spilled = fact.position
+  }
+
+  /** A request was made. Where its caller has to wait, the answer is its seat. */
+  ask(request: Delivery): Seat | undefined {
+    const { requests } = this.backlog
+    if (requests.size < this.capacity) requests.push(request)
+    else if (this.overflow === "latest") requests.slide(request)
+    else if (this.waiting !== undefined && !this.waiting.isStalled) return this.waiting.caller(request)
+    else requests.skip(1)
+    return undefined
+  }
+
+  /** Lets the subscriber go on. */
+  wake(): void {
+    const { resume } = this
+    this.resume = undefined
+    resume?.()
+  }
+
+  // Facts before this position have room.
+  private reached(): number {
+    if (this.waiting === undefined || this.waiting.isStalled || !this.wasLive || this.isClosed) return Infinity
+    const beyond = this.backlog.facts.at(this.capacity)
+    return beyond?.position ?? this.spilled ?? (this.detach === undefined ? this.next : Infinity)
+  }
+
+  /** What who says the fact at this position waits for, once it is stored; `undefined` where there is room. */
+  room(position: number): Effect.Effect<void> | undefined {
+    return position < this.reached() ? undefined : this.waiting?.publisher(position)
+  }
+
+  // ------------------------------------------------------------------------------------------------------ what goes out
+
+  private readonly readOn = Effect.suspend(() => this.shared.journal.read({ from: this.next, limit: this.capacity })).pipe(
+    Effect.map((page) => {
+      for (const fact of page) {
+        this.next = fact.position + 1
+        if (this.pattern.matches(fact.name)) this.backlog.facts.push(fact)
+      }
+    })
+  )
+
+  // Whether the journal has to be read before anything is handed out.
+  private isBehind(): boolean {
+    // Where publishers wait, it reads on before the buffer itself runs dry, so that one goes on for each that is taken.
+    if (this.backlog.facts.size > (this.waiting === undefined ? 0 : this.capacity)) return false
+    if (this.spilled !== undefined) {
+      this.next = this.spilled
+      this.spilled = undefined
+      this.detach?.()
+      this.detach = undefined
+    }
+    return !this.attachIfCaughtUp()
+  }
+
+  private readonly somethingCame: Effect.Effect<void> = Effect.callback<void>((resume) => {
+    // The fiber may have yielded since it looked.
+    if (!this.backlog.isEmpty || this.spilled !== undefined) return resume(Effect.void)
+    // In a turn of its own: never on the stack of who publishes, and with all that was said in the meantime.
+    this.resume = () => resume(Effect.yieldNow)
+    return Effect.sync(() => {
+      this.resume = undefined
+    })
+  })
+
+  private readonly handOut: Effect.Effect<NonEmpty<Delivery>, KsiError.KsiError> = Effect.suspend(() => {
+    // What has a policy is exact to the item; what loses nothing goes faster by the buffer.
+    const deliveries = this.backlog.take(this.overflow === "spill" ? Infinity : 1)
+    this.waiting?.advance()
+    // Looked at just here.
+    if (deliveries.length > 0) return Effect.succeed(deliveries as unknown as NonEmpty<Delivery>)
+    return this.isBehind() ? this.take : Effect.flatMap(this.somethingCame, () => this.take)
+  })
+
+  /** Waits for what comes next: one or more deliveries, in order. */
+  readonly take: Effect.Effect<NonEmpty<Delivery>, KsiError.KsiError> = Effect.withFiber(({ id }) => {
+    this.waiting?.asked(id)
+    return this.isBehind() ? Effect.flatMap(this.readOn, () => this.handOut) : this.handOut
+  })
+}
