@@ -50,6 +50,11 @@ export class Journal extends Context.Service<Journal, {
    * Once handed to the store it is carried out even if the caller is interrupted.
    */
   readonly append: (request: Append) => Effect.Effect<ReadonlyArray<Outcome>, KsiError>
+  /**
+   * `append` at once, where nothing has to be waited for: when this answers the facts are in, and the effect, which is
+   * complete, says where. For who is in a fiber already. Absent where an append waits.
+   */
+  readonly appendNow?: ((request: Append) => Effect.Effect<ReadonlyArray<Outcome>, KsiError>) | undefined
   /** Facts with `from <= position <= to`, in order: at most `limit` and at most `pageBytes` (but at least one). */
   readonly read: (options: {
     readonly from: number

@@ -63,8 +63,7 @@ const rfc3339 =
 const daysIn = (year: number, month: number): number =>
   month === 2 ? (year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0) ? 29 : 28) : month < 8 === (month % 2 === 1) ? 31 : 30
 
-/** Milliseconds since 1970 of an RFC 3339 text; `undefined` if it is none. A leap second counts as the next second. */
-export const parseTime = (text: string): number | undefined => {
+const readTime = (text: string): number | undefined => {
   if (!rfc3339.test(text)) return undefined
   // Date.parse rolls the 31st of February over.
   const day = Number(text.slice(8, 10))
@@ -73,6 +72,22 @@ export const parseTime = (text: string): number | undefined => {
   const millis = Date.parse(leap ? `${text.slice(0, 17)}59${text.slice(19)}` : text)
   return Number.isNaN(millis) ? undefined : leap ? millis + 1000 : millis
 }
+
+const makeParseTime = () => {
+  // Several facts of one turn have the same time: reading it is the dearest part of an append.
+  let last: string | undefined
+  let millis: number | undefined
+  return (text: string): number | undefined => {
+    if (text !== last) {
+      millis = readTime(text)
+      last = text
+    }
+    return millis
+  }
+}
+
+/** Milliseconds since 1970 of an RFC 3339 text; `undefined` if it is none. A leap second counts as the next second. */
+export const parseTime: (text: string) => number | undefined = makeParseTime()
 
 const isPositiveInteger = (u: unknown): boolean => Number.isSafeInteger(u) && Number(u) > 0
 

@@ -118,6 +118,54 @@ export const isRaw = (u: unknown): u is RawJson => native.isRawJSON(u)
 export const isObject = (u: unknown): u is JsonObject =>
   typeof u === "object" && u !== null && !Array.isArray(u) && !isRaw(u)
 
+const notPlain = Symbol("not plain")
+
+const freezeCopy = (value: unknown, depth: number): unknown => {
+  if (typeof value === "string" || typeof value === "boolean" || value === null) return value
+  // JSON knows no negative zero.
+  if (typeof value === "number" && Number.isFinite(value)) return value + 0
+  if (typeof value !== "object" || depth === 0) return notPlain
+  if (Array.isArray(value)) {
+    const items: Array<unknown> = []
+    for (const item of value) {
+      const copy = freezeCopy(item, depth - 1)
+      if (copy === notPlain) return notPlain
+      items.push(copy)
+    }
+    return Object.freeze(items)
+  }
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (prototype === null && isRaw(value)) return value
+  if ((prototype !== Object.prototype && prototype !== null) || "toJSON" in value) return notPlain
+  // Spreading keeps the shape; an own "__proto__" stays a key.
+  const copy: Record<string, unknown> = { ...value }
+  for (const key of Object.keys(copy)) {
+    const item = copy[key]
+    const inner = freezeCopy(item, depth - 1)
+    if (inner === notPlain) return notPlain
+    if (inner !== item || inner === 0) copy[key] = inner
+  }
+  return Object.freeze(copy)
+}
+
+// A recursion that surely finds room on the stack.
+const copyDepth = 64
+
+/**
+ * A copy of a JSON value that nobody can change: what its text would say when it is parsed again. Throws where the value
+ * has no text, or too deep a one.
+ */
+export const frozen = (value: unknown): unknown => {
+  const copy = freezeCopy(value, copyDepth)
+  return copy === notPlain ? freezeAll(parse(JSON.stringify(value))) : copy
+}
+
+const freezeAll = (value: unknown): unknown => {
+  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return value
+  for (const item of Object.values(value)) freezeAll(item)
+  return Object.freeze(value)
+}
+
 /**
  * Whether two JSON values mean the same: the order of an object's keys does not matter, that of an array does.
  */

@@ -278,16 +278,17 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
   Effect.gen(function*() {
     const limits = yield* Limits.Limits
     const ids = yield* Envelope.randomIds
-    const admitting = (own: boolean) => (request: Append): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> =>
-      Effect.suspend(() => {
-        if (request.facts.length === 0) return Effect.succeed([])
-        const admitted = admitAll(request, limits, own)
-        return Result.isFailure(admitted) ? KsiError.fail(admitted.failure) : driver.append(admitted.success)
-      })
-    const append = admitting(false)
+    const admitting = (own: boolean, put: Driver["append"]): Driver["append"] => (request) => {
+      if (request.facts.length === 0) return Effect.succeed([])
+      const admitted = admitAll(request, limits, own)
+      return Result.isFailure(admitted) ? KsiError.exit(admitted.failure) : put(admitted.success)
+    }
+    const suspended = (put: Driver["append"]): Driver["append"] => (request) => Effect.suspend(() => put(request))
+    const append = suspended(admitting(false, driver.append))
     return {
       append,
-      appendOwn: admitting(true),
+      appendNow: driver.appendNow && admitting(false, driver.appendNow),
+      appendOwn: suspended(admitting(true, driver.append)),
       read: (options) => driver.read(options),
       head: () => driver.head(),
       listen: (listener) => driver.listen(listener),

@@ -17,7 +17,8 @@ export interface Announcer {
 
 /** An announcer that nobody listens to yet. */
 export const makeAnnouncer = (): Announcer => {
-  const listeners = new Set<{ readonly call: Listener }>()
+  // Replaced, never changed: who is told of a commit is settled before the first one is.
+  let listeners: ReadonlyArray<{ readonly call: Listener; gone: boolean }> = []
   const waiting: Array<ReadonlyArray<StoredFact>> = []
   let busy = false
   const announce = (facts: ReadonlyArray<StoredFact>): ReadonlyArray<unknown> => {
@@ -26,8 +27,8 @@ export const makeAnnouncer = (): Announcer => {
     busy = true
     const thrown: Array<unknown> = []
     for (let batch = waiting.shift(); batch !== undefined; batch = waiting.shift()) {
-      for (const listener of Array.from(listeners)) {
-        if (!listeners.has(listener)) continue
+      for (const listener of listeners) {
+        if (listener.gone) continue
         try {
           listener.call(batch)
         } catch (cause) {
@@ -41,11 +42,15 @@ export const makeAnnouncer = (): Announcer => {
   const listen = (call: Listener): Effect.Effect<void, never, Scope.Scope> =>
     Effect.asVoid(Effect.acquireRelease(
       Effect.sync(() => {
-        const listener = { call }
-        listeners.add(listener)
+        const listener = { call, gone: false }
+        listeners = [...listeners, listener]
         return listener
       }),
-      (listener) => Effect.sync(() => listeners.delete(listener))
+      (listener) =>
+        Effect.sync(() => {
+          listener.gone = true
+          listeners = listeners.filter((other) => other !== listener)
+        })
     ))
-  return { isEmpty: () => listeners.size === 0, announce, listen }
+  return { isEmpty: () => listeners.length === 0, announce, listen }
 }

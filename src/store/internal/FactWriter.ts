@@ -108,19 +108,6 @@ export const storedFact = ({ position, recordedAt, row, timestamp, version }: Wr
   }
 }
 
-/** Several facts of one turn have the same `time`: reading it is the dearest part of an append. */
-const lastTime = () => {
-  let text: string | undefined
-  let millis: number | undefined
-  return (time: string | undefined): number | undefined => {
-    if (time !== text) {
-      text = time
-      millis = time === undefined ? undefined : CloudEvent.parseTime(time)
-    }
-    return millis
-  }
-}
-
 const rowsPerStatement = 16
 /** Thrown where a fact of several was there before. */
 const stumbled = Symbol("stumbled")
@@ -152,7 +139,6 @@ export class FactWriter {
   private readonly insertMany: StatementSync
   private readonly removeAfter: StatementSync
   private readonly dataVersion: StatementSync
-  private readonly timeOf = lastTime()
   private seen = 0
   private recorded = 0
   /** The facts of the batch at hand. */
@@ -318,7 +304,7 @@ export class FactWriter {
     const version = known === undefined ? 1 : this.index.version(known) + 1
     const position = this.head + this.facts.length + 1
     const source = sources.intern(fact.source)
-    const timestamp = this.timeOf(fact.time) ?? recordedAt
+    const timestamp = (fact.time === undefined ? undefined : CloudEvent.parseTime(fact.time)) ?? recordedAt
     const name = names.intern(fact.name)
     const time = fact.time ?? null
     if (this.pending !== undefined) {

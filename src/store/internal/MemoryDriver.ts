@@ -1,4 +1,5 @@
 // Facts in memory, with the semantics of the stores on disk. What is handed out is frozen: nobody can change the past.
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
@@ -12,35 +13,23 @@ import * as Limits from "../../event/Limits.ts"
 import { makeAnnouncer } from "./Announcer.ts"
 import type { Driver, StreamInfo } from "./Driver.ts"
 
-const freeze = (value: unknown): void => {
-  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return
-  Object.freeze(value)
-  for (const item of Object.values(value)) freeze(item)
+/** The bytes of a fact's JSON and labels. */
+const bytesOf = ({ attributes, data, id, name, source, streamId }: StoredFact): number => {
+  const text = data === undefined ? "" : JSON.stringify(data)
+  return Buffer.byteLength(text) + Buffer.byteLength(JSON.stringify(attributes)) + 3 * (id.length + source.length + name.length + streamId.length)
 }
 
-/** A copy that nobody can change, and the bytes of its JSON. */
-const keep = (fact: NewFact): readonly [copy: NewFact, bytes: number] => {
-  const data = fact.data === undefined ? undefined : JSON.stringify(fact.data)
-  const attributes = JSON.stringify(fact.attributes)
-  const copy = {
-    ...fact,
-    data: data === undefined ? undefined : Json.parse(data),
-    // JSON of an object is an object.
-    attributes: Json.parse(attributes) as JsonObject
-  }
-  freeze(copy.data)
-  freeze(copy.attributes)
-  const labels = fact.id.length + fact.source.length + fact.name.length + fact.streamId.length
-  return [copy, Buffer.byteLength(data ?? "") + Buffer.byteLength(attributes) + 3 * labels]
-}
+const several = (known: StoredFact | ReadonlyArray<StoredFact>): ReadonlyArray<StoredFact> => "position" in known ? [known] : known
 
 /** What an in-memory store holds, and the three ways to change it. */
 class Memory {
   readonly facts: Array<StoredFact> = []
-  readonly bytes: Array<number> = []
+  /** By position - 1; 0 where nobody has asked. */
+  private readonly bytes: Array<number> = []
   /** Facts of a stream by version - 1. */
   readonly byStream = new Map<string, Array<StoredFact>>()
-  readonly byId = new Map<string, Array<StoredFact>>()
+  /** One fact, or several of different sources. */
+  private readonly ids = new Map<string, StoredFact | ReadonlyArray<StoredFact>>()
   private sorted: ReadonlyArray<string> | undefined = []
 
   version(streamId: string): number {
@@ -48,24 +37,44 @@ class Memory {
   }
 
   find(fact: NewFact): StoredFact | undefined {
-    return this.byId.get(fact.id)?.find((stored) => stored.source === fact.source)
+    const known = this.ids.get(fact.id)
+    if (known === undefined) return undefined
+    return several(known).find((stored) => stored.source === fact.source)
+  }
+
+  byId(id: string): ReadonlyArray<StoredFact> {
+    const known = this.ids.get(id)
+    return known === undefined ? [] : several(known)
+  }
+
+  bytesAt(fact: StoredFact): number {
+    return this.bytes[fact.position - 1] ||= bytesOf(fact)
   }
 
   push(fact: NewFact, now: number): StoredFact {
-    const [copy, bytes] = keep(fact)
+    const { attributes, data, id, name, source, streamId, time } = fact
     const recordedAt = Math.max(now, this.facts.at(-1)?.recordedAt ?? now)
+    const stream = this.stream(streamId)
     const stored: StoredFact = Object.freeze({
-      ...copy,
+      id,
+      source,
+      name,
+      streamId,
+      data: data === undefined ? undefined : Json.frozen(data),
+      time,
+      // JSON of an object is an object.
+      attributes: Json.frozen(attributes) as JsonObject,
       position: this.facts.length + 1,
-      version: this.version(fact.streamId) + 1,
-      timestamp: (fact.time === undefined ? undefined : CloudEvent.parseTime(fact.time)) ?? recordedAt,
+      version: stream.length + 1,
+      timestamp: (time === undefined ? undefined : CloudEvent.parseTime(time)) ?? recordedAt,
       recordedAt
     })
     this.facts.push(stored)
-    this.bytes.push(bytes)
+    this.bytes.push(0)
     if (stored.version === 1) this.sorted = undefined
-    this.entry(this.byStream, fact.streamId).push(stored)
-    this.entry(this.byId, fact.id).push(stored)
+    stream.push(stored)
+    const known = this.ids.get(id)
+    this.ids.set(id, known === undefined ? stored : [...several(known), stored])
     return stored
   }
 
@@ -75,8 +84,12 @@ class Memory {
       const last = this.facts.pop()
       this.bytes.pop()
       if (last === undefined) return
-      this.drop(this.byStream, last.streamId)
-      this.drop(this.byId, last.id)
+      const stream = this.stream(last.streamId)
+      stream.pop()
+      if (stream.length === 0) this.byStream.delete(last.streamId)
+      const others = this.byId(last.id).filter((stored) => stored !== last)
+      if (others.length === 0) this.ids.delete(last.id)
+      else this.ids.set(last.id, others)
     }
   }
 
@@ -84,18 +97,12 @@ class Memory {
     return this.sorted ??= [...this.byStream.keys()].toSorted()
   }
 
-  private entry(map: Map<string, Array<StoredFact>>, key: string): Array<StoredFact> {
-    const known = map.get(key)
+  private stream(streamId: string): Array<StoredFact> {
+    const known = this.byStream.get(streamId)
     if (known !== undefined) return known
     const fresh: Array<StoredFact> = []
-    map.set(key, fresh)
+    this.byStream.set(streamId, fresh)
     return fresh
-  }
-
-  private drop(map: Map<string, Array<StoredFact>>, key: string): void {
-    const list = map.get(key)
-    list?.pop()
-    if (list?.length === 0) map.delete(key)
   }
 }
 
@@ -144,7 +151,7 @@ const page = (
     for (let index = 0; index < count && facts.length < limit; index++) {
       const fact = at(index)
       if (fact === undefined) break
-      left -= memory.bytes[fact.position - 1] ?? 0
+      left -= memory.bytesAt(fact)
       if (left < 0 && facts.length > 0) break
       facts.push(fact)
     }
@@ -179,19 +186,21 @@ const listStreams = (memory: Memory, options: Parameters<Driver["streams"]>[0]):
 /** A new store in memory. */
 export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
   const { pageBytes } = yield* Limits.Limits
+  const clock = yield* Clock.Clock
   const memory = new Memory()
   const { announce, listen } = makeAnnouncer()
+  const appendNow = (request: Append): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> => {
+    const before = memory.facts.length
+    const committed = commit(memory, request, clock.currentTimeMillisUnsafe())
+    if (Result.isFailure(committed)) return KsiError.exit(committed.failure)
+    const thrown = memory.facts.length === before ? [] : announce(memory.facts.slice(before))
+    const answer = Exit.succeed(committed.success)
+    if (thrown.length === 0) return answer
+    return Effect.andThen(Effect.logError("a listener of the store threw", ...thrown), answer)
+  }
   return {
-    append: (request) =>
-      Effect.clockWith((clock): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> => {
-        const before = memory.facts.length
-        const committed = commit(memory, request, clock.currentTimeMillisUnsafe())
-        if (Result.isFailure(committed)) return KsiError.fail(committed.failure)
-        const thrown = memory.facts.length === before ? [] : announce(memory.facts.slice(before))
-        const answer = Exit.succeed(committed.success)
-        if (thrown.length === 0) return answer
-        return Effect.andThen(Effect.logError("a listener of the store threw", ...thrown), answer)
-      }),
+    appendNow,
+    append: (request) => Effect.suspend(() => appendNow(request)),
     read: ({ from, limit, to }) => {
       const first = Math.max(1, from)
       const count = (to ?? Number.MAX_SAFE_INTEGER) - first + 1
@@ -208,7 +217,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
           stream[backward === true ? last - 1 - index : first - 1 + index])
       }),
     streams: (options) => Effect.sync(() => listStreams(memory, options)),
-    byId: (id) => Effect.sync(() => [...memory.byId.get(id) ?? []]),
+    byId: (id) => Effect.sync(() => [...memory.byId(id)]),
     describe: { kind: "memory", file: undefined }
   }
 })
