@@ -146,6 +146,17 @@ export const plain = (metadata: Envelope.Metadata): Envelope.Metadata => ({
   tracestate: metadata.tracestate
 })
 
+/** The metadata of a fact that is stored in a stream, as an object of its own. */
+export const saidIn = (envelope: LiveEnvelope, streamId: string, { traceparent, tracestate }: TraceContext.Texts): Envelope.Metadata => {
+  const { id, origin: { clientCorrelationId, clientId, deadline, idempotencyKey, principal, source }, parent } = envelope
+  const { depth, timestamp } = envelope
+  return {
+    correlationId: parent === undefined ? id : parent.metadata.correlationId,
+    causationId: parent?.id,
+    depth, timestamp, source, principal, streamId, deadline, idempotencyKey, clientCorrelationId, clientId, traceparent, tracestate
+  }
+}
+
 /** Where envelopes get their time and ids from. */
 export interface Stamps {
   /** Milliseconds since 1970. */

@@ -15,6 +15,7 @@
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import type * as Scope from "effect/Scope"
 import type { NewFact, StoredFact } from "../event/CloudEvent.ts"
 import type { KsiError } from "../event/KsiError.ts"
@@ -43,6 +44,31 @@ export interface Append {
   readonly mode?: "all" | "each" | undefined
 }
 
+/**
+ * An effect that whoever is in a fiber already may begin at once: it is complete, where nothing has to be waited for,
+ * without a turn of the fiber.
+ */
+class AtOnce<A, E> {
+  readonly begin: () => Effect.Effect<A, E>
+  constructor(begin: () => Effect.Effect<A, E>) {
+    this.begin = begin
+  }
+}
+Object.setPrototypeOf(AtOnce.prototype, Effectable.Prototype<Effect.Effect<unknown, unknown> & AtOnce<unknown, unknown>>({
+  label: "Journal.atOnce",
+  evaluate() {
+    return this.begin()
+  }
+}))
+
+/** As `Effect.suspend`; `begin` need not wait for the fiber. */
+export const atOnce = <A, E>(begin: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  new AtOnce(begin) as unknown as Effect.Effect<A, E> // by its prototype
+
+/** Begins an effect of `atOnce` here and now: what it answers with may be complete. Any other effect is itself. */
+export const begin = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  effect instanceof AtOnce ? effect.begin() : effect
+
 /** The journal of facts. */
 export class Journal extends Context.Service<Journal, {
   /**
@@ -50,11 +76,6 @@ export class Journal extends Context.Service<Journal, {
    * Once handed to the store it is carried out even if the caller is interrupted.
    */
   readonly append: (request: Append) => Effect.Effect<ReadonlyArray<Outcome>, KsiError>
-  /**
-   * `append` at once, where nothing has to be waited for: when this answers the facts are in, and the effect, which is
-   * complete, says where. For who is in a fiber already. Absent where an append waits.
-   */
-  readonly appendNow?: ((request: Append) => Effect.Effect<ReadonlyArray<Outcome>, KsiError>) | undefined
   /** Facts with `from <= position <= to`, in order: at most `limit` and at most `pageBytes` (but at least one). */
   readonly read: (options: {
     readonly from: number

@@ -124,6 +124,28 @@ const undeclared = (entry: Table.TableEntry | undefined, event: Event.Any, error
   return hook === undefined || knows(event, hook.name) ? undefined : hook
 }
 
+/**
+ * Makes effects of an event and a payload. They have both in them and share what is done with them: a closure for each
+ * would cost more than reading two fields.
+ */
+const effectOf = <Ev extends Event.Any>(label: string, run: (fiber: AnyFiber, event: Ev, payload: unknown) => Run) => {
+  class Said {
+    readonly event: Ev
+    readonly payload: unknown
+    constructor(event: Ev, payload: unknown) {
+      this.event = event
+      this.payload = payload
+    }
+  }
+  Object.setPrototypeOf(Said.prototype, Effectable.Prototype<Run & Said>({
+    label,
+    evaluate(fiber) {
+      return run(fiber, this.event, this.payload)
+    }
+  }))
+  return (event: Ev, payload: unknown): Run => new Said(event, payload) as unknown as Run // by its prototype
+}
+
 /** `call`, `emit` and `stream`: typed values in, typed values out. */
 const makeTyped = ({ facts, requests, table }: Parts) => {
   /** What an event is here, if it may be used so. */
@@ -144,33 +166,20 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
     )
   }
   const told = (event: Event.Any, run: Run): Run => Effect.mapError(run, (error) => rejected(event, error))
-  // A call is an effect with its event and payload in it: a closure around them would cost more than reading them.
-  class Call {
-    readonly event: Event.AnyRequest
-    readonly payload: unknown
-    constructor(event: Event.AnyRequest, payload: unknown) {
-      this.event = event
-      this.payload = payload
-    }
-  }
-  Object.setPrototypeOf(Call.prototype, Effectable.Prototype<Run & Call>({
-    label: "Ksi.call",
-    evaluate(fiber) {
-      const { event, payload } = this
-      const entry = find(event, "call")
-      if (entry === undefined) return refused(event, "call")
-      const run = requests.call(fiber, entry, payload)
-      return knowsAll(event, entry) ? run : told(event, run)
-    }
-  }))
-  const call = (event: Event.AnyRequest, payload: unknown): Run => new Call(event, payload) as unknown as Run // by its prototype
-  const emit = (event: Event.AnyFact, payload: unknown): Run =>
-    told(event, Effect.withFiber((fiber: AnyFiber) => {
-      const entry = find(event, "emit")
-      if (entry === undefined || !Facts.isFactEntry(entry)) return refused(event, "emit")
-      const made = entry.codec.makePayload(payload)
-      return Exit.isSuccess(made) ? facts.emit(fiber, entry, table.child(fiber, event.name, made.value)) : made
-    }))
+  const call = effectOf("Ksi.call", (fiber, event: Event.AnyRequest, payload) => {
+    const entry = find(event, "call")
+    if (entry === undefined) return refused(event, "call")
+    const run = requests.call(fiber, entry, payload)
+    return knowsAll(event, entry) ? run : told(event, run)
+  })
+  const emit = effectOf("Ksi.emit", (fiber, event: Event.AnyFact, payload) => {
+    const entry = find(event, "emit")
+    if (entry === undefined || !Facts.isFactEntry(entry)) return refused(event, "emit")
+    const made = entry.codec.makePayload(payload)
+    if (Exit.isFailure(made)) return made
+    const run = facts.emit(fiber, entry, table.child(fiber, event.name, made.value))
+    return knowsAll(event, entry) ? run : told(event, run)
+  })
   const stream = (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
     Stream.unwrap(Effect.withFiber((fiber: AnyFiber): Effect.Effect<Stream.Stream<unknown, unknown>, unknown> => {
       const entry = find(event, "stream")

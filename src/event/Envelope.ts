@@ -159,7 +159,8 @@ export const toFact = (
     streamId,
     data,
     time: timeText(metadata.timestamp),
-    attributes
+    // Of texts and a number: whoever keeps the fact need not copy them.
+    attributes: Object.freeze(attributes)
   }
 }
 

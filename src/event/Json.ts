@@ -137,15 +137,16 @@ const freezeCopy = (value: unknown, depth: number): unknown => {
   const prototype: unknown = Object.getPrototypeOf(value)
   if (prototype === null && isRaw(value)) return value
   if ((prototype !== Object.prototype && prototype !== null) || "toJSON" in value) return notPlain
-  // Spreading keeps the shape; an own "__proto__" stays a key.
-  const copy: Record<string, unknown> = { ...value }
-  for (const key of Object.keys(copy)) {
-    const item = copy[key]
-    const inner = freezeCopy(item, depth - 1)
+  // Spreading keeps the shape; an own "__proto__" stays a key. What is frozen is looked through, and copied if need be.
+  const given = value as { readonly [key: string]: unknown } // it is an object of its own keys
+  let copy: Record<string, unknown> | undefined = Object.isFrozen(value) ? undefined : { ...value }
+  for (const key of Object.keys(given)) {
+    const item = given[key]
+    const inner = typeof item === "string" ? item : freezeCopy(item, depth - 1)
     if (inner === notPlain) return notPlain
-    if (inner !== item || inner === 0) copy[key] = inner
+    if (!Object.is(inner, item)) (copy ??= { ...value })[key] = inner
   }
-  return Object.freeze(copy)
+  return copy === undefined ? value : Object.freeze(copy)
 }
 
 // A recursion that surely finds room on the stack.

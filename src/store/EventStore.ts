@@ -30,7 +30,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type Append, Journal, type Outcome } from "../bus/Journal.ts"
+import { type Append, atOnce, begin, Journal, type Outcome } from "../bus/Journal.ts"
 import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import * as EventName from "../event/EventName.ts"
@@ -181,14 +181,14 @@ const admitAll = (request: Append, limits: Limits.LimitsShape, own: boolean): Re
   if (request.facts.length > limits.appendEvents) {
     return Result.fail(overLimit("appendEvents", limits.appendEvents, request.facts.length))
   }
-  const facts: Array<CloudEvent.NewFact> = []
-  for (const fact of request.facts) {
+  let facts: Array<CloudEvent.NewFact> | undefined
+  for (const [at, fact] of request.facts.entries()) {
     const admitted = admit(fact, limits)
     if (Result.isFailure(admitted)) return Result.fail(admitted.failure)
     if (!own && ownStream(fact.streamId)) return Result.fail(notOwn(fact.name))
-    facts.push(admitted.success)
+    if (admitted.success !== fact) (facts ??= [...request.facts])[at] = admitted.success
   }
-  return Result.succeed({ ...request, facts })
+  return Result.succeed(facts === undefined ? request : { ...request, facts })
 }
 
 /** What `appendTo` was given as a fact; a CloudEvent's own rules say whether its attributes are any. */
@@ -278,17 +278,16 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
   Effect.gen(function*() {
     const limits = yield* Limits.Limits
     const ids = yield* Envelope.randomIds
-    const admitting = (own: boolean, put: Driver["append"]): Driver["append"] => (request) => {
-      if (request.facts.length === 0) return Effect.succeed([])
-      const admitted = admitAll(request, limits, own)
-      return Result.isFailure(admitted) ? KsiError.exit(admitted.failure) : put(admitted.success)
-    }
-    const suspended = (put: Driver["append"]): Driver["append"] => (request) => Effect.suspend(() => put(request))
-    const append = suspended(admitting(false, driver.append))
+    const admitting = (own: boolean): Driver["append"] => (request) =>
+      atOnce(() => {
+        if (request.facts.length === 0) return Effect.succeed([])
+        const admitted = admitAll(request, limits, own)
+        return Result.isFailure(admitted) ? KsiError.exit(admitted.failure) : begin(driver.append(admitted.success))
+      })
+    const append = admitting(false)
     return {
       append,
-      appendNow: driver.appendNow && admitting(false, driver.appendNow),
-      appendOwn: suspended(admitting(true, driver.append)),
+      appendOwn: admitting(true),
       read: (options) => driver.read(options),
       head: () => driver.head(),
       listen: (listener) => driver.listen(listener),

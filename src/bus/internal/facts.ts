@@ -1,12 +1,14 @@
 // Appends facts behind their middleware. Once a fact is stored its handlers run, whatever becomes of who said it.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Tracer from "effect/Tracer"
+import type { NewFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
-import { type LiveEnvelope, plain } from "../Causation.ts"
-import { Journal } from "../Journal.ts"
+import { type LiveEnvelope, saidIn } from "../Causation.ts"
+import * as Journal from "../Journal.ts"
 import type { Emitted } from "../KsiService.ts"
 import { Subscriptions } from "../Subscription.ts"
 import { type AnyFiber, type Run, settle } from "./drive.ts"
@@ -29,27 +31,53 @@ const traceOf = (fiber: AnyFiber, provided: Provided, envelope: LiveEnvelope): T
   return (span && TraceContext.ofSpan(span)) ?? envelope.trace
 }
 
+const attempt = (run: () => Run): Run => {
+  try {
+    return run()
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
 /** The facts of one router. */
 export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Reactions) {
-  const journal = yield* Journal
+  const journal = yield* Journal.Journal
   const subscriptions = yield* Subscriptions
 
-  const stored = (entry: FactEntry, envelope: LiveEnvelope, trace: TraceContext.Texts): Run => {
-    const streamId = entry.event.streamId(envelope.data)
-    const fact = Envelope.toFact(envelope, streamId, entry.codec.encodePayload(envelope.data), trace)
-    // The wait is one commit; between it and the handlers nobody may get in.
-    return Effect.uninterruptibleMask((restore) => Effect.flatMap(journal.append({ facts: [fact] }), ([outcome]) => {
-      if (outcome === undefined) return Effect.die(new Error("the journal answered without an outcome"))
-      const { id, metadata, name } = envelope
-      const { version } = outcome
-      const emitted: Emitted = { id, streamId, position: BigInt(outcome.position), version }
-      const { traceparent, tracestate } = trace
-      const said = { ...plain(metadata), streamId, traceparent, tracestate }
-      const delivery = { id, name, data: envelope.data, metadata: said, position: emitted.position, version, missed: 0 }
+  /** A fact is stored: its handlers begin. Answers with a wait where a subscriber holds up those who say something. */
+  const happened = (entry: FactEntry, envelope: LiveEnvelope, emitted: Emitted, trace: TraceContext.Texts): Effect.Effect<void> | undefined => {
+    const { id, position, streamId, version } = emitted
+    const { name } = envelope
+    if (entry.handlers.length > 0 || reactions.isObserved()) {
+      const metadata = saidIn(envelope, streamId, trace)
+      const delivery: Envelope.Delivery = { id, name, data: envelope.data, metadata, position, version, missed: 0 }
       for (const handler of entry.handlers) reactions.react(entry, handler, delivery)
       reactions.observe(entry, delivery)
+    }
+    return subscriptions.room(name, Number(position))
+  }
+
+  const emittedOf = (fact: NewFact, [outcome]: ReadonlyArray<Journal.Outcome>): Emitted => {
+    if (outcome === undefined) throw new Error("the journal answered without an outcome")
+    return { id: fact.id, streamId: fact.streamId, position: BigInt(outcome.position), version: outcome.version }
+  }
+
+  const stored = (entry: FactEntry, envelope: LiveEnvelope, trace: TraceContext.Texts): Run => {
+    const fact = Envelope.toFact(envelope, entry.event.streamId(envelope.data), entry.codec.encodePayload(envelope.data), trace)
+    const appended = Journal.begin(journal.append({ facts: [fact] }))
+    const complete: Run = appended
+    if (Exit.isExit(complete)) {
+      if (Exit.isFailure(complete)) return complete
+      // What an append succeeds with.
+      const emitted = emittedOf(fact, complete.value as ReadonlyArray<Journal.Outcome>)
+      const room = happened(entry, envelope, emitted, trace)
+      return room === undefined ? Exit.succeed(emitted) : Effect.as(room, emitted)
+    }
+    // The wait is one commit; between it and the handlers nobody may get in.
+    return Effect.uninterruptibleMask((restore) => Effect.flatMap(appended, (outcomes) => {
+      const emitted = emittedOf(fact, outcomes)
       // Stored, and being handled: whom a slow subscriber holds up waits here, and may stop waiting.
-      const room = subscriptions.room(name, outcome.position)
+      const room = happened(entry, envelope, emitted, trace)
       return room === undefined ? Effect.succeed(emitted) : Effect.as(restore(room), emitted)
     }))
   }
@@ -57,10 +85,12 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
   const emit = (fiber: AnyFiber, entry: FactEntry, envelope: LiveEnvelope): Run => {
     const refused = refuse(envelope)
     if (refused !== undefined) return refused
+    if (entry.hooks.length === 0) return attempt(() => stored(entry, envelope, traceOf(fiber, undefined, envelope)))
+    envelope.stamp()
     return entry.pipeline(
       fiber,
       envelope,
-      (inner, provided, finish) => settle(Effect.suspend(() => stored(entry, envelope, traceOf(inner, provided, envelope))), finish),
+      (inner, provided, finish) => settle(attempt(() => stored(entry, envelope, traceOf(inner, provided, envelope))), finish),
       (exit) => exit
     )
   }

@@ -141,6 +141,7 @@ export const make = Effect.fnUntraced(function*(table: Table) {
     run,
     react,
     observers,
+    isObserved: (): boolean => !observers.isEmpty(),
     /** Tells the observers of an event. Never waits. */
     observe: (entry: TableEntry, envelope: Envelope.Envelope): void => {
       if (observers.isEmpty()) return

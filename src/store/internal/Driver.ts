@@ -12,7 +12,7 @@ export interface StreamInfo {
 }
 
 /** What a driver (memory, SQLite, PostgreSQL) does; everything else is built on it once. Not an API for users. */
-export interface Driver extends Pick<Journal["Service"], "append" | "appendNow" | "read" | "head" | "listen"> {
+export interface Driver extends Pick<Journal["Service"], "append" | "read" | "head" | "listen"> {
   /** Facts of one stream with `from <= version <= to`; newest first when `backward`. Bounds as `read`. */
   readonly readStream: (options: {
     readonly streamId: string

@@ -3,7 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
-import type { Append, Outcome } from "../../bus/Journal.ts"
+import { type Append, atOnce, type Outcome } from "../../bus/Journal.ts"
 import * as CloudEvent from "../../event/CloudEvent.ts"
 import type { NewFact, StoredFact } from "../../event/CloudEvent.ts"
 import * as Json from "../../event/Json.ts"
@@ -189,7 +189,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const memory = new Memory()
   const { announce, listen } = makeAnnouncer()
-  const appendNow = (request: Append): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> => {
+  const append = (request: Append): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> => {
     const before = memory.facts.length
     const committed = commit(memory, request, clock.currentTimeMillisUnsafe())
     if (Result.isFailure(committed)) return KsiError.exit(committed.failure)
@@ -199,8 +199,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
     return Effect.andThen(Effect.logError("a listener of the store threw", ...thrown), answer)
   }
   return {
-    appendNow,
-    append: (request) => Effect.suspend(() => appendNow(request)),
+    append: (request) => atOnce(() => append(request)),
     read: ({ from, limit, to }) => {
       const first = Math.max(1, from)
       const count = (to ?? Number.MAX_SAFE_INTEGER) - first + 1
