@@ -142,6 +142,14 @@ export class LiveEnvelope implements Envelope.Envelope {
     return !(this.parent instanceof LiveEnvelope) || this.parent.deadline !== this.origin.deadline
   }
 
+  /** Whether the handler of another envelope made it, however indirectly. */
+  comesFrom(other: Envelope.Envelope): boolean {
+    for (let cause = this.parent; cause !== undefined; cause = cause instanceof LiveEnvelope ? cause.parent : undefined) {
+      if (cause === other) return true
+    }
+    return false
+  }
+
   get metadata(): Envelope.Metadata {
     return this.made ??= new LiveMetadata(this, this.parent, this.origin)
   }
