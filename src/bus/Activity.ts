@@ -21,20 +21,23 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type { Envelope } from "../event/Envelope.ts"
 import type { EventPattern } from "../event/EventPattern.ts"
-import type { KsiError } from "../event/KsiError.ts"
+import { type KsiError, sentenceOf } from "../event/KsiError.ts"
 
 /** How a request ended. */
 export type OutcomeKind = "success" | "failure" | "defect" | "interrupted"
 
-const sentence = (error: unknown): string => {
+const textOf = (error: unknown): string => {
   if (error instanceof Error) return error.message
   if (typeof error === "string") return error
   if (typeof error === "object" && error !== null) {
     if ("message" in error && typeof error.message === "string") return error.message
     if ("_tag" in error && typeof error._tag === "string") return error._tag
   }
-  return Result.getOrElse(Result.try(() => String(JSON.stringify(error))), () => String(error))
+  return String(JSON.stringify(error))
 }
+
+// Anything can be thrown, also what throws when it is looked at.
+const sentence = (error: unknown): string => Result.getOrElse(Result.try(() => textOf(error)), () => sentenceOf(error))
 
 /** How an exit ended, and a sentence where it did not succeed. */
 export const outcomeOf = (exit: Exit.Exit<unknown, unknown>): readonly [OutcomeKind, string | undefined] => {

@@ -232,6 +232,14 @@ export class LiveEnvelope implements Envelope.Envelope {
     return (asked && TraceContext.ofSpan(asked)) ?? this.origin
   }
 
+  /** Whether the handler of another envelope made it, however indirectly. */
+  comesFrom(other: Envelope.Envelope): boolean {
+    for (let cause = this.parent; cause !== undefined; cause = cause instanceof LiveEnvelope ? cause.parent : undefined) {
+      if (cause === other) return true
+    }
+    return false
+  }
+
   get metadata(): Envelope.Metadata {
     return new LiveMetadata(this)
   }

@@ -36,6 +36,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
 import type { Envelope } from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventPattern from "../event/EventPattern.ts"
@@ -93,7 +94,8 @@ export const make = <
   const error = (options.error ?? Schema.Never) as E
   const layer = Layer.effect(
     hookKey(name),
-    Effect.map(Effect.context<never>(), (context): Hook => ({
+    // The scope of the layer is not that of one event: what a hook left in it would stay there for as long as the layer.
+    Effect.map(Effect.map(Effect.context<Scope.Scope>(), Context.omit(Scope.Scope)), (context): Hook => ({
       name,
       error,
       // A key of one service is a key.
@@ -103,7 +105,7 @@ export const make = <
       after: options.after as Hook["after"],
       around: options.around as Hook["around"],
       when: options.when,
-      context
+      context: context as Context.Context<never>
     }))
   )
   // What the hooks need is what the layer needs; the phantom says what handlers get.

@@ -189,6 +189,15 @@ const maker = (schema: Schema.Top, codec: Plain, decode: EventCodec["decodePaylo
   }
 }
 
+/** A check that a value fails which throws when it is looked at. */
+const guarded = (is: (value: unknown) => boolean) => (value: unknown): boolean => {
+  try {
+    return is(value)
+  } catch {
+    return false
+  }
+}
+
 /** Compiles an event's schemas. */
 export const compile = (event: Event.Any): EventCodec => {
   const payloadInvalid: Invalid = (problems) => new KsiError.PayloadInvalid({ event: event.name, problems })
@@ -204,14 +213,18 @@ export const compile = (event: Event.Any): EventCodec => {
     makePayload: maker(event.payload, payload, decodePayload, payloadInvalid),
     quickPayload: isIdentity(payload) ? SchemaParser.decodeUnknownSync(payload) : undefined,
     encodePayload: encoder(payload),
-    isSuccess: Schema.is(success),
+    isSuccess: guarded(Schema.is(success)),
     successProblems: (reply) => {
-      const issue = issueOf(checkSuccess(reply, isLarge(reply) ? undefined : all))
-      return issue === undefined ? [] : problemsOf(issue, reply)
+      try {
+        const issue = issueOf(checkSuccess(reply, isLarge(reply) ? undefined : all))
+        return issue === undefined ? [] : problemsOf(issue, reply)
+      } catch (cause) {
+        return [{ path: "", problem: `it cannot be looked at: ${KsiError.sentenceOf(cause)}` }]
+      }
     },
     // Nothing is nothing, not `null`.
     encodeSuccess: event.kind === "request" && SchemaAST.isVoid(event.success.ast) ? () => undefined : encoder(success),
-    isError: Schema.is(error),
+    isError: guarded(Schema.is(error)),
     encodeError: encoder(error)
   }
 }

@@ -110,7 +110,7 @@ export interface HandlerEntry {
   readonly execution?: "concurrent" | "sequential" | undefined
   /** Milliseconds it may take; absent: as long as the request may, and `Limits.factHandlerMillis` for a fact. */
   readonly timeoutMillis?: number | undefined
-  /** One at a time for each key, in the order of arrival. */
+  /** One at a time for each key, in the order of arrival. What the one whose turn it is calls itself does not wait. */
   readonly key?: ((payload: unknown) => string) | undefined
 }
 

@@ -423,9 +423,14 @@ export const invalidAt = (event: string, path: string, problem: string): Payload
 /** Whether a value is a `KsiError`. */
 export const is = (u: unknown): u is KsiError => u instanceof KsiError
 
-/** What an exception of unknown kind says, in one sentence. */
-export const sentenceOf = (cause: unknown): string =>
-  cause instanceof Error && cause.message !== "" ? cause.message : String(cause)
+/** What an exception of unknown kind says, in one sentence. Anything can be thrown, also what has no text. */
+export const sentenceOf = (cause: unknown): string => {
+  try {
+    return String(cause instanceof Error && cause.message !== "" ? cause.message : cause)
+  } catch {
+    return `a thrown ${typeof cause} without a text`
+  }
+}
 
 /** The first defect of a cause; `undefined` where it has none, as one that only failed or was interrupted. */
 export const defectOf = (cause: Cause.Cause<unknown>): unknown => {

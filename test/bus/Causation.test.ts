@@ -11,6 +11,16 @@ const counted = () => {
 }
 
 describe("LiveEnvelope", () => {
+  it("knows whose handler made it, however indirectly", () => {
+    const { ids } = counted()
+    const make = (parent?: Causation.LiveEnvelope) => new Causation.LiveEnvelope("a:b", {}, parent, Causation.own, { now: () => 5, ids })
+    const root = make()
+    const child = make(root)
+    const grandchild = make(child)
+    expect([grandchild.comesFrom(root), grandchild.comesFrom(child), child.comesFrom(grandchild), root.comesFrom(root), make().comesFrom(root)])
+      .toEqual([true, true, false, false, false])
+  })
+
   it("makes no id until somebody reads one, and then one only", () => {
     const { ids, made } = counted()
     const root = new Causation.LiveEnvelope("a:b", {}, undefined, Causation.own, { now: () => 5, ids })

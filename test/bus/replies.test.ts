@@ -1,6 +1,6 @@
 // The reply rule and isolation: who answers when several may, and what one handler can do to another (nothing).
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Layer, Logger, Schema } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Activity } from "../../src/bus/Activity.ts"
 import { DeadLetters, type NewLetter } from "../../src/bus/DeadLetters.ts"
@@ -120,6 +120,25 @@ describe("the reply rule", () => {
     ))))
 })
 
+describe("isolation", () => {
+  it.effect("no handler sees the services of its caller, however it is run", () => {
+    class Secret extends Context.Service<Secret, { readonly text: string }>()("test/Secret") {}
+    const look = () => Effect.map(Effect.serviceOption(Secret), (found) => found._tag)
+    const ways = [{}, { timeout: 100 }, { key: () => "a" }, { execution: "sequential" as const }]
+    return Effect.gen(function*() {
+      for (const options of ways) {
+        for (const others of [[], [handle(Ask, () => pass)]]) {
+          const layers = [...others, handle(Ask, look, options)]
+            .reduce<Layer.Layer<never, KsiError, Router>>((before, layer) => Layer.provideMerge(layer, before) as Layer.Layer<never, KsiError, Router>, Layer.empty)
+          const found = Effect.flatMap(KsiService, (ksi) => ksi.call(Ask, {})).pipe(
+            Effect.provideService(Secret, { text: "mine" }), Effect.provide(Layer.provideMerge(layers, bus)))
+          expect(yield* found).toBe("None")
+        }
+      }
+    })
+  })
+})
+
 describe("keyed handlers", () => {
   it.effect("one at a time for each key, in the order of arrival; keys do not wait for each other", () => {
     const log: Array<string> = []
@@ -142,6 +161,46 @@ describe("keyed handlers", () => {
       expect(of("a")).toEqual(["a1 starts", "a1 ends", "a2 starts", "a2 ends", "a3 starts", "a3 ends"])
       expect(of("b")).toEqual(["b1 starts", "b1 ends", "b2 starts", "b2 ends"])
       expect(log.indexOf("b1 starts")).toBeLessThan(log.indexOf("a1 ends"))
+    }).pipe(Effect.provide(Layer.provideMerge(worker, bus)))
+  })
+
+  it.effect("what the holder of a key calls itself is part of its turn; others wait", () => {
+    const log: Array<string> = []
+    const Work = Event.make("work:do", { payload: { key: Schema.String, left: Schema.Int } })
+    const worker = handle(Work, ({ key, left }) =>
+      Effect.gen(function*() {
+        log.push(`${left} starts`)
+        yield* Effect.sleep(10)
+        if (left > 0) yield* (yield* KsiService).call(Work, { key, left: left - 1 })
+        log.push(`${left} ends`)
+      }), { key: ({ key }) => key })
+    return Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const fiber = yield* Effect.forkChild(ksi.call(Work, { key: "a", left: 2 }), { startImmediately: true })
+      const next = yield* Effect.forkChild(ksi.call(Work, { key: "a", left: 0 }), { startImmediately: true })
+      yield* TestClock.adjust(100)
+      yield* Fiber.join(fiber)
+      yield* Fiber.join(next)
+      expect(log).toEqual(["2 starts", "1 starts", "0 starts", "0 ends", "1 ends", "2 ends", "0 starts", "0 ends"])
+    }).pipe(Effect.provide(Layer.provideMerge(worker, bus)))
+  })
+
+  it.effect("one that stops waiting leaves the line; one that stops working ends its turn", () => {
+    const log: Array<string> = []
+    const Work = Event.make("work:do", { payload: { n: Schema.Int } })
+    const worker = handle(Work, ({ n }) => Effect.andThen(Effect.sync(() => log.push(`${n} starts`)), Effect.sleep(10)), { key: () => "a" })
+    return Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const [first, second, third] = yield* Effect.forEach([1, 2, 3], (n) => Effect.forkChild(ksi.call(Work, { n }), { startImmediately: true }))
+      if (first === undefined || second === undefined || third === undefined) throw new Error("three")
+      yield* Fiber.interrupt(second)
+      yield* TestClock.adjust(5)
+      yield* Fiber.interrupt(first)
+      yield* TestClock.adjust(10)
+      yield* Fiber.join(third)
+      expect(log).toEqual(["1 starts", "3 starts"])
+      yield* Effect.forkChild(ksi.call(Work, { n: 4 }), { startImmediately: true })
+      expect(log).toHaveLength(3)
     }).pipe(Effect.provide(Layer.provideMerge(worker, bus)))
   })
 

@@ -343,4 +343,16 @@ it.effect.prop("compiled and interpreted decoding agree on values, on problems a
         }
       }
     }
-  }), { arbitrary: { runs: 100 } })
+  }), { arbitrary: { runs: 100 }
+})
+
+describe("replies", () => {
+  it("a reply that throws when it is looked at is invalid, and so is an error", () => {
+    const codec = EventCodec.compile(Event.make("demo:mine", {
+      success: Schema.Struct({ text: Schema.String }), error: Schema.Struct({ text: Schema.String })
+    }))
+    const mine = { get text(): string { throw new Error("boom") } }
+    expect([codec.isSuccess(mine), codec.isError(mine)]).toEqual([false, false])
+    expect(codec.successProblems(mine)).toEqual([{ path: "", problem: "it cannot be looked at: boom" }])
+  })
+})

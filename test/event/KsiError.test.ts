@@ -116,6 +116,9 @@ describe("KsiError", () => {
 
   it("says what an exception says", () => {
     expect([new Error("a"), "b", undefined, new TypeError("")].map(KsiError.sentenceOf)).toEqual(["a", "b", "undefined", "TypeError"])
+    // Anything can be thrown.
+    const mute = Object.defineProperty(new Error("x"), "message", { get: () => { throw new Error("no") } })
+    expect([Object.create(null), mute].map(KsiError.sentenceOf)).toEqual(Array.from({ length: 2 }, () => "a thrown object without a text"))
   })
 
   it("finds the defect of a cause", () => {

@@ -3,14 +3,14 @@
 // Handlers are ordered by registration. A failure, a defect and a timeout are answers; only a pass moves on. A maximal run
 // of adjacent concurrent handlers starts together: its answer is the earliest in order that did not pass, as soon as all
 // before it have passed; those still running are then interrupted. A sequential handler starts when all before it passed.
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Semaphore from "effect/Semaphore"
 import type { Envelope } from "../../event/Envelope.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import * as KsiError from "../../event/KsiError.ts"
-import { Current } from "../Causation.ts"
+import { Current, LiveEnvelope } from "../Causation.ts"
 import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle, start } from "./drive.ts"
 import type { Provided } from "./pipeline.ts"
 
@@ -36,10 +36,17 @@ export const isPass = (exit: AnyExit, envelope: Envelope): boolean => {
   return false
 }
 
-interface Lane {
-  readonly semaphore: Semaphore.Semaphore
-  users: number
+/** One that has, or waits for, the turn of a key. */
+interface Turn {
+  readonly envelope: Envelope
+  begin: (() => void) | undefined
 }
+
+/** Those of one key: the first has the turn. */
+type Lane = Array<Turn>
+
+const isCausedBy = (envelope: Envelope, cause: Envelope | undefined): boolean =>
+  cause !== undefined && envelope instanceof LiveEnvelope && envelope.comesFrom(cause)
 
 /** One at a time for each key of each handler, in the order of arrival; keys that nobody uses are forgotten. */
 export class Lanes {
@@ -51,36 +58,53 @@ export class Lanes {
     this.max = max
   }
 
-  /** The effect, in its turn. */
+  /** The effect, in its turn. What the holder of a turn calls itself is part of it: waiting would be for ever. */
   inTurn(handler: HandlerEntry, envelope: Envelope, run: Run): Run {
     const { key } = handler
     if (key === undefined) return run
-    return Effect.suspend(() => {
+    return Effect.withFiber((fiber: AnyFiber) => {
       const name = key(envelope.data)
       const lanes = this.lanes.get(handler) ?? new Map<string, Lane>()
-      this.lanes.set(handler, lanes)
-      const lane = lanes.get(name) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
-      lanes.set(name, lane)
-      if (lane.users >= this.max) {
+      const lane = lanes.get(name) ?? []
+      if (isCausedBy(envelope, lane[0]?.envelope)) return run
+      if (lane.length >= this.max) {
         return KsiError.fail(new KsiError.LimitExceeded({ limit: "keyedHandlers", max: this.max, retryable: true }))
       }
-      lane.users++
+      this.lanes.set(handler, lanes)
+      lanes.set(name, lane)
+      const turn: Turn = { envelope, begin: undefined }
+      lane.push(turn)
+      const leave = () => {
+        const index = lane.indexOf(turn)
+        if (index < 0) return
+        lane.splice(index, 1)
+        if (index === 0) lane[0]?.begin?.()
+        if (lane.length === 0) lanes.delete(name)
+        if (lanes.size === 0) this.lanes.delete(handler)
+      }
+      // What is no effect at all ends its fiber on the spot, without its finalizers: the turn must not end with it.
+      const forget = fiber.addObserver(leave)
       return Effect.ensuring(
-        lane.semaphore.withPermits(1)(run),
-        Effect.sync(() => {
-          if (--lane.users === 0) lanes.delete(name)
-          if (lanes.size === 0) this.lanes.delete(handler)
-        })
+        lane[0] === turn ? run : Effect.andThen(begun(lane, turn), run),
+        Effect.sync(() => (forget(), leave()))
       )
     })
   }
 }
 
-/** A handler with its turn and its timeout, in its own context; for a fiber of its own. */
+const begun = (lane: Lane, turn: Turn): Effect.Effect<void> =>
+  Effect.callback<void>((resume) => {
+    if (lane[0] === turn) return resume(Effect.void)
+    // Not on the stack of the one before.
+    turn.begin = () => resume(Effect.yieldNow)
+  })
+
+/** A handler with its turn and its timeout, in its own context and in no other. */
 const alone = (handler: HandlerEntry, envelope: Envelope, provided: Provided, lanes: Lanes): Run => {
-  const run = Effect.provideContext(
+  // Replaced, not merged: the caller's services, and its scope, are none of the handler's.
+  const run = Effect.updateContext(
     Effect.suspend(() => start(handler, envelope)),
-    contextOf(handler, envelope, provided)
+    (_: Context.Context<never>) => contextOf(handler, envelope, provided)
   )
   const { timeoutMillis: millis } = handler
   const timed = millis === undefined ? run : Effect.timeoutOrElse(run, {

@@ -66,7 +66,7 @@ const beforeText = (hooks: ReadonlyArray<Hook>): string =>
 const afterText = (hooks: ReadonlyArray<Hook>): string =>
   numbered(hooks, "after").toReversed().map((at) => `
   try { run = after${at}(envelope, exit, ${hooks.some(takesElapsed) ? "Number(now() - startedAt) / 1e6" : "0"}) } catch (defect) { run = die(defect) }
-  if (run !== undefined && prototypeOf(run) !== success) {
+  if (run !== undefined && (run === null || prototypeOf(run) !== success)) {
     if (!isExit(run)) return parts.left(fiber, entry, envelope, startedAt, ${at}, run, exit)
     exit = run
   }`).join("")
@@ -101,7 +101,7 @@ const run = (fiber, envelope) => {
       for (;;) {
         if (step.done === true) { run = succeed(step.value); break }
         const yielded = step.value
-        if (yielded._tag !== 'Success') { run = parts.carryOn(steps, step); break }
+        if (prototypeOf(yielded) !== success) { run = parts.carryOn(steps, step); break }
         if (--left === 0) { run = parts.letOthersRun(steps, step); break }
         step = steps.next(yielded.value)
       }

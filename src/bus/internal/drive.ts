@@ -29,6 +29,7 @@ export const carryOn = (generator: Steps, first: Step): Run => {
     if (state.done === true) return Exit.succeed(state.value)
     const yielded = state.value
     if (!Exit.isExit(yielded)) {
+      if (!Effect.isEffect(yielded)) return Exit.die(new TypeError("a handler must yield effects"))
       // The handler runs in the context of its layer, which has what the yielded effect needs.
       return Effect.flatMap(yielded as Run, (value) => carryOn(generator, generator.next(value)))
     }

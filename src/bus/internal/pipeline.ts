@@ -64,10 +64,15 @@ const answered = (exit: AnyExit): AnyExit => {
   return exit
 }
 
+/** What a hook returned, which must be an effect: anything else would end the caller's fiber on the spot, past every `after`. */
+export const effectful = (run: Run): Run =>
+  Effect.isEffect(run) ? run : Exit.die(new TypeError("a hook must return an effect or nothing"))
+
 /** What a `before` returned, or the defect that it threw. */
 export const guarded = (before: NonNullable<Hook["before"]>, envelope: Envelope): Run | undefined => {
   try {
-    return before(envelope)
+    const run = before(envelope)
+    return run === undefined ? undefined : effectful(run)
   } catch (defect) {
     return Exit.die(defect)
   }
@@ -81,7 +86,8 @@ export const guardedAfter = (
   elapsed: number
 ): Run | undefined => {
   try {
-    return after(envelope, exit, elapsed)
+    const run = after(envelope, exit, elapsed)
+    return run === undefined ? undefined : effectful(run)
   } catch (defect) {
     return Exit.die(defect)
   }

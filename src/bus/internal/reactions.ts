@@ -16,7 +16,7 @@ import * as TraceContext from "../../event/TraceContext.ts"
 import { DeadLetters, type LetterReason } from "../DeadLetters.ts"
 import { Current, LiveEnvelope } from "../Causation.ts"
 import { Lanes } from "./answers.ts"
-import { contextOf, type Run, start } from "./drive.ts"
+import { type Run, start } from "./drive.ts"
 import type { Table, TableEntry } from "./table.ts"
 
 const labels = (envelope: Envelope.Envelope) => ({
@@ -80,6 +80,20 @@ const makeObservers = () => {
   }
 }
 
+/** The context of a reaction: the router's own below the handler's, merged once for each handler; its trace goes on. */
+const makeSurroundings = Effect.gen(function*() {
+  // Without the scope of the router, which outlives every reaction.
+  const base = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>()) as Context.Context<never>
+  const contexts = new WeakMap<HandlerEntry, Context.Context<never>>()
+  return (handler: HandlerEntry, envelope: Envelope.Envelope): Context.Context<never> => {
+    const merged = contexts.get(handler) ?? Context.merge(base, handler.context)
+    contexts.set(handler, merged)
+    const own = Context.add(merged, Current, envelope)
+    const span = TraceContext.toSpan(envelope instanceof LiveEnvelope ? envelope.trace : envelope.metadata)
+    return span === undefined ? own : Context.add(own, Tracer.ParentSpan, span)
+  }
+})
+
 /** The reactions of one router. */
 export const make = Effect.fnUntraced(function*(table: Table) {
   const { factHandlerMillis, factHandlers, keyedHandlers } = yield* Limits
@@ -89,41 +103,40 @@ export const make = Effect.fnUntraced(function*(table: Table) {
   const observers = makeObservers()
   let inFlight = 0
 
-  // Without the scope of the router, which outlives every reaction.
-  const base = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>()) as Context.Context<never>
-  const contexts = new WeakMap<HandlerEntry, Context.Context<never>>()
-  /** The context of a reaction: the router's own below the handler's, merged once for each handler; its trace goes on. */
-  const surroundings = (handler: HandlerEntry, envelope: Envelope.Envelope): Context.Context<never> => {
-    const merged = contexts.get(handler) ?? Context.merge(base, handler.context)
-    contexts.set(handler, merged)
-    const own = Context.add(merged, Current, envelope)
-    const span = TraceContext.toSpan(envelope instanceof LiveEnvelope ? envelope.trace : envelope.metadata)
-    return span === undefined ? own : Context.add(own, Tracer.ParentSpan, span)
-  }
+  const surroundings = yield* makeSurroundings
 
   const bounded = (handler: HandlerEntry, run: Run): Run => Effect.timeout(run, handler.timeoutMillis ?? factHandlerMillis)
 
   /** Runs one reaction to its end, in its own context; fails with what it failed with. */
   const run = (handler: HandlerEntry, envelope: Envelope.Envelope): Run =>
-    Effect.provideContext(
+    // Replaced, not merged: who runs a reaction once more does not lend it its services.
+    Effect.updateContext(
       lanes.inTurn(handler, envelope, bounded(handler, Effect.suspend(() => start(handler, envelope)))),
-      contextOf(handler, envelope)
+      () => surroundings(handler, envelope)
     )
 
   const failed = (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, cause: Cause.Cause<unknown>) => {
-    if (Cause.hasInterruptsOnly(cause)) return Effect.void
-    bury(entry, handler, envelope, reasonOf(cause), KsiError.sentenceOf(Cause.squash(cause)))
+    const error = Cause.hasInterruptsOnly(cause) ? "it interrupted itself" : KsiError.sentenceOf(Cause.squash(cause))
+    bury(entry, handler, envelope, reasonOf(cause), error)
     return Effect.annotateLogs(Effect.logError(`handler ${handler.name} of ${envelope.name} failed`, cause), labels(envelope))
   }
 
   const fork = (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, reaction: Run): void => {
     inFlight++
-    const guarded = Effect.catchCause(reaction, (cause) => failed(entry, handler, envelope, cause))
-    const fiber = Effect.runForkWith(surroundings(handler, envelope))(guarded)
-    FiberSet.addUnsafe(running, fiber)
-    fiber.addObserver(() => {
-      inFlight--
+    let isTold = false
+    // Not reached when the runtime ends: nothing runs on in a fiber that was interrupted from outside.
+    const guarded = Effect.catchCause(reaction, (cause) => {
+      isTold = true
+      return failed(entry, handler, envelope, cause)
     })
+    const forked = Effect.runForkWith(surroundings(handler, envelope))
+    const fiber = forked(guarded)
+    fiber.addObserver((exit) => {
+      inFlight--
+      // What is no effect at all ends its fiber on the spot, past everything that was to catch it.
+      if (!isTold && Exit.isFailure(exit) && Cause.hasDies(exit.cause)) forked(failed(entry, handler, envelope, exit.cause))
+    })
+    FiberSet.addUnsafe(running, fiber)
   }
 
   /** Starts a reaction, or gives it up where too many run. Never waits; one that is done at once needs no fiber. */

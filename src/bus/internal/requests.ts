@@ -13,7 +13,7 @@ import { Subscriptions } from "../Subscription.ts"
 import { ask, Lanes } from "./answers.ts"
 import * as Compiled from "./compiled.ts"
 import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle } from "./drive.ts"
-import { type Core, isWrapping, Passage, type Provided } from "./pipeline.ts"
+import { type Core, effectful, isWrapping, Passage, type Provided } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
 import type { Runner, Table, TableEntry } from "./table.ts"
 
@@ -167,13 +167,13 @@ const makeLongWay = (
     long: (fiber, entry, envelope, startedAt) =>
       inTime(envelope, fiber, (running, end) => entry.pipeline(running, envelope, core(entry, envelope), end), ended(entry, envelope, startedAt)),
     entered: (fiber, entry, envelope, startedAt, at, run) =>
-      inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).resume(at, run), ended(entry, envelope, startedAt)),
+      inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).resume(at, effectful(run)), ended(entry, envelope, startedAt)),
     handled: (fiber, entry, envelope, startedAt, handler, run) =>
       inTime(envelope, fiber, (running, end) =>
         inContext(running, contextOf(handler, envelope), run, (exit) =>
           passage(running, entry, envelope, startedAt, end).leave(entry.hooks.length - 1, checked(entry, exit))), ended(entry, envelope, startedAt)),
     left: (fiber, entry, envelope, startedAt, at, run, exit) =>
-      settle(passage(fiber, entry, envelope, startedAt, identity).left(at, run, exit), ended(entry, envelope, startedAt))
+      settle(passage(fiber, entry, envelope, startedAt, identity).left(at, effectful(run), exit), ended(entry, envelope, startedAt))
   }
 }
 
