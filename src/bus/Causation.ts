@@ -291,19 +291,25 @@ export const Current: Context.Reference<Envelope.Envelope | undefined> = Context
 >("ksi/bus/Causation/Current", { defaultValue: () => undefined })
 
 /**
- * Finds the envelope that a fiber is handling. That there is none is remembered of the last context asked: a program that
+ * Finds what may be in the context of a fiber. That it is not there is remembered of the last context asked: a program that
  * handles nothing makes all its calls in one context, and to find nothing in it costs more than to find something.
  */
-export const makeFinder = (): ((fiber: Fiber.Fiber<unknown, unknown>) => Envelope.Envelope | undefined) => {
-  let empty: Context.Context<never> | undefined
-  return (fiber) => {
-    const { context } = fiber
-    if (context === empty) return undefined
-    const current = Context.get(context, Current)
-    if (current === undefined) empty = context
-    return current
+const remembering = <A>(find: (context: Context.Context<never>) => A | undefined) =>
+  (): ((fiber: Fiber.Fiber<unknown, unknown>) => A | undefined) => {
+    let empty: Context.Context<never> | undefined
+    return ({ context }) => {
+      if (context === empty) return undefined
+      const found = find(context)
+      if (found === undefined) empty = context
+      return found
+    }
   }
-}
+
+/** Finds the envelope that a fiber is handling. */
+export const makeFinder = remembering((context) => Context.get(context, Current))
+
+/** Finds the span that a fiber is in. */
+export const makeSpanFinder = remembering((context) => Context.getOrUndefined(context, Tracer.ParentSpan))
 
 /**
  * The trace context that goes out with what a fiber asks elsewhere: of its current span, else of the envelope it handles,

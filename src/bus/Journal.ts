@@ -19,6 +19,7 @@ import * as Effectable from "effect/Effectable"
 import type * as Scope from "effect/Scope"
 import type { NewFact, StoredFact } from "../event/CloudEvent.ts"
 import type { KsiError } from "../event/KsiError.ts"
+import type { LimitsShape } from "../event/Limits.ts"
 
 /** What became of one fact of an append. */
 export interface Outcome {
@@ -69,6 +70,66 @@ export const atOnce = <A, E>(begin: () => Effect.Effect<A, E>): Effect.Effect<A,
 export const begin = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
   effect instanceof AtOnce ? effect.begin() : effect
 
+/** When something was said, and when it was kept. */
+export interface Moment {
+  readonly timestamp: number
+  readonly recordedAt: number
+}
+
+/** What caused a fact that an event said. */
+export interface Cause {
+  readonly id: string
+  readonly correlationId: string
+  /** How deep the fact is. */
+  readonly depth: number
+}
+
+/**
+ * A fact that the bus has made itself, just now: it is the first with its id, and its data is JSON that nobody else has.
+ * The store writes into it where it is. A store in memory keeps these by the million: they are small, and share what they
+ * can.
+ */
+export class Said {
+  readonly id: string
+  readonly name: string
+  readonly streamId: string
+  readonly data: unknown
+  readonly cause: Cause | undefined
+  position = 0
+  version = 0
+  moment: Moment | undefined = undefined
+
+  constructor(id: string, name: string, streamId: string, data: unknown, cause: Cause | undefined) {
+    this.id = id
+    this.name = name
+    this.streamId = streamId
+    this.data = data
+    this.cause = cause
+  }
+}
+
+/**
+ * The short way into a store that keeps facts without waiting: what is known to be right of a fact that the bus has made is
+ * not asked. It belongs to one `append` and is found by it: whoever puts another in its place closes it.
+ */
+export interface Saying {
+  /** How long and how deep `Said.data` may be. */
+  readonly limits: Pick<LimitsShape, "frameBytes" | "jsonDepth">
+  /** Whether a fact may go this way, as far as its labels say. */
+  readonly takes: (said: Said) => boolean
+  /** Keeps what was said at this time, writes into it where it is, and tells who listens. Answers with what is left to do. */
+  readonly say: (said: Said, timestamp: number) => Effect.Effect<void> | undefined
+}
+
+type AppendTo = Journal["Service"]["append"]
+const saying = Symbol("ksi/bus/Journal/saying")
+
+/** An `append` with a short way beside it. */
+export const withSaying = (append: AppendTo, way: Saying): AppendTo => Object.assign(append, { [saying]: way })
+
+/** The short way beside an `append`, where it has one. */
+export const sayingOf = (append: AppendTo & { readonly [saying]?: Saying }): Saying | undefined => append[saying]
+
 /** The journal of facts. */
 export class Journal extends Context.Service<Journal, {
   /**
@@ -84,6 +145,12 @@ export class Journal extends Context.Service<Journal, {
   }) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
   /** The last committed position; 0 for an empty journal. Synchronous, so that catching up can end without a gap. */
   readonly head: () => number
-  /** Calls `listener` with every commit, synchronously and in position order, until the scope closes. */
-  readonly listen: (listener: (facts: ReadonlyArray<StoredFact>) => void) => Effect.Effect<void, never, Scope.Scope>
+  /**
+   * Calls `listener` with every commit, synchronously and in position order, until the scope closes. A store may leave
+   * out the commits of times when `isIdle` says so: what nobody hears need not be made.
+   */
+  readonly listen: (
+    listener: (facts: ReadonlyArray<StoredFact>) => void,
+    isIdle?: () => boolean
+  ) => Effect.Effect<void, never, Scope.Scope>
 }>()("ksi/bus/Journal") {}

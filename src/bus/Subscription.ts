@@ -203,7 +203,7 @@ const make = Effect.gen(function*() {
       })
     }
     for (const follower of touched) follower.wake()
-  })
+  }, listening.isEmpty)
 
   const open = Effect.fnUntraced(function*(text: string, options: SubscribeOptions = {}) {
     const pattern = yield* EventPattern.fromText(text)

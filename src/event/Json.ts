@@ -158,12 +158,13 @@ const copyDepth = 64
  */
 export const frozen = (value: unknown): unknown => {
   const copy = freezeCopy(value, copyDepth)
-  return copy === notPlain ? freezeAll(parse(JSON.stringify(value))) : copy
+  return copy === notPlain ? freeze(parse(JSON.stringify(value))) : copy
 }
 
-const freezeAll = (value: unknown): unknown => {
+/** Freezes a JSON value with all that is in it. What is frozen already is taken to be so all through. */
+export const freeze = (value: unknown): unknown => {
   if (typeof value !== "object" || value === null || Object.isFrozen(value)) return value
-  for (const item of Object.values(value)) freezeAll(item)
+  for (const item of Object.values(value)) freeze(item)
   return Object.freeze(value)
 }
 

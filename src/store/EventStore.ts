@@ -30,7 +30,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type Append, atOnce, begin, Journal, type Outcome } from "../bus/Journal.ts"
+import { type Append, atOnce, begin, Journal, type Outcome, type Saying, sayingOf, withSaying } from "../bus/Journal.ts"
 import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import * as EventName from "../event/EventName.ts"
@@ -176,6 +176,16 @@ const admit = (
 const notOwn = (name: string) =>
   KsiError.invalidAt(name, "streamId", "streams named \"ksi-…\" belong to KSI; choose another id")
 
+/** What is left to ask of a fact that the bus has made: its name is an event's, its attributes are ids and a number. */
+const sayingOver = (below: Saying, limits: Limits.LimitsShape): Saying => ({
+  ...below,
+  limits,
+  takes: (said) =>
+    labelProblem(said.streamId, limits.idLength) === undefined && !ownStream(said.streamId) &&
+    said.id.length <= limits.idLength && (said.cause === undefined || said.cause.correlationId.length <= limits.idLength) &&
+    below.takes(said)
+})
+
 /** The append with every fact checked; the first thing wrong refuses all of it. */
 const admitAll = (request: Append, limits: Limits.LimitsShape, own: boolean): Result.Result<Append, KsiError.Reason> => {
   if (request.facts.length > limits.appendEvents) {
@@ -285,12 +295,13 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
         return Result.isFailure(admitted) ? KsiError.exit(admitted.failure) : begin(driver.append(admitted.success))
       })
     const append = admitting(false)
+    const below = sayingOf(driver.append)
     return {
-      append,
+      append: below === undefined ? append : withSaying(append, sayingOver(below, limits)),
       appendOwn: admitting(true),
       read: (options) => driver.read(options),
       head: () => driver.head(),
-      listen: (listener) => driver.listen(listener),
+      listen: (listener, isIdle) => driver.listen(listener, isIdle),
       readStream: (options) => driver.readStream(options),
       streams: (options) => driver.streams(options),
       byId: (id) => driver.byId(id),

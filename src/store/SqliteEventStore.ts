@@ -143,7 +143,7 @@ class GroupCommit {
     if (entries.length === 0) return
     try {
       const { answers, facts } = this.writer.commit(appends, this.clock.currentTimeMillisUnsafe())
-      if (facts.length > 0 && !this.announcer.isEmpty()) this.announcer.announce(facts.map(storedFact)).forEach(this.report)
+      if (facts.length > 0 && !this.announcer.isIdle()) this.announcer.announce(facts.map(storedFact)).forEach(this.report)
       answers.forEach((answer, i) =>
         entries[i]?.resume(KsiError.is(answer) ? Exit.fail(answer) : Exit.succeed(answer)))
     } catch (cause) {

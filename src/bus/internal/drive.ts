@@ -41,7 +41,7 @@ export const carryOn = (generator: Steps, first: Step): Run => {
 /** `carryOn`, after others have run. */
 export const letOthersRun = (generator: Steps, state: Step): Run => Effect.flatMap(Effect.yieldNow, () => carryOn(generator, state))
 
-const isSteps = (u: unknown): u is Steps => typeof u === "object" && u !== null && "next" in u && typeof u.next === "function"
+const isSteps = (u: unknown): u is Steps => typeof u === "object" && u !== null && typeof (u as Partial<Steps>).next === "function" // of any object
 
 /** What a handler returned, as an effect; complete at once where it is. */
 export const drive = (returned: unknown): Run => {
@@ -56,6 +56,27 @@ export const drive = (returned: unknown): Run => {
 export const start = (handler: HandlerEntry, envelope: Envelope): Run => {
   try {
     return drive(handler.run(envelope.data, envelope))
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
+// Told by its prototype: to ask whatever is yielded for a property costs as much as the rest of a step.
+const success: unknown = Object.getPrototypeOf(Exit.void)
+const isDone = (u: unknown): u is Exit.Success<unknown> => typeof u === "object" && u !== null && Object.getPrototypeOf(u) === success
+
+/** As `start`, where nobody wants the answer: `undefined` for a handler that is done. */
+export const tell = (handler: HandlerEntry, envelope: Envelope): Run | undefined => {
+  try {
+    const returned = handler.run(envelope.data, envelope)
+    if (!isSteps(returned)) return isDone(returned) ? undefined : drive(returned)
+    let step = returned.next()
+    for (let n = 0; n < stepsPerTurn; n++) {
+      if (step.done === true) return undefined
+      if (!isDone(step.value)) return carryOn(returned, step)
+      step = returned.next(step.value.value)
+    }
+    return letOthersRun(returned, step)
   } catch (defect) {
     return Exit.die(defect)
   }

@@ -5,7 +5,6 @@ import * as Exit from "effect/Exit"
 import * as Tracer from "effect/Tracer"
 import type { NewFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
-import type * as Event from "../../event/Event.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
 import { type LiveEnvelope, saidIn } from "../Causation.ts"
 import * as Journal from "../Journal.ts"
@@ -14,10 +13,8 @@ import { Subscriptions } from "../Subscription.ts"
 import { type AnyFiber, type Run, settle } from "./drive.ts"
 import type { Provided } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
-import type { Table, TableEntry } from "./table.ts"
-
-/** A fact's entry. */
-export type FactEntry = TableEntry & { readonly event: Event.AnyFact }
+import * as Sayings from "./sayings.ts"
+import type { FactEntry, Table, TableEntry } from "./table.ts"
 
 /** Whether an entry is a fact's. */
 export const isFactEntry = (entry: TableEntry): entry is FactEntry => entry.event.kind === "fact"
@@ -82,10 +79,12 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
     }))
   }
 
+  const say = Sayings.make(journal, subscriptions, reactions)
+
   const emit = (fiber: AnyFiber, entry: FactEntry, envelope: LiveEnvelope): Run => {
     const refused = refuse(envelope)
     if (refused !== undefined) return refused
-    if (entry.hooks.length === 0) return attempt(() => stored(entry, envelope, traceOf(fiber, undefined, envelope)))
+    if (entry.hooks.length === 0) return attempt(() => say(fiber, entry, envelope) ?? stored(entry, envelope, traceOf(fiber, undefined, envelope)))
     envelope.stamp()
     return entry.pipeline(
       fiber,

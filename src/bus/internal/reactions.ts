@@ -16,7 +16,7 @@ import * as TraceContext from "../../event/TraceContext.ts"
 import { DeadLetters, type LetterReason } from "../DeadLetters.ts"
 import { Current, LiveEnvelope } from "../Causation.ts"
 import { Lanes } from "./answers.ts"
-import { type Run, start } from "./drive.ts"
+import { type Run, start, tell } from "./drive.ts"
 import type { Table, TableEntry } from "./table.ts"
 
 const labels = (envelope: Envelope.Envelope) => ({
@@ -145,7 +145,8 @@ export const make = Effect.fnUntraced(function*(table: Table) {
       return bury(entry, handler, envelope, "overloaded", `${factHandlers} reactions were running`)
     }
     if (handler.key !== undefined) return fork(entry, handler, envelope, run(handler, envelope))
-    const reaction = start(handler, envelope)
+    const reaction = tell(handler, envelope)
+    if (reaction === undefined) return
     if (!Exit.isExit(reaction)) fork(entry, handler, envelope, bounded(handler, reaction))
     else if (Exit.isFailure(reaction)) fork(entry, handler, envelope, reaction)
   }

@@ -48,6 +48,9 @@ export interface TableEntry extends EventRegistry.Entry {
   definitions: number
 }
 
+/** A fact's entry. */
+export type FactEntry = TableEntry & { readonly event: Event.AnyFact }
+
 const failedToWire = (plugin: string, problem: string) =>
   KsiError.fail(new KsiError.PluginInvalid({ plugin, problem }))
 

@@ -7,18 +7,20 @@ type Listener = (facts: ReadonlyArray<StoredFact>) => void
 
 /** The listeners of one store. */
 export interface Announcer {
-  /** Whether nobody listens. */
-  readonly isEmpty: () => boolean
+  /** Whether nobody listens, or nobody would do anything with a commit. */
+  readonly isIdle: () => boolean
   /** Tells all listeners of a commit; answers with what they threw. */
   readonly announce: (facts: ReadonlyArray<StoredFact>) => ReadonlyArray<unknown>
-  /** Tells `call` of every commit until the scope closes. */
-  readonly listen: (call: Listener) => Effect.Effect<void, never, Scope.Scope>
+  /** Tells `call` of every commit until the scope closes; while it is idle it may be left out. */
+  readonly listen: (call: Listener, isIdle?: () => boolean) => Effect.Effect<void, never, Scope.Scope>
 }
+
+const never = () => false
 
 /** An announcer that nobody listens to yet. */
 export const makeAnnouncer = (): Announcer => {
   // Replaced, never changed: who is told of a commit is settled before the first one is.
-  let listeners: ReadonlyArray<{ readonly call: Listener; gone: boolean }> = []
+  let listeners: ReadonlyArray<{ readonly call: Listener; readonly isIdle: () => boolean; gone: boolean }> = []
   const waiting: Array<ReadonlyArray<StoredFact>> = []
   let busy = false
   const announce = (facts: ReadonlyArray<StoredFact>): ReadonlyArray<unknown> => {
@@ -39,10 +41,10 @@ export const makeAnnouncer = (): Announcer => {
     busy = false
     return thrown
   }
-  const listen = (call: Listener): Effect.Effect<void, never, Scope.Scope> =>
+  const listen = (call: Listener, isIdle = never): Effect.Effect<void, never, Scope.Scope> =>
     Effect.asVoid(Effect.acquireRelease(
       Effect.sync(() => {
-        const listener = { call, gone: false }
+        const listener = { call, isIdle, gone: false }
         listeners = [...listeners, listener]
         return listener
       }),
@@ -52,5 +54,12 @@ export const makeAnnouncer = (): Announcer => {
           listeners = listeners.filter((other) => other !== listener)
         })
     ))
-  return { isEmpty: () => listeners.length === 0, announce, listen }
+  return {
+    isIdle: () => {
+      for (const listener of listeners) if (!listener.isIdle()) return false
+      return true
+    },
+    announce,
+    listen
+  }
 }

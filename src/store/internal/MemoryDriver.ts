@@ -3,9 +3,10 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
-import { type Append, atOnce, type Outcome } from "../../bus/Journal.ts"
+import { type Append, atOnce, type Moment, type Outcome, Said, withSaying } from "../../bus/Journal.ts"
 import * as CloudEvent from "../../event/CloudEvent.ts"
 import type { NewFact, StoredFact } from "../../event/CloudEvent.ts"
+import * as Envelope from "../../event/Envelope.ts"
 import * as Json from "../../event/Json.ts"
 import type { JsonObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
@@ -19,42 +20,77 @@ const bytesOf = ({ attributes, data, id, name, source, streamId }: StoredFact): 
   return Buffer.byteLength(text) + Buffer.byteLength(JSON.stringify(attributes)) + 3 * (id.length + source.length + name.length + streamId.length)
 }
 
-const several = (known: StoredFact | ReadonlyArray<StoredFact>): ReadonlyArray<StoredFact> => "position" in known ? [known] : known
+const several = (positions: number | ReadonlyArray<number>): ReadonlyArray<number> => typeof positions === "number" ? [positions] : positions
 
-/** What an in-memory store holds, and the three ways to change it. */
+/** The fact that was said, as it is handed out. */
+const toStored = ({ cause, data, id, moment, name, position, streamId, version }: Said): StoredFact => {
+  const { recordedAt, timestamp } = moment ?? { recordedAt: 0, timestamp: 0 }
+  const attributes: JsonObject = cause === undefined
+    ? { correlationid: id }
+    : { correlationid: cause.correlationId, causationid: cause.id, depth: cause.depth }
+  return Object.freeze({
+    id, source: Envelope.ownSource, name, streamId, data: Json.freeze(data), time: Envelope.timeText(timestamp), attributes: Object.freeze(attributes),
+    position, version, timestamp, recordedAt
+  })
+}
+
+/**
+ * What an in-memory store holds, and the ways to change it. What the bus says itself is kept as it came and looked
+ * at when somebody asks: then it becomes a fact that can be handed out, and then ids are looked up.
+ */
 class Memory {
-  readonly facts: Array<StoredFact> = []
+  private readonly kept: Array<StoredFact | Said> = []
   /** By position - 1; 0 where nobody has asked. */
   private readonly bytes: Array<number> = []
-  /** Facts of a stream by version - 1. */
-  readonly byStream = new Map<string, Array<StoredFact>>()
-  /** One fact, or several of different sources. */
-  private readonly ids = new Map<string, StoredFact | ReadonlyArray<StoredFact>>()
+  /** Positions of a stream's facts by version - 1. */
+  private readonly byStream = new Map<string, Array<number>>()
+  /** Where the facts with an id are: one position, or several of different sources. Of the first `indexed` facts. */
+  private readonly ids = new Map<string, number | ReadonlyArray<number>>()
+  private indexed = 0
+  /** When the last fact was kept. */
+  private latest = -Infinity
+  /** Of what was said last: what follows in the same millisecond shares it. */
+  private moment: Moment = { timestamp: 0, recordedAt: 0 }
   private sorted: ReadonlyArray<string> | undefined = []
+
+  get length(): number {
+    return this.kept.length
+  }
 
   version(streamId: string): number {
     return this.byStream.get(streamId)?.length ?? 0
   }
 
-  find(fact: NewFact): StoredFact | undefined {
-    const known = this.ids.get(fact.id)
-    if (known === undefined) return undefined
-    return several(known).find((stored) => stored.source === fact.source)
+  positions(streamId: string): ReadonlyArray<number> {
+    return this.byStream.get(streamId) ?? []
+  }
+
+  at(position: number): StoredFact | undefined {
+    const kept = this.kept[position - 1]
+    return kept instanceof Said ? this.kept[position - 1] = toStored(kept) : kept
+  }
+
+  find({ id, source }: NewFact): StoredFact | undefined {
+    return this.byId(id).find((stored) => stored.source === source)
   }
 
   byId(id: string): ReadonlyArray<StoredFact> {
+    for (; this.indexed < this.kept.length; this.indexed++) {
+      const next = this.kept[this.indexed]
+      if (next !== undefined) this.index(next)
+    }
     const known = this.ids.get(id)
-    return known === undefined ? [] : several(known)
+    return known === undefined ? [] : several(known).flatMap((position) => this.at(position) ?? [])
   }
 
   bytesAt(fact: StoredFact): number {
+    while (this.bytes.length < fact.position) this.bytes.push(0)
     return this.bytes[fact.position - 1] ||= bytesOf(fact)
   }
 
   push(fact: NewFact, now: number): StoredFact {
     const { attributes, data, id, name, source, streamId, time } = fact
-    const recordedAt = Math.max(now, this.facts.at(-1)?.recordedAt ?? now)
-    const stream = this.stream(streamId)
+    const recordedAt = this.recordedAt(now)
     const stored: StoredFact = Object.freeze({
       id,
       source,
@@ -64,30 +100,36 @@ class Memory {
       time,
       // JSON of an object is an object.
       attributes: Json.frozen(attributes) as JsonObject,
-      position: this.facts.length + 1,
-      version: stream.length + 1,
+      position: this.kept.length + 1,
+      version: this.next(streamId),
       timestamp: (time === undefined ? undefined : CloudEvent.parseTime(time)) ?? recordedAt,
       recordedAt
     })
-    this.facts.push(stored)
-    this.bytes.push(0)
-    if (stored.version === 1) this.sorted = undefined
-    stream.push(stored)
-    const known = this.ids.get(id)
-    this.ids.set(id, known === undefined ? stored : [...several(known), stored])
+    this.kept.push(stored)
     return stored
+  }
+
+  say(said: Said, timestamp: number): void {
+    // It is said in this very turn.
+    const recordedAt = this.recordedAt(timestamp)
+    if (this.moment.timestamp !== timestamp || this.moment.recordedAt !== recordedAt) this.moment = { timestamp, recordedAt }
+    said.moment = this.moment
+    said.version = this.next(said.streamId)
+    said.position = this.kept.push(said)
   }
 
   /** Takes the last facts back until `length` are left. */
   truncate(length: number): void {
-    while (this.facts.length > length) {
-      const last = this.facts.pop()
-      this.bytes.pop()
+    while (this.kept.length > length) {
+      const last = this.kept.pop()
       if (last === undefined) return
-      const stream = this.stream(last.streamId)
-      stream.pop()
-      if (stream.length === 0) this.byStream.delete(last.streamId)
-      const others = this.byId(last.id).filter((stored) => stored !== last)
+      this.bytes.length = Math.min(this.bytes.length, this.kept.length)
+      const stream = this.byStream.get(last.streamId)
+      stream?.pop()
+      if (stream?.length === 0) this.byStream.delete(last.streamId)
+      if (this.indexed <= this.kept.length) continue
+      this.indexed = this.kept.length
+      const others = several(this.ids.get(last.id) ?? []).filter((position) => position !== last.position)
       if (others.length === 0) this.ids.delete(last.id)
       else this.ids.set(last.id, others)
     }
@@ -97,12 +139,24 @@ class Memory {
     return this.sorted ??= [...this.byStream.keys()].toSorted()
   }
 
-  private stream(streamId: string): Array<StoredFact> {
+  private recordedAt(now: number): number {
+    if (now > this.latest) this.latest = now
+    return this.latest
+  }
+
+  private index({ id, position }: StoredFact | Said): void {
+    const known = this.ids.get(id)
+    this.ids.set(id, known === undefined ? position : [...several(known), position])
+  }
+
+  /** The version of the fact that is kept next. */
+  private next(streamId: string): number {
+    const position = this.kept.length + 1
     const known = this.byStream.get(streamId)
-    if (known !== undefined) return known
-    const fresh: Array<StoredFact> = []
-    this.byStream.set(streamId, fresh)
-    return fresh
+    if (known !== undefined) return known.push(position)
+    this.byStream.set(streamId, [position])
+    this.sorted = undefined
+    return 1
   }
 }
 
@@ -112,7 +166,7 @@ const commit = (
   request: Append,
   now: number
 ): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
-  const before = memory.facts.length
+  const before = memory.length
   const outcomes: Array<Outcome> = []
   for (const fact of request.facts) {
     const found = memory.find(fact)
@@ -128,7 +182,7 @@ const commit = (
     const streamId = request.facts[0]?.streamId ?? fact.streamId
     const expected = request.expectedVersion
     // Before the first new fact only: what follows in this append has moved the stream itself.
-    if (expected !== undefined && memory.facts.length === before && memory.version(streamId) !== expected) {
+    if (expected !== undefined && memory.length === before && memory.version(streamId) !== expected) {
       return Result.fail(new KsiError.VersionConflict({ streamId, expected, actual: memory.version(streamId) }))
     }
     const { position, version } = memory.push(fact, now)
@@ -185,35 +239,50 @@ const listStreams = (memory: Memory, options: Parameters<Driver["streams"]>[0]):
 
 /** A new store in memory. */
 export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
-  const { pageBytes } = yield* Limits.Limits
+  const limits = yield* Limits.Limits
+  const { pageBytes } = limits
   const clock = yield* Clock.Clock
   const memory = new Memory()
-  const { announce, listen } = makeAnnouncer()
+  const { announce, isIdle, listen } = makeAnnouncer()
+  /** Tells of the facts from a position on; answers with what is left to do. */
+  const tell = (from: number): Effect.Effect<void> | undefined => {
+    if (memory.length < from || isIdle()) return undefined
+    const facts: Array<StoredFact> = []
+    for (let position = from; position <= memory.length; position++) {
+      const fact = memory.at(position)
+      if (fact !== undefined) facts.push(fact)
+    }
+    const thrown = announce(facts)
+    return thrown.length === 0 ? undefined : Effect.logError("a listener of the store threw", ...thrown)
+  }
   const append = (request: Append): Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError> => {
-    const before = memory.facts.length
+    const before = memory.length
     const committed = commit(memory, request, clock.currentTimeMillisUnsafe())
     if (Result.isFailure(committed)) return KsiError.exit(committed.failure)
-    const thrown = memory.facts.length === before ? [] : announce(memory.facts.slice(before))
+    const rest = tell(before + 1)
     const answer = Exit.succeed(committed.success)
-    if (thrown.length === 0) return answer
-    return Effect.andThen(Effect.logError("a listener of the store threw", ...thrown), answer)
+    return rest === undefined ? answer : Effect.andThen(rest, answer)
+  }
+  const say = (said: Said, timestamp: number) => {
+    memory.say(said, timestamp)
+    return tell(said.position)
   }
   return {
-    append: (request) => atOnce(() => append(request)),
+    append: withSaying((request) => atOnce(() => append(request)), { limits, takes: () => true, say }),
     read: ({ from, limit, to }) => {
       const first = Math.max(1, from)
       const count = (to ?? Number.MAX_SAFE_INTEGER) - first + 1
-      return page(memory, pageBytes, limit, count, (index) => memory.facts[first - 1 + index])
+      return page(memory, pageBytes, limit, count, (index) => memory.at(first + index))
     },
-    head: () => memory.facts.length,
+    head: () => memory.length,
     listen,
     readStream: ({ backward, from, limit, streamId, to }) =>
       Effect.suspend(() => {
-        const stream = memory.byStream.get(streamId) ?? []
+        const stream = memory.positions(streamId)
         const first = Math.max(1, from)
         const last = Math.min(to ?? stream.length, stream.length)
         return page(memory, pageBytes, limit, last - first + 1, (index) =>
-          stream[backward === true ? last - 1 - index : first - 1 + index])
+          memory.at(stream[backward === true ? last - 1 - index : first - 1 + index] ?? 0))
       }),
     streams: (options) => Effect.sync(() => listStreams(memory, options)),
     byId: (id) => Effect.sync(() => [...memory.byId(id)]),

@@ -56,11 +56,19 @@ describe("an announcer", () => {
       expect(heard).toEqual(["a1"])
     }))
 
-  it.effect("knows whether nobody listens", () =>
+  it.effect("is idle where nobody listens, and while all who do are", () =>
     Effect.gen(function*() {
       const { announcer, hear } = make()
-      expect(announcer.isEmpty()).toBe(true)
-      yield* Effect.scoped(Effect.andThen(hear("a"), Effect.sync(() => expect(announcer.isEmpty()).toBe(false))))
-      expect(announcer.isEmpty()).toBe(true)
+      expect(announcer.isIdle()).toBe(true)
+      yield* Effect.scoped(Effect.andThen(hear("a"), Effect.sync(() => expect(announcer.isIdle()).toBe(false))))
+      expect(announcer.isIdle()).toBe(true)
+      let isIdle = true
+      yield* announcer.listen(() => {}, () => isIdle)
+      expect(announcer.isIdle()).toBe(true)
+      isIdle = false
+      expect(announcer.isIdle()).toBe(false)
+      isIdle = true
+      yield* hear("b")
+      expect(announcer.isIdle()).toBe(false)
     }))
 })
