@@ -26,7 +26,7 @@
  *
  * **Gotchas** A hook that returns nothing, or an effect that is already complete, costs no fiber operation. `after` gets
  * the elapsed milliseconds as a third argument; the clock is only read where some hook takes it. For a stream, `around`
- * wraps the opening of the stream, and `after` runs when the stream ends.
+ * wraps the whole stream, and `after` runs when it ends; one that fails there is how the stream ends.
  *
  * Source: seed section 1.
  */

@@ -1,10 +1,7 @@
 // Runs requests, whether they are answered once or by a stream: depth, deadline, middleware, handlers, check of the
 // reply, activity. Every request that names a registered event is recorded exactly once, also one that no handler saw.
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
-import * as Stream from "effect/Stream"
 import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import { Activity } from "../Activity.ts"
@@ -13,8 +10,9 @@ import { Subscriptions } from "../Subscription.ts"
 import { ask, Lanes } from "./answers.ts"
 import * as Compiled from "./compiled.ts"
 import { type AnyExit, type AnyFiber, contextOf, type Finish, inContext, type Run, settle } from "./drive.ts"
-import { type Core, effectful, isWrapping, Passage, type Provided } from "./pipeline.ts"
+import { type Core, effectful, isWrapping, Passage } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
+import * as Streams from "./streams.ts"
 import type { Runner, Table, TableEntry } from "./table.ts"
 
 const leaveOut = () => null
@@ -92,43 +90,27 @@ const makeDeadlines = ({ clock }: Table) => {
 const identity = (exit: AnyExit): Run => exit
 
 /** Opens streams of items. */
-const makeStreams = ({ noHandler }: Table) => {
-  /** The items of the first handler, each checked. */
-  const itemsOf = (entry: TableEntry, envelope: LiveEnvelope, provided: Provided): Stream.Stream<unknown, unknown> => {
-    const [handler] = entry.handlers
-    if (handler === undefined) return Stream.fromEffect(noHandler(envelope.name, 0))
-    // The handler's type, checked where it was written, says that it returns a Stream.
-    return Stream.suspend(() => handler.run(envelope.data, envelope) as Stream.Stream<unknown, unknown>).pipe(
-      Stream.mapEffect((item) => checked(entry, Exit.succeed(item))),
-      Stream.provideContext(contextOf(handler, envelope, provided))
-    )
-  }
-
-  /**
-   * The stream behind its middleware. The passage through the middleware is a fiber that waits inside for as long as the
-   * stream runs; what it says before it is inside (a failure, an answer) is the stream.
-   */
-  return (entry: TableEntry, envelope: LiveEnvelope): Stream.Stream<unknown, unknown> => {
-    if (entry.hooks.length === 0) return itemsOf(entry, envelope, undefined)
-    return Stream.unwrap(Effect.gen(function*() {
-      const inside = yield* Deferred.make<Stream.Stream<unknown, unknown>>()
-      const ended = yield* Deferred.make<void, unknown>()
-      const passage = Effect.withFiber((fiber: AnyFiber) =>
-        entry.pipeline(fiber, envelope, (_, provided, finish) =>
-          Deferred.succeed(inside, itemsOf(entry, envelope, provided)).pipe(
-            Effect.andThen(Effect.exit(Deferred.await(ended))),
-            Effect.flatMap(finish)
-          ), (exit) => exit))
-      const fiber = yield* Effect.forkScoped(Effect.onExit(passage, (exit) =>
-        Deferred.succeed(inside, Exit.isSuccess(exit) ? Stream.make(exit.value) : Stream.fromEffect(Exit.failCause(exit.cause)))))
-      // A middleware that ends first, as a timeout does, ends the stream.
-      const cut = Stream.interruptWhen(yield* Deferred.await(inside), Effect.flatMap(Fiber.await(fiber), (exit) =>
-        Exit.isFailure(exit) ? exit : Effect.never))
-      return Stream.onExit(cut, (exit) =>
-        Effect.andThen(Deferred.done(ended, Exit.asVoid(exit)), Effect.asVoid(Fiber.await(fiber))))
-    }))
-  }
-}
+const makeStreams = (
+  { noHandler, refuse }: Table,
+  { announce }: Effect.Success<ReturnType<typeof makeAnswers>>,
+  { inTime, millisLeft }: ReturnType<typeof makeDeadlines>,
+  { now, recorded }: Effect.Success<ReturnType<typeof makeRecorder>>
+) =>
+  Streams.make({
+    checked,
+    mayEnd: (entry, envelope) => entry.wrapping.length > 0 || millisLeft(envelope) !== undefined,
+    request: (fiber, entry, envelope, core) => {
+      const startedAt = now()
+      envelope.stamp()
+      const room = announce(entry, envelope)
+      const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
+      if (refused !== undefined) return recorded(entry, envelope, refused, startedAt)
+      return inTime(envelope, fiber, (running, end) => {
+        const begin = () => entry.pipeline(running, envelope, core, end)
+        return room === undefined ? begin() : settle(room, (exit, cut = exit) => Exit.isSuccess(cut) ? begin() : end(exit))
+      }, (exit) => recorded(entry, envelope, exit, startedAt))
+    }
+  })
 
 /** What `run` and `items` share: who is told of a request, and how it is answered the long way. */
 const makeAnswers = Effect.fnUntraced(function*(reactions: Reactions) {
@@ -189,7 +171,7 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const deadlines = makeDeadlines(table)
   const answers = yield* makeAnswers(reactions)
   const longWay = makeLongWay(table, answers, deadlines, recorded)
-  const opened = makeStreams(table)
+  const items = makeStreams(table, answers, deadlines, recorder)
   /** What a program hands over does not fit. */
   const rejected = (fiber: AnyFiber, entry: TableEntry, payload: unknown, exit: AnyExit): Run =>
     recorder.refused(entry, table.child(fiber, entry.event.name, payload), exit)
@@ -229,20 +211,6 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
     }
   }
   const wired = (entry: TableEntry): Runner => (entry.runner = Compiled.compile(surroundings, entry) ?? runnerOf(entry))
-
-  const items = (entry: TableEntry, envelope: LiveEnvelope): Stream.Stream<unknown, unknown> =>
-    Stream.suspend(() => {
-      const startedAt = recorder.now()
-      const room = answers.announce(entry, envelope)
-      const refused = refuse(envelope)
-      const ready = refused === undefined ? opened(entry, envelope) : Stream.fromEffect(refused)
-      const stream = room === undefined ? ready : Stream.unwrap(Effect.as(room, ready))
-      const millis = deadlines.millisLeft(envelope)
-      const timed = millis === undefined
-        ? stream
-        : Stream.interruptWhen(stream, Effect.delay(Effect.suspend(() => deadlines.late(envelope)), Math.max(0, millis)))
-      return Stream.onExit(timed, (exit) => recorder.record(entry, envelope, exit, startedAt) ?? Effect.void)
-    })
 
   return {
     run: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope): Run => (entry.runner ?? wired(entry)).run(fiber, envelope),
