@@ -164,11 +164,7 @@ export interface Stamps {
   readonly ids: Envelope.Ids
 }
 
-/**
- * An envelope that makes its id, its metadata and its time when they are first read. Its time is at the latest the one at
- * which its handler first waits, or makes a child of it: nobody can tell it from the moment it was made, but by keeping
- * the processor busy.
- */
+/** An envelope that makes its id and its metadata when they are first read. */
 export class LiveEnvelope implements Envelope.Envelope {
   readonly name: string
   /** The payload; the router replaces the encoded one by the decoded one before anyone sees it. */
@@ -178,8 +174,9 @@ export class LiveEnvelope implements Envelope.Envelope {
   readonly parent: Envelope.Envelope | undefined
   /** What it brings from outside, or inherits. */
   readonly origin: Origin
+  /** When it was made, in milliseconds since 1970. */
+  readonly timestamp: number
   private readonly stamps: Stamps
-  private stamped: number | undefined = undefined
   private ownId: string | undefined = undefined
 
   constructor(name: string, data: unknown, parent: Envelope.Envelope | undefined, origin: Origin, stamps: Stamps) {
@@ -188,21 +185,13 @@ export class LiveEnvelope implements Envelope.Envelope {
     this.parent = parent
     this.depth = parent === undefined ? 0 : depthBelow(parent)
     this.origin = origin
+    // Now, not when somebody asks: who keeps an envelope may ask much later.
+    this.timestamp = stamps.now()
     this.stamps = stamps
   }
 
   get id(): string {
     return this.ownId ??= this.stamps.ids(this.timestamp)
-  }
-
-  /** When it was made, in milliseconds since 1970. */
-  get timestamp(): number {
-    return this.stamped ??= this.stamps.now()
-  }
-
-  /** Notes the time, if nobody has asked for it yet: from now on it would be another. */
-  stamp(): void {
-    this.stamped ??= this.stamps.now()
   }
 
   /** When the answer stops being wanted, in milliseconds since 1970: the earlier of its own and its parents'. */
@@ -250,12 +239,9 @@ export class LiveEnvelope implements Envelope.Envelope {
   }
 }
 
-/** How deep a child of an envelope is. A child is never older than its parent. */
-const depthBelow = (parent: Envelope.Envelope): number => {
-  if (!(parent instanceof LiveEnvelope)) return parent.metadata.depth + 1
-  parent.stamp()
-  return parent.depth + 1
-}
+/** How deep a child of an envelope is. */
+const depthBelow = (parent: Envelope.Envelope): number =>
+  (parent instanceof LiveEnvelope ? parent.depth : parent.metadata.depth) + 1
 
 /** What a child of `parent` starts from. */
 export const originOf = (parent: Envelope.Envelope | undefined): Origin => {

@@ -133,8 +133,8 @@ export const measure = Effect.fnUntraced(function*<E, R, E2, R2>(
   tell: (report: Report) => Effect.Effect<void, E2, R2>
 ) {
   const clock = yield* Clock.Clock
-  const origin = clock.currentTimeNanosUnsafe()
-  const now = () => Number(clock.currentTimeNanosUnsafe() - origin) / 1e6
+  const origin = clock.monotonicTimeNanosUnsafe()
+  const now = () => Number(clock.monotonicTimeNanosUnsafe() - origin) / 1e6
   const tally = new Tally()
   let lastAt = 0
   const ended = (error?: E) =>

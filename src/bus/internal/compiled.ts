@@ -88,10 +88,10 @@ const run = (fiber, envelope) => {
     const refused = parts.refuse(envelope)
     if (refused !== undefined) return ${isRecorded ? "parts.recorded(entry, envelope, refused, startedAt)" : "refused"}
   }
-  ${wrapping.length === 0 ? "" : "if (parts.isWrapped(entry, envelope)) return envelope.stamp(), parts.wrapped(fiber, entry, envelope, startedAt)"}
+  ${wrapping.length === 0 ? "" : "if (parts.isWrapped(entry, envelope)) return parts.wrapped(fiber, entry, envelope, startedAt)"}
   let run, at = 0
   try { ${beforeText(hooks)} } catch (defect) { run = die(defect) }
-  if (run !== undefined) return envelope.stamp(), parts.entered(fiber, entry, envelope, startedAt, at, run)
+  if (run !== undefined) return parts.entered(fiber, entry, envelope, startedAt, at, run)
   let isPending = false, steps, step
   try {
     run = handle(envelope.data, envelope)
@@ -112,7 +112,6 @@ const run = (fiber, envelope) => {
     }
   } catch (defect) { run = isNothing(step) ? parts.carryOn(steps, step) : die(defect) }
   if (!isPending && (prototypeOf(run) === success || isExit(run))) return finish(fiber, envelope, run, startedAt)
-  envelope.stamp()
   if (envelope.deadline !== undefined && envelope.isDeadlineOwn) return parts.handled(fiber, entry, envelope, startedAt, handler, run)
   const previous = fiber.context
   fiber.setContext(add(context, Current, envelope))
@@ -172,7 +171,7 @@ export const compile = (surroundings: Surroundings, entry: TableEntry): Runner |
     originOf,
     quickPayload: codec.quickPayload,
     letOthersRun,
-    now: () => clock.currentTimeNanosUnsafe(),
+    now: () => clock.monotonicTimeNanosUnsafe(),
     onExit: Effect.onExitPrimitive,
     prototypeOf: Object.getPrototypeOf,
     succeed: Exit.succeed,

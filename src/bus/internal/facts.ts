@@ -85,7 +85,6 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
     const refused = refuse(envelope)
     if (refused !== undefined) return refused
     if (entry.hooks.length === 0) return attempt(() => say(fiber, entry, envelope) ?? stored(entry, envelope, traceOf(fiber, undefined, envelope)))
-    envelope.stamp()
     return entry.pipeline(
       fiber,
       envelope,

@@ -174,7 +174,7 @@ export class Passage {
   }
 
   private elapsed(): number {
-    return this.clock === undefined ? 0 : Number(this.clock.currentTimeNanosUnsafe() - this.startedAt) / 1e6
+    return this.clock === undefined ? 0 : Number(this.clock.monotonicTimeNanosUnsafe() - this.startedAt) / 1e6
   }
 }
 
@@ -217,7 +217,7 @@ export const compile = (hooks: ReadonlyArray<Hook>, clock: Clock.Clock): Pipelin
   const wrapping = hooks[at]
   if (wrapping === undefined) {
     const timed = hooks.some(takesElapsed) ? clock : undefined
-    return (fiber, envelope, core, finish) => new Passage(hooks, fiber, envelope, core, finish, timed, timed?.currentTimeNanosUnsafe() ?? 0n).enter(0)
+    return (fiber, envelope, core, finish) => new Passage(hooks, fiber, envelope, core, finish, timed, timed?.monotonicTimeNanosUnsafe() ?? 0n).enter(0)
   }
   // Its own `before` and `after` stand outside of what it wraps; what was provided before it is handed on.
   const outer = hooks.slice(0, at + 1).map((hook) => ({ ...hook, around: undefined }))

@@ -35,12 +35,12 @@ const makeRecorder = Effect.fnUntraced(function*({ clock }: Table) {
     startedAt: bigint,
     encode = entry.codec.encodePayload
   ): Effect.Effect<void> | undefined => {
-    const duration = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e6
+    const duration = Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6
     const kept = entry.event.annotations.audit === "outline" ? leaveOut : encode
     return activity.record({ envelope, encode: kept, exit, duration })
   }
   return {
-    now: () => clock.currentTimeNanosUnsafe(),
+    now: () => clock.monotonicTimeNanosUnsafe(),
     record,
     /** Records, and is the exit; waits only where the journal is full. */
     recorded: (entry: TableEntry, envelope: LiveEnvelope, exit: AnyExit, startedAt: bigint): Run => {
@@ -49,7 +49,7 @@ const makeRecorder = Effect.fnUntraced(function*({ clock }: Table) {
     },
     /** Records a request that was refused before it was one: its payload does not fit. */
     refused: (entry: TableEntry, envelope: LiveEnvelope, exit: AnyExit): Run => {
-      const wait = record(entry, envelope, exit, clock.currentTimeNanosUnsafe(), asItIs)
+      const wait = record(entry, envelope, exit, clock.monotonicTimeNanosUnsafe(), asItIs)
       return wait === undefined ? exit : Effect.flatMap(wait, () => exit)
     }
   }
@@ -101,7 +101,6 @@ const makeStreams = (
     mayEnd: (entry, envelope) => entry.wrapping.length > 0 || millisLeft(envelope) !== undefined,
     request: (fiber, entry, envelope, core) => {
       const startedAt = now()
-      envelope.stamp()
       const room = announce(entry, envelope)
       const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
       if (refused !== undefined) return recorded(entry, envelope, refused, startedAt)
@@ -178,7 +177,6 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const recordedOr = recorded ?? ((_entry, _envelope, exit) => exit)
   /** A subscriber is slow, and callers wait for it. */
   const held: Compiled.Surroundings["held"] = (fiber, entry, envelope, startedAt, room) => {
-    envelope.stamp()
     return deadlines.inTime(envelope, fiber, (_, end) => settle(room, end), (exit, cut = exit) =>
       Exit.isSuccess(cut) ? begun(fiber, entry, envelope, startedAt) : recordedOr(entry, envelope, cut, startedAt))
   }
@@ -189,7 +187,6 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
 
   // Any number of handlers, middleware that wraps; and everything where no code may be generated.
   const begun = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint): Run => {
-    envelope.stamp()
     const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
     if (refused !== undefined) return recordedOr(entry, envelope, refused, startedAt)
     return isWrapped(entry, envelope) ? longWay.wrapped(fiber, entry, envelope, startedAt) : longWay.long(fiber, entry, envelope, startedAt)
