@@ -29,10 +29,12 @@ export const make = (journal: Journal["Service"], subscriptions: Subscriptions["
 
   return (fiber, entry, envelope) => {
     const way = sayingOf(journal.append)
-    if (way === undefined || envelope.origin !== own || isTraced(fiber, envelope)) return undefined
+    const { copier } = entry.codec
+    if (way === undefined || copier === undefined || copier.depth > way.jsonDepth) return undefined
+    if (envelope.origin !== own || isTraced(fiber, envelope)) return undefined
     const { data, name } = envelope
     // First of all: whoever is asked for the stream may keep the payload, and change it.
-    const copy = entry.codec.copyPayload(data, way.limits)
+    const copy = copier.copy(data, way.frameBytes)
     if (copy === undefined) return undefined
     const streamId = entry.event.streamId(data)
     const { id } = envelope
@@ -42,10 +44,11 @@ export const make = (journal: Journal["Service"], subscriptions: Subscriptions["
     const { version } = fact
     const position = BigInt(fact.position)
     const { handlers } = entry
-    if (handlers.length > 0 || reactions.isObserved()) {
+    const isObserved = reactions.isObserved()
+    if (handlers.length > 0 || isObserved) {
       const delivery: Delivery = { id, name, data, metadata: saidIn(envelope, streamId, own), position, version, missed: 0 }
       for (const handler of handlers) reactions.react(entry, handler, delivery)
-      reactions.observe(entry, delivery)
+      if (isObserved) reactions.observe(entry, delivery)
     }
     const emitted: Emitted = { id, streamId, position, version }
     const room = subscriptions.room(name, fact.position)
