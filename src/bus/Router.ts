@@ -14,7 +14,8 @@
  * ```
  *
  * **Gotchas** A handler does not see the caller's services, only those of its own layer: plugins are isolated. Two
- * layers of handlers for one group cannot be merged: the later one takes the place of the earlier one.
+ * layers of handlers for one group cannot be merged: the later one takes the place of the earlier one. A handler runs in
+ * its caller's fiber: what it forks as a child ends with that fiber, what must end with the handler is forked in a scope.
  *
  * Source: seed section 2.
  */

@@ -1,6 +1,5 @@
 // Runs what a handler returned: an Effect as it is, a generator step by step. As long as the generator yields effects
 // that are complete, no fiber operation is needed at all; from the first one that suspends, Effect takes over.
-import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -94,29 +93,48 @@ export const contextOf = (
 }
 
 /**
+ * What follows an effect. `cut` is how its fiber ends, where it was interrupted while that effect could not be: what
+ * follows is then a finalizer, and its caller sees `cut`.
+ */
+export type Finish = (exit: AnyExit, cut?: AnyExit) => Run
+
+/**
  * Goes on with `finish` when an effect has ended, also when its fiber is interrupted: then as a finalizer, since nothing
  * else runs in such a fiber. `restore` runs first, in any case.
  */
-export const settle = (run: Run, finish: (exit: AnyExit) => Run, restore?: () => void): Run => {
+export const settle = (run: Run, finish: Finish, restore?: () => void): Run => {
   if (Exit.isExit(run)) return finish(run)
-  const ended = Effect.onExitPrimitive(run, (exit) => {
+  // How it ended, until somebody goes on with it: an interrupted fiber passes over the step in the middle.
+  let ended: AnyExit | undefined
+  const noted = Effect.onExitPrimitive(run, (exit) => {
     restore?.()
-    if (Exit.isSuccess(exit) || !Cause.hasInterrupts(exit.cause)) return undefined
-    const finished = finish(exit)
-    return finished === exit ? undefined : Effect.asVoid(finished)
+    ended = exit
+    return undefined
   })
-  return Effect.matchCauseEffect(ended, {
-    onSuccess: (value) => finish(Exit.succeed(value)),
-    onFailure: (cause) => Cause.hasInterrupts(cause) ? Exit.failCause(cause) : finish(Exit.failCause(cause))
+  const goOn = (exit: AnyExit): Run => {
+    ended = undefined
+    return finish(exit)
+  }
+  const gone = Effect.matchCauseEffect(noted, {
+    onSuccess: (value) => goOn(ended ?? Exit.succeed(value)),
+    onFailure: (cause) => goOn(ended ?? Exit.failCause(cause))
   })
+  return Effect.onExitPrimitive(gone, (cut) => ended === undefined ? undefined : Effect.asVoid(finish(ended, cut)))
 }
+
+/** Something more in a finalizer: it can be interrupted as long as its fiber is not. */
+export const afterwards = (run: Run): Run =>
+  Exit.isExit(run) ? run : Effect.matchCauseEffect(Effect.interruptible(Effect.void), {
+    onSuccess: (_) => Effect.interruptible(run),
+    onFailure: (_) => run
+  })
 
 /** Runs an effect in a context, gives the fiber its own back, and goes on with `finish`. */
 export const inContext = (
   fiber: AnyFiber,
   context: Context.Context<never>,
   run: Run,
-  finish: (exit: AnyExit) => Run
+  finish: Finish
 ): Run => {
   if (Exit.isExit(run)) return finish(run)
   const previous = fiber.context

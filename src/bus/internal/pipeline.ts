@@ -138,7 +138,8 @@ export class Passage {
     const hook = this.hooks[at]
     if (hook === undefined) return this.enter(at + 1)
     const context = Exit.isExit(run) ? hook.context : contextOf(hook, this.envelope, this.fiber)
-    return inContext(this.fiber, context, run, (exit) => this.entered(hook, at, exit) ?? this.enter(at + 1))
+    // Nobody goes further in for a caller who is gone.
+    return inContext(this.fiber, context, run, (exit, cut) => this.entered(hook, at, cut ?? exit) ?? this.enter(at + 1))
   }
 
   // A hook that stops the event has no `after` of its own: it saw everything already.

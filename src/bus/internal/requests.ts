@@ -12,7 +12,7 @@ import type { LiveEnvelope } from "../Causation.ts"
 import { Subscriptions } from "../Subscription.ts"
 import { ask, Lanes } from "./answers.ts"
 import * as Compiled from "./compiled.ts"
-import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle } from "./drive.ts"
+import { type AnyExit, type AnyFiber, contextOf, type Finish, inContext, type Run, settle } from "./drive.ts"
 import { type Core, effectful, isWrapping, Passage, type Provided } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
 import type { Runner, Table, TableEntry } from "./table.ts"
@@ -76,7 +76,7 @@ const makeDeadlines = ({ clock }: Table) => {
       envelope: LiveEnvelope,
       fiber: AnyFiber,
       run: (fiber: AnyFiber, end: (exit: AnyExit) => Run) => Run,
-      finish: (exit: AnyExit) => Run
+      finish: Finish
     ): Run => {
       const millis = millisLeft(envelope)
       if (millis === undefined) return run(fiber, finish)
@@ -158,14 +158,16 @@ const makeLongWay = (
   { core }: Effect.Success<ReturnType<typeof makeAnswers>>,
   { inTime }: ReturnType<typeof makeDeadlines>,
   recorded: Compiled.Surroundings["recorded"]
-): Pick<Compiled.Surroundings, "entered" | "handled" | "left" | "long"> => {
+): Pick<Compiled.Surroundings, "entered" | "handled" | "left" | "wrapped"> & { readonly long: Compiled.Surroundings["wrapped"] } => {
   const passage = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, end: (exit: AnyExit) => Run) =>
     new Passage(entry.hooks, fiber, envelope, core(entry, envelope), end, entry.timed ? clock : undefined, startedAt)
   const ended = (entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint): ((exit: AnyExit) => Run) =>
     recorded === undefined ? identity : (exit) => recorded(entry, envelope, exit, startedAt)
   return {
-    long: (fiber, entry, envelope, startedAt) =>
+    wrapped: (fiber, entry, envelope, startedAt) =>
       inTime(envelope, fiber, (running, end) => entry.pipeline(running, envelope, core(entry, envelope), end), ended(entry, envelope, startedAt)),
+    long: (fiber, entry, envelope, startedAt) =>
+      inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).enter(0), ended(entry, envelope, startedAt)),
     entered: (fiber, entry, envelope, startedAt, at, run) =>
       inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).resume(at, effectful(run)), ended(entry, envelope, startedAt)),
     handled: (fiber, entry, envelope, startedAt, handler, run) =>
@@ -173,7 +175,7 @@ const makeLongWay = (
         inContext(running, contextOf(handler, envelope), run, (exit) =>
           passage(running, entry, envelope, startedAt, end).leave(entry.hooks.length - 1, checked(entry, exit))), ended(entry, envelope, startedAt)),
     left: (fiber, entry, envelope, startedAt, at, run, exit) =>
-      settle(passage(fiber, entry, envelope, startedAt, identity).left(at, effectful(run), exit), ended(entry, envelope, startedAt))
+      inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).left(at, effectful(run), exit), ended(entry, envelope, startedAt))
   }
 }
 
@@ -193,9 +195,11 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
     recorder.refused(entry, table.child(fiber, entry.event.name, payload), exit)
   const recordedOr = recorded ?? ((_entry, _envelope, exit) => exit)
   /** A subscriber is slow, and callers wait for it. */
-  const held: Compiled.Surroundings["held"] = (fiber, entry, envelope, startedAt, room) =>
-    deadlines.inTime(envelope, fiber, (_, end) => settle(room, end), (exit) =>
-      Exit.isSuccess(exit) ? begun(fiber, entry, envelope, startedAt) : recordedOr(entry, envelope, exit, startedAt))
+  const held: Compiled.Surroundings["held"] = (fiber, entry, envelope, startedAt, room) => {
+    envelope.stamp()
+    return deadlines.inTime(envelope, fiber, (_, end) => settle(room, end), (exit, cut = exit) =>
+      Exit.isSuccess(cut) ? begun(fiber, entry, envelope, startedAt) : recordedOr(entry, envelope, cut, startedAt))
+  }
   const surroundings: Compiled.Surroundings = {
     clock, stamps: table.stamps, currentOf: table.currentOf, announce: answers.announce,
     maxDepth, refuse, rejected, recorded, invalid, isWrapped, held, ...longWay
@@ -205,11 +209,12 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const begun = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint): Run => {
     envelope.stamp()
     const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
-    return refused === undefined ? longWay.long(fiber, entry, envelope, startedAt) : recordedOr(entry, envelope, refused, startedAt)
+    if (refused !== undefined) return recordedOr(entry, envelope, refused, startedAt)
+    return isWrapped(entry, envelope) ? longWay.wrapped(fiber, entry, envelope, startedAt) : longWay.long(fiber, entry, envelope, startedAt)
   }
   const runnerOf = (entry: TableEntry): Runner => {
     const run: Runner["run"] = (fiber, envelope) => {
-      const startedAt = recorded === undefined ? 0n : recorder.now()
+      const startedAt = recorded === undefined && !entry.timed ? 0n : recorder.now()
       const room = answers.announce(entry, envelope)
       return room === undefined ? begun(fiber, entry, envelope, startedAt) : held(fiber, entry, envelope, startedAt, room)
     }
