@@ -123,13 +123,17 @@ export interface Saying {
 }
 
 type AppendTo = Journal["Service"]["append"]
-const saying = Symbol("ksi/bus/Journal/saying")
+// Beside the function, not on it: what copies or wraps a function takes along what is on it.
+const sayings = new WeakMap<AppendTo, Saying>()
 
 /** An `append` with a short way beside it. */
-export const withSaying = (append: AppendTo, way: Saying): AppendTo => Object.assign(append, { [saying]: way })
+export const withSaying = (append: AppendTo, way: Saying): AppendTo => {
+  sayings.set(append, way)
+  return append
+}
 
 /** The short way beside an `append`, where it has one. */
-export const sayingOf = (append: AppendTo & { readonly [saying]?: Saying }): Saying | undefined => append[saying]
+export const sayingOf = (append: AppendTo): Saying | undefined => sayings.get(append)
 
 /** The journal of facts. */
 export class Journal extends Context.Service<Journal, {
