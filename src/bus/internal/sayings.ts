@@ -51,11 +51,10 @@ export const make = (journal: Journal["Service"], subscriptions: Subscriptions["
     const { version } = fact
     const position = BigInt(fact.position)
     const { handlers } = entry
-    const isObserved = reactions.isObserved()
-    if (handlers.length > 0 || isObserved) {
+    if (handlers.length > 0 || reactions.isObserved()) {
       const delivery: Delivery = { id, name, data, metadata: saidIn(envelope, streamId, own), position, version, missed: 0 }
       for (const handler of handlers) reactions.react(entry, handler, delivery)
-      if (isObserved) reactions.observe(entry, delivery)
+      reactions.observe(entry, delivery)
     }
     const emitted: Emitted = { id, streamId, position, version }
     const room = subscriptions.room(name, fact.position)
