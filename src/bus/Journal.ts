@@ -19,7 +19,6 @@ import * as Effectable from "effect/Effectable"
 import type * as Scope from "effect/Scope"
 import type { NewFact, StoredFact } from "../event/CloudEvent.ts"
 import type { KsiError } from "../event/KsiError.ts"
-import type { LimitsShape } from "../event/Limits.ts"
 
 /** What became of one fact of an append. */
 export interface Outcome {
@@ -113,8 +112,10 @@ export class Said {
  * not asked. It belongs to one `append` and is found by it: whoever puts another in its place closes it.
  */
 export interface Saying {
-  /** How long and how deep `Said.data` may be. */
-  readonly limits: Pick<LimitsShape, "frameBytes" | "jsonDepth">
+  /** How many bytes the text of `Said.data` may have. */
+  readonly frameBytes: number
+  /** How deep it may be. */
+  readonly jsonDepth: number
   /** Whether a fact may go this way, as far as its labels say. */
   readonly takes: (said: Said) => boolean
   /** Keeps what was said at this time, writes into it where it is, and tells who listens. Answers with what is left to do. */
@@ -122,13 +123,17 @@ export interface Saying {
 }
 
 type AppendTo = Journal["Service"]["append"]
-const saying = Symbol("ksi/bus/Journal/saying")
+// Beside the function, not on it: what copies or wraps a function takes along what is on it.
+const sayings = new WeakMap<AppendTo, Saying>()
 
 /** An `append` with a short way beside it. */
-export const withSaying = (append: AppendTo, way: Saying): AppendTo => Object.assign(append, { [saying]: way })
+export const withSaying = (append: AppendTo, way: Saying): AppendTo => {
+  sayings.set(append, way)
+  return append
+}
 
 /** The short way beside an `append`, where it has one. */
-export const sayingOf = (append: AppendTo & { readonly [saying]?: Saying }): Saying | undefined => append[saying]
+export const sayingOf = (append: AppendTo): Saying | undefined => sayings.get(append)
 
 /** The journal of facts. */
 export class Journal extends Context.Service<Journal, {

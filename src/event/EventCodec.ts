@@ -25,10 +25,9 @@ import * as JIT from "effect/schema/SchemaJITCompiler"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import type * as Event from "./Event.ts"
-import * as Copier from "./internal/copier.ts"
+import { compileCopier, type Copier } from "./internal/copier.ts"
 import * as Json from "./Json.ts"
 import * as KsiError from "./KsiError.ts"
-import type { LimitsShape } from "./Limits.ts"
 
 /** Compiled readers and writers of one event. */
 export interface EventCodec {
@@ -41,11 +40,8 @@ export interface EventCodec {
    * throws says nothing; `makePayload` knows better.
    */
   readonly quickPayload: ((input: unknown) => unknown) | undefined
-  /**
-   * Copies a payload that has just been made and that nobody else has seen, as JSON would. `undefined` where the schema
-   * leaves open what is in it, and where the text may be longer or deeper than the limits.
-   */
-  readonly copyPayload: (payload: unknown, limits: Pick<LimitsShape, "frameBytes" | "jsonDepth">) => unknown
+  /** Copies payloads of a fact that have just been made, where its schema says all that is in them. */
+  readonly copier: Copier | undefined
   /** Payload to JSON. */
   readonly encodePayload: (payload: unknown) => unknown
   /** Whether a handler's reply (or item) is what the event promises. */
@@ -205,15 +201,6 @@ const guarded = (is: (value: unknown) => boolean) => (value: unknown): boolean =
   }
 }
 
-const copier = (codec: Plain): EventCodec["copyPayload"] => {
-  let known: Copier.Copier | undefined | null = null
-  return (payload, { frameBytes, jsonDepth }) => {
-    // Not before it is asked for: requests have none.
-    if (known === null) known = isIdentity(codec) ? Copier.compile(codec.ast) : undefined
-    return known === undefined || known.depth > jsonDepth ? undefined : known.copy(payload, frameBytes)
-  }
-}
-
 const compiled = new WeakMap<Event.Any, EventCodec>()
 
 /** Compiles an event's schemas, once for each definition: runtimes that define the same event share what it has learned. */
@@ -236,7 +223,7 @@ const compileNew = (event: Event.Any): EventCodec => {
     decodePayload,
     makePayload: maker(event.payload, payload, decodePayload, payloadInvalid),
     quickPayload: isIdentity(payload) ? SchemaParser.decodeUnknownSync(payload) : undefined,
-    copyPayload: copier(payload),
+    copier: event.kind === "fact" && isIdentity(payload) ? compileCopier(payload.ast) : undefined,
     encodePayload: encoder(payload),
     isSuccess: guarded(Schema.is(success)),
     successProblems: (reply) => {

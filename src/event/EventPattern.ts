@@ -161,11 +161,18 @@ export const makeTrie = <A>(): Trie<A> => {
     return found
   }
 
+  // Counted: whether there is any is asked for every event.
+  let count = 0
   return {
     add: (pattern, value) => {
       insert(root, pattern, value)
       known.clear()
+      count++
+      let isThere = true
       return () => {
+        if (!isThere) return
+        isThere = false
+        count--
         remove(root, pattern.segments, 0, value)
         known.clear()
       }
@@ -173,6 +180,6 @@ export const makeTrie = <A>(): Trie<A> => {
     match: (name, visit) => {
       for (const value of matching(name)) visit(value)
     },
-    isEmpty: () => isEmpty(root)
+    isEmpty: () => count === 0
   }
 }

@@ -178,8 +178,9 @@ const notOwn = (name: string) =>
 
 /** What is left to ask of a fact that the bus has made: its name is an event's, its attributes are ids and a number. */
 const sayingOver = (below: Saying, limits: Limits.LimitsShape): Saying => ({
-  ...below,
-  limits,
+  frameBytes: limits.frameBytes,
+  jsonDepth: limits.jsonDepth,
+  say: below.say,
   takes: (said) =>
     labelProblem(said.streamId, limits.idLength) === undefined && !ownStream(said.streamId) &&
     said.id.length <= limits.idLength && (said.cause === undefined || said.cause.correlationId.length <= limits.idLength) &&

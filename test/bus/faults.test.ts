@@ -141,10 +141,12 @@ const settle = Effect.gen(function*() {
 /** Counts an effect as running until it has ended. */
 const counted = (returned: unknown): unknown =>
   Effect.isEffect(returned)
-    ? Effect.suspend(() => {
-      running++
-      return Effect.ensuring(returned as Effect.Effect<unknown>, Effect.sync(() => running--))
-    })
+    // In one step: between counting and watching for the end, an interruption would be counted for ever.
+    ? Effect.acquireUseRelease(
+      Effect.sync(() => running++),
+      () => returned as Effect.Effect<unknown>,
+      () => Effect.sync(() => running--)
+    )
     : returned
 
 const isBad = (data: unknown) => (data as Asked).what === "bad"

@@ -124,6 +124,18 @@ describe("the short way of a fact", () => {
       expect(appends.map(({ facts: [fact] }) => fact?.id)).toEqual(facts.map(({ id }) => id))
     }))
 
+  it.effect("is closed by whoever takes the place of append later, however it looks", () =>
+    own(Effect.gen(function*() {
+      const { emit } = yield* KsiService
+      const journal = yield* Journal
+      const appends: Array<Append> = []
+      yield* emit(Said, sample)
+      const spy = new Proxy(journal.append, { apply: (append, _, [request]) => (appends.push(request), append(request)) })
+      Object.assign(journal, { append: spy })
+      const { position } = yield* emit(Said, sample)
+      expect([position, appends.length]).toEqual([2n, 1])
+    })))
+
   it.effect("nobody can change what is stored: not who said it, not who heard it, not who read it", () =>
     own(Effect.gen(function*() {
       const { emit } = yield* KsiService

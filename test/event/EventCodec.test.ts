@@ -356,3 +356,42 @@ describe("replies", () => {
     expect(codec.successProblems(mine)).toEqual([{ path: "", problem: "it cannot be looked at: boom" }])
   })
 })
+
+describe("copier", () => {
+  const factOf = (payload: Schema.Top) => EventCodec.compile(Event.fact("demo:fact", { payload: payload as Schema.Struct<{}>, streamId: () => "s" })).copier
+  const room = 1000
+
+  it.each<readonly [string, Schema.Top, unknown, unknown]>([
+    ["fields", Schema.Struct({ text: Schema.String, n: Schema.Finite, is: Schema.Boolean }), { text: "a", n: -0, is: true }, { text: "a", n: 0, is: true }],
+    ["fields that may be missing, in their order", Schema.Struct({ a: Schema.optionalKey(Schema.String), "b \"": Schema.Int }), { "b \"": 1 }, { "b \"": 1 }],
+    ["objects in arrays", Schema.Struct({ list: Schema.Array(Schema.Struct({ n: Schema.Int })) }), { list: [{ n: 1 }, { n: -0 }] }, { list: [{ n: 1 }, { n: 0 }] }],
+    ["one of several", Schema.Struct({ side: Schema.NullOr(Schema.Literals(["left", 3])), n: Schema.NullOr(Schema.Int) }), { side: null, n: -0 }, { side: null, n: 0 }]
+  ])("copies %s as JSON would", (_, schema, payload, copy) => {
+    const copied = factOf(schema)?.copy(payload, room)
+    expect(copied).toStrictEqual(copy)
+    expect(copied).not.toBe(payload)
+    expect(JSON.stringify(copied)).toBe(JSON.stringify(payload))
+  })
+
+  it("knows only what a schema says in full, and no requests", () => {
+    expect(factOf(Schema.Struct({ any: Schema.Unknown }))).toBeUndefined()
+    expect(factOf(Schema.Struct({}))).toBeUndefined()
+    expect(factOf(Schema.Struct({ n: Schema.Number }))).toBeUndefined()
+    expect(factOf(Schema.Struct({ at: Schema.Date }))).toBeUndefined()
+    expect(factOf(Schema.Struct({ ["__proto__"]: Schema.String }))).toBeUndefined()
+    expect(factOf(Schema.Record(Schema.String, Schema.Int))).toBeUndefined()
+    expect(factOf(Schema.Struct({ list: Schema.Array(Schema.Unknown) }))).toBeUndefined()
+    expect(codecOf({ text: Schema.String }).copier).toBeUndefined()
+  })
+
+  it.prop("copies nothing whose text may be longer than there is room for", [
+    Schema.Struct({ text: Schema.String, list: Schema.Array(Schema.Finite) }), Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 300 }))
+  ], ([payload, max]) => {
+    const copied = factOf(Schema.Struct({ text: Schema.String, list: Schema.Array(Schema.Finite) }))?.copy(payload, max)
+    if (copied !== undefined) expect(Buffer.byteLength(JSON.stringify(payload))).toBeLessThanOrEqual(max)
+  })
+
+  it("says how deep a payload may be", () => {
+    expect(factOf(Schema.Struct({ a: Schema.Struct({ b: Schema.Array(Schema.Int) }) }))?.depth).toBe(3)
+  })
+})

@@ -82,12 +82,12 @@ const finish = (fiber, envelope, given, startedAt) => {
 }
 const run = (fiber, envelope) => {
   const startedAt = ${isRecorded || hooks.some(takesElapsed) ? "now()" : "0n"}
-  const room = announce(entry, envelope)
-  if (room !== undefined) return parts.held(fiber, entry, envelope, startedAt, room)
   if (envelope.depth > maxDepth || envelope.deadline !== undefined) {
     const refused = parts.refuse(envelope)
     if (refused !== undefined) return ${isRecorded ? "parts.recorded(entry, envelope, refused, startedAt)" : "refused"}
   }
+  const room = announce(entry, envelope)
+  if (room !== undefined) return parts.held(fiber, entry, envelope, startedAt, room)
   ${wrapping.length === 0 ? "" : "if (parts.isWrapped(entry, envelope)) return parts.wrapped(fiber, entry, envelope, startedAt)"}
   let run, at = 0
   try { ${beforeText(hooks)} } catch (defect) { run = die(defect) }

@@ -84,7 +84,13 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
   const emit = (fiber: AnyFiber, entry: FactEntry, envelope: LiveEnvelope): Run => {
     const refused = refuse(envelope)
     if (refused !== undefined) return refused
-    if (entry.hooks.length === 0) return attempt(() => say(fiber, entry, envelope) ?? stored(entry, envelope, traceOf(fiber, undefined, envelope)))
+    if (entry.hooks.length === 0) {
+      try {
+        return say(fiber, entry, envelope) ?? stored(entry, envelope, traceOf(fiber, undefined, envelope))
+      } catch (defect) {
+        return Exit.die(defect)
+      }
+    }
     return entry.pipeline(
       fiber,
       envelope,

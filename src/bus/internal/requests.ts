@@ -101,9 +101,10 @@ const makeStreams = (
     mayEnd: (entry, envelope) => entry.wrapping.length > 0 || millisLeft(envelope) !== undefined,
     request: (fiber, entry, envelope, core) => {
       const startedAt = now()
-      const room = announce(entry, envelope)
-      const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
+      const refused = refuse(envelope)
       if (refused !== undefined) return recorded(entry, envelope, refused, startedAt)
+      const room = announce(entry, envelope)
+      if (entry.handlers.length === 0) return recorded(entry, envelope, noHandler(envelope.name, 0), startedAt)
       return inTime(envelope, fiber, (running, end) => {
         const begin = () => entry.pipeline(running, envelope, core, end)
         return room === undefined ? begin() : settle(room, (exit, cut = exit) => Exit.isSuccess(cut) ? begin() : end(exit))
@@ -176,10 +177,9 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
     recorder.refused(entry, table.child(fiber, entry.event.name, payload), exit)
   const recordedOr = recorded ?? ((_entry, _envelope, exit) => exit)
   /** A subscriber is slow, and callers wait for it. */
-  const held: Compiled.Surroundings["held"] = (fiber, entry, envelope, startedAt, room) => {
-    return deadlines.inTime(envelope, fiber, (_, end) => settle(room, end), (exit, cut = exit) =>
+  const held: Compiled.Surroundings["held"] = (fiber, entry, envelope, startedAt, room) =>
+    deadlines.inTime(envelope, fiber, (_, end) => settle(room, end), (exit, cut = exit) =>
       Exit.isSuccess(cut) ? begun(fiber, entry, envelope, startedAt) : recordedOr(entry, envelope, cut, startedAt))
-  }
   const surroundings: Compiled.Surroundings = {
     clock, stamps: table.stamps, currentOf: table.currentOf, announce: answers.announce,
     maxDepth, refuse, rejected, recorded, invalid, isWrapped, held, ...longWay
@@ -194,6 +194,9 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const runnerOf = (entry: TableEntry): Runner => {
     const run: Runner["run"] = (fiber, envelope) => {
       const startedAt = recorded === undefined && !entry.timed ? 0n : recorder.now()
+      // Who listens hears of what is carried out: a listener that asks again must come to the end of its depth.
+      const refused = refuse(envelope)
+      if (refused !== undefined) return recordedOr(entry, envelope, refused, startedAt)
       const room = answers.announce(entry, envelope)
       return room === undefined ? begun(fiber, entry, envelope, startedAt) : held(fiber, entry, envelope, startedAt, room)
     }

@@ -27,12 +27,21 @@ export const make = (journal: Journal["Service"], subscriptions: Subscriptions["
   const isTraced = (fiber: AnyFiber, envelope: LiveEnvelope): boolean =>
     spanOf(fiber) !== undefined || (envelope.parent !== undefined && envelope.trace !== own)
 
+  // Looked up again only where somebody has put another in its place.
+  let { append } = journal
+  let way = sayingOf(append)
+
   return (fiber, entry, envelope) => {
-    const way = sayingOf(journal.append)
-    if (way === undefined || envelope.origin !== own || isTraced(fiber, envelope)) return undefined
+    if (journal.append !== append) {
+      append = journal.append
+      way = sayingOf(append)
+    }
+    const { copier } = entry.codec
+    if (way === undefined || copier === undefined || copier.depth > way.jsonDepth) return undefined
+    if (envelope.origin !== own || isTraced(fiber, envelope)) return undefined
     const { data, name } = envelope
     // First of all: whoever is asked for the stream may keep the payload, and change it.
-    const copy = entry.codec.copyPayload(data, way.limits)
+    const copy = copier.copy(data, way.frameBytes)
     if (copy === undefined) return undefined
     const streamId = entry.event.streamId(data)
     const { id } = envelope

@@ -3,7 +3,7 @@
 // without knowing what is in it takes eight times as long.
 import * as SchemaAST from "effect/SchemaAST"
 
-/** Copies what a schema has just let through. */
+/** Copies what a schema has just made, before anybody else has seen it. */
 export interface Copier {
   /**
    * A copy as JSON would make it, which shares nothing with the payload; `undefined` where its text may have more than
@@ -121,7 +121,7 @@ const typeOf = (ast: SchemaAST.AST): string => {
  * The copier of a schema whose values are their own JSON. `undefined` where the schema leaves open what is in them, and
  * where code may not be generated.
  */
-export const compile = (ast: SchemaAST.AST): Copier | undefined => {
+export const compileCopier = (ast: SchemaAST.AST): Copier | undefined => {
   const writer = new Writer()
   const text = writer.text(ast)
   if (text === undefined) return undefined

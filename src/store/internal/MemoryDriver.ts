@@ -239,8 +239,7 @@ const listStreams = (memory: Memory, options: Parameters<Driver["streams"]>[0]):
 
 /** A new store in memory. */
 export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
-  const limits = yield* Limits.Limits
-  const { pageBytes } = limits
+  const { frameBytes, jsonDepth, pageBytes } = yield* Limits.Limits
   const clock = yield* Clock.Clock
   const memory = new Memory()
   const { announce, isIdle, listen } = makeAnnouncer()
@@ -268,7 +267,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
     return tell(said.position)
   }
   return {
-    append: withSaying((request) => atOnce(() => append(request)), { limits, takes: () => true, say }),
+    append: withSaying((request) => atOnce(() => append(request)), { frameBytes, jsonDepth, takes: () => true, say }),
     read: ({ from, limit, to }) => {
       const first = Math.max(1, from)
       const count = (to ?? Number.MAX_SAFE_INTEGER) - first + 1
