@@ -1,13 +1,14 @@
 import { NodeServices } from "@effect/platform-node"
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Limits from "../../src/event/Limits.ts"
 import * as Config from "../../src/server/Config.ts"
 import * as ConfigFile from "../../src/server/ConfigFile.ts"
 import * as Setting from "../../src/server/Setting.ts"
+import { example, table } from "./documented.ts"
 
 const none: Config.Sources = { flags: {}, environment: {}, file: undefined }
 
@@ -198,4 +199,17 @@ describe("load", () => {
       expect(problems.map(({ setting, unread, where }) => [where, setting, unread])).toEqual([[name, undefined, true], ["--sync", "sync", undefined]])
       expect(values).toEqual(Config.defaults)
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+})
+
+describe("the README", () => {
+  const readme = readFileSync(join(import.meta.dirname, "..", "..", "README.md"), "utf8")
+  it("has the table of the settings", () => expect(readme).toContain(table()))
+  it("has an example with every limit", () => expect(readme).toContain(`\`\`\`toml\n${example()}\n\`\`\`\n`))
+  it.effect("whose values are the defaults, each of them from the file", () =>
+    Effect.gen(function*() {
+      const { problems, settings, values, warnings } = yield* withFile(example())
+      expect([problems, warnings, values]).toEqual([[], [], Config.defaults])
+      const left = settings.filter(({ origin }) => origin === "default").map(({ setting }) => setting.name)
+      expect(left).toEqual(["socket", "storeFile"])
+    }))
 })
