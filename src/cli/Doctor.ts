@@ -1,8 +1,8 @@
 /**
  * `ksi doctor`: every setting with its origin, and whether a daemon can run with them. It takes the flags of `ksi start`.
  *
- * The rule: it works without a daemon and beside one, and changes nothing. Exit code 7 where a check found a problem;
- * warnings are told and are no failure.
+ * The rule: it works without a daemon and beside one, and changes nothing; of a daemon that runs it asks
+ * `system:health`, as `ksi status` does. Exit code 7 where a check found a problem; warnings are told and are no failure.
  *
  * **Example**
  *
@@ -17,7 +17,7 @@ import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import type * as Config from "../server/Config.ts"
 import * as Setting from "../server/Setting.ts"
-import * as Checks from "./Checks.ts"
+import type * as Checks from "./Checks.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Settings from "./Settings.ts"
@@ -59,25 +59,26 @@ export const document = ({ checks, settings }: Findings) => ({
 })
 
 /** Looks at everything that these settings name. */
-export const examine = Effect.fnUntraced(function*(config: Config.Config, node: string) {
+export const examine = Effect.fnUntraced(function*(config: Config.Config, node: string): Effect.fn.Return<Findings> {
+  // Only who asks for them loads them.
+  const look = yield* Effect.promise(() => import("./Checks.ts"))
   const { home, limits, socket, store, storeFile, sync } = config.values
   const checks: Array<Checks.Check> = [
-    ...Checks.configuration(config), Checks.node(node), yield* Checks.home(home), yield* Checks.socket(socket)
+    ...look.configuration(config), look.node(node), yield* look.home(home), yield* look.socket(socket)
   ]
-  const daemon = yield* Checks.daemon(socket)
+  const daemon = yield* look.daemon(socket)
   checks.push(daemon.check)
   let recordedAt: number | undefined
   if (store === "sqlite") {
-    // Only who asks for it loads it.
     const { inspect } = yield* Effect.promise(() => import("../store/StoreInspection.ts"))
     const inspection = yield* inspect(storeFile)
     if (inspection.state._tag === "Ready") recordedAt = inspection.state.recordedAt
-    checks.push(Checks.store(storeFile, inspection), Checks.lock(storeFile, inspection, daemon.running), yield* Checks.disk(storeFile))
+    checks.push(look.store(storeFile, inspection), look.lock(storeFile, inspection, daemon.running), yield* look.disk(storeFile))
   }
   checks.push(
-    Checks.durability({ store, sync }),
-    Checks.clock(yield* Clock.currentTimeMillis, recordedAt),
-    ...Checks.limits(limits)
+    look.durability({ store, sync }),
+    look.clock(yield* Clock.currentTimeMillis, recordedAt),
+    ...look.limits(limits)
   )
   return { settings: config.settings, checks }
 })
