@@ -44,7 +44,7 @@ const onSignal = (signal: keyof typeof exitCodes) => (): void => {
 process.on("SIGINT", onSignal("SIGINT"))
 process.on("SIGTERM", onSignal("SIGTERM"))
 
-NodeRuntime.runMain(Cli.run(argv, { version, start: Start.start }).pipe(Effect.provide(world)), {
+NodeRuntime.runMain(Cli.run(argv, { version, node: process.versions.node, start: Start.start }).pipe(Effect.provide(world)), {
   disableErrorReporting: true,
   // A daemon that was told to stop has done what it should; an interrupted client has not.
   teardown: (exit, onExit) => Cli.teardown(exit, (code) => onExit(serves && code === Output.exitCodes.Interrupted ? 0 : code))

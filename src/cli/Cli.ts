@@ -7,7 +7,7 @@
  * **Example**
  *
  * ```ts
- * // NodeRuntime.runMain(Cli.run(argv, { version, start }).pipe(Effect.provide(world)), { teardown: Cli.teardown })
+ * // NodeRuntime.runMain(Cli.run(argv, { version, node, start }).pipe(Effect.provide(world)), { teardown: Cli.teardown })
  * let code = -1
  * Cli.teardown(Exit.succeed(3), (given) => { code = given })
  * code                                        // 3
@@ -29,23 +29,25 @@ import * as Bench from "./Bench.ts"
 import * as Call from "./Call.ts"
 import * as Daemon from "./Daemon.ts"
 import * as Dead from "./Dead.ts"
+import * as Doctor from "./Doctor.ts"
 import * as Import from "./Import.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Plugin from "./Plugin.ts"
 import * as Registry from "./Registry.ts"
-import * as Remote from "./Remote.ts"
+import * as Settings from "./Settings.ts"
 import * as Store from "./Store.ts"
 import * as Subscribe from "./Subscribe.ts"
 import * as Time from "./Time.ts"
 
 const rootOf = <Name extends string, Input, ContextInput, E, R>(
-  start: Command.Command<Name, Input, ContextInput, E, R>
+  start: Command.Command<Name, Input, ContextInput, E, R>,
+  node: string
 ) =>
   Command.make("ksi").pipe(
     Command.withDescription("Typed events, an event store with time travel, and a daemon that speaks them"),
     Command.withSubcommands([
-      { group: "Daemon", commands: [start, Daemon.status, Daemon.health, Daemon.stop, Plugin.plugin] },
+      { group: "Daemon", commands: [start, Daemon.status, Daemon.health, Daemon.stop, Doctor.make(node), Plugin.plugin] },
       {
         group: "Events",
         commands: [
@@ -55,7 +57,7 @@ const rootOf = <Name extends string, Input, ContextInput, E, R>(
       },
       { group: "Store", commands: [Import.importEvents, Store.exportEvents, Store.streams, Store.streamLog, Time.time] }
     ]),
-    Command.withGlobalFlags([Output.Json, Remote.Socket, Remote.Home])
+    Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home])
   )
 
 /** Whether `--json` was given, even where the rest of the line cannot be parsed. */
@@ -104,6 +106,8 @@ export const run = Effect.fnUntraced(function*<Name extends string, Input, Conte
   argv: ReadonlyArray<string>,
   options: {
     readonly version: string
+    /** The version of Node. */
+    readonly node: string
     /** `ksi start`: what it needs is what `run` needs. */
     readonly start: Command.Command<Name, Input, ContextInput, E, R>
   }
@@ -112,7 +116,7 @@ export const run = Effect.fnUntraced(function*<Name extends string, Input, Conte
   const json = wantsJson(argv)
   const presenter = makePresenter(io, json)
   const report = (cause: Cause.Cause<unknown>) => Output.report(cause, json)
-  return yield* Command.runWith(rootOf(options.start), { version: options.version, renderErrors: false })(argv).pipe(
+  return yield* Command.runWith(rootOf(options.start, options.node), { version: options.version, renderErrors: false })(argv).pipe(
     Effect.catch((error) =>
       CliError.isCliError(error) && error._tag === "ShowHelp" ? presenter.afterHelp(error) : Effect.fail(error)),
     Effect.as(0),

@@ -17,9 +17,10 @@ import { isObject, type JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
+import * as Settings from "./Settings.ts"
 
-/** How long `stop` waits, in milliseconds: the daemon's drain and some more. */
-const stopMillis = 30_000
+// How long `stop` waits beyond the daemon's drain, in milliseconds.
+const graceMillis = 10_000
 
 /** Seconds in words: the two largest units. */
 export const uptime = (seconds: number): string => {
@@ -83,6 +84,7 @@ export const stop = Command.make("stop", {}, Effect.fnUntraced(function*() {
     return { address: remote.address, pid }
   }))
   yield* Output.narrate("stopping")
+  const stopMillis = (yield* Settings.load({})).values.drain + graceMillis
   // Nobody tells when another process has ended: this is the one place that looks again and again.
   yield* holds(address, pid).pipe(
     Effect.repeat({ schedule: Schedule.spaced("25 millis"), while: (running) => running }),

@@ -46,6 +46,8 @@ export interface Streams {
 export class Io extends Context.Service<Io, {
   /** A variable of the environment; an empty one counts as absent. */
   readonly variable: (name: string) => string | undefined
+  /** All variables of the environment, for those who look for names nobody knows. */
+  readonly environment: Streams["env"]
   readonly stdin: Stream.Stream<Uint8Array, IoFailed>
   /** Writes to stdout; succeeds when the text has been taken. */
   readonly write: (text: string) => Effect.Effect<void, Closed | IoFailed>
@@ -95,6 +97,7 @@ const make = ({ env, stderr, stdin, stdout }: Streams): Io["Service"] => {
   const toError = write(mute(stderr))
   return Io.of({
     variable,
+    environment: env,
     stdin: NodeStream.fromReadable({
       evaluate: () => stdin,
       onError: (cause) => new IoFailed({ stream: "stdin", problem: sentenceOf(cause) }),

@@ -71,10 +71,11 @@ export const exitCodes = {
   VersionConflict: 6,
   IdConflict: 6,
   IdempotencyConflict: 6,
+  CheckFailed: 7,
   ReplyInvalid: 70,
   Defect: 70,
   Interrupted: 130
-} as const satisfies Record<KsiError.Reason["_tag"] | "DeclaredFailure" | "Usage" | "Defect" | "IoFailed" | "Interrupted", number>
+} as const satisfies Record<KsiError.Reason["_tag"] | "DeclaredFailure" | "Usage" | "CheckFailed" | "Defect" | "IoFailed" | "Interrupted", number>
 
 /** An error ready to be shown. */
 export interface Failure {

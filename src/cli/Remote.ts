@@ -10,36 +10,19 @@
  * Remote.given({ stream: undefined, from: 1 })          // { from: 1 }
  * ```
  */
-import * as Flag from "effect/cli/Flag"
-import * as GlobalFlag from "effect/cli/GlobalFlag"
+import type * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import type { PlatformError } from "effect/PlatformError"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { join } from "node:path"
 import type { JsonObject } from "../event/Json.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Client from "../wire/Client.ts"
 import { Io } from "./Io.ts"
-
-/** `--socket`. */
-export const Socket = GlobalFlag.Setting("socket")({
-  flag: Flag.String("socket").pipe(
-    Flag.withDescription("The daemon's Unix socket (KSI_SOCKET); default <home>/run/daemon.sock"),
-    Flag.withMetavar("PATH"),
-    Flag.optional
-  )
-})
-
-/** `--home`. */
-export const Home = GlobalFlag.Setting("home")({
-  flag: Flag.String("home").pipe(
-    Flag.withDescription("The daemon's home (KSI_HOME); default var"),
-    Flag.withMetavar("DIR"),
-    Flag.optional
-  )
-})
+import type * as Output from "./Output.ts"
+import * as Settings from "./Settings.ts"
 
 /** What a call to the daemon fails with. */
 export type RemoteError = Client.CallFailure
@@ -61,16 +44,6 @@ export interface Remote {
     options: { readonly from: From; readonly requests: boolean; readonly opened: (position: number) => void }
   ) => Stream.Stream<JsonObject, RemoteError>
 }
-
-/** Where the daemon's socket is: `--socket`, `--home`, `KSI_SOCKET`, `KSI_HOME`, in this order. */
-export const address = Effect.gen(function*() {
-  const { variable } = yield* Io
-  const socket = Option.getOrUndefined(yield* Socket)
-  const home = Option.getOrUndefined(yield* Home)
-  if (socket !== undefined) return socket
-  if (home !== undefined) return join(home, "run", "daemon.sock")
-  return variable("KSI_SOCKET") ?? join(variable("KSI_HOME") ?? "var", "run", "daemon.sock")
-})
 
 /** The fields that are given. */
 export const given = (fields: JsonObject): JsonObject =>
@@ -112,7 +85,7 @@ export const trace = Effect.map(Io, ({ variable }): TraceContext.Texts =>
 /** Connects; of more calls than `outstanding` (default 64) some wait for their turn. Fails with `ConnectionLost` when nobody is there. */
 export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readonly outstanding?: number }) {
   const texts = yield* trace
-  const client = yield* Client.connect({ path: yield* address, clientId: "ksi-cli", outstanding })
+  const client = yield* Client.connect({ path: yield* Settings.address, clientId: "ksi-cli", outstanding })
   const remote: Remote = {
     address: client.address,
     call: (event, data) => Effect.map(client.call(event, data, texts), (reply) => reply.data),
@@ -123,9 +96,9 @@ export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readon
   return remote
 })
 
-/** Connects. Fails with `ConnectionLost` when nobody is there. */
+/** Connects. Fails with `ConnectionLost` when nobody is there, and with `Usage` where settings do not say where. */
 export const connect: Effect.Effect<
   Remote,
-  RemoteError,
-  Io | Scope.Scope | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
+  RemoteError | Output.Usage,
+  Io | Scope.Scope | FileSystem.FileSystem | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
 > = connectWith({})

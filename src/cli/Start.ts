@@ -14,14 +14,12 @@
 import * as Cause from "effect/Cause"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
-import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
@@ -29,6 +27,7 @@ import * as Builtin from "../bus/Builtin.ts"
 import * as Middleware from "../bus/Middleware.ts"
 import * as Plugin from "../bus/Plugin.ts"
 import * as KsiError from "../event/KsiError.ts"
+import { Limits } from "../event/Limits.ts"
 import { Ksi } from "../Ksi.ts"
 import * as DeadLetter from "../plugins/DeadLetter.ts"
 import * as Module from "../plugins/Module.ts"
@@ -36,42 +35,26 @@ import * as Monitor from "../plugins/Monitor.ts"
 import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
+import * as Config from "../server/Config.ts"
+import * as Setting from "../server/Setting.ts"
 import * as Control from "../wire/Control.ts"
 import * as Listener from "../wire/Listener.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
-import * as Remote from "./Remote.ts"
+import * as Settings from "./Settings.ts"
 
-/** What a daemon is started with. */
-export interface Options {
-  /** Directory of everything the daemon keeps. */
-  readonly home: string
+/** What a daemon is started with: the settings, but the log's, and the modules. */
+export interface Options extends Omit<Config.Values, "socket" | "storeFile" | "logLevel"> {
   /** Path of the Unix socket; default `<home>/run/daemon.sock`. */
   readonly socket: string | undefined
-  readonly store: "sqlite" | "memory"
   /** Default `<home>/ksi.db`. */
   readonly storeFile: string | undefined
-  /** What the activity journal keeps of a request: all of it, all but the payload, or nothing. */
-  readonly audit: "all" | "outline" | "off"
-  /** `normal` may lose the last facts when the machine loses power, never when the process dies. */
-  readonly sync: "full" | "normal"
   /** Modules whose default export is a Layer or a Plugin. */
   readonly modules: ReadonlyArray<string>
 }
 
-/** The defaults of `ksi start`. */
-export const defaults: Options = {
-  home: "var",
-  socket: undefined,
-  store: "sqlite",
-  storeFile: undefined,
-  audit: "all",
-  sync: "full",
-  modules: []
-}
-
-// How long requests that run may still take when the daemon stops; then they are interrupted.
-const drain = "20 seconds"
+/** The defaults of `ksi start`; the paths follow from the home. */
+export const defaults: Options = { ...Config.defaults, socket: undefined, storeFile: undefined, modules: [] }
 
 /** What only the process can do for a daemon; its entry point provides it. */
 export class Host extends Context.Service<Host, {
@@ -143,8 +126,7 @@ export interface Started {
   readonly stopped: Effect.Effect<void>
 }
 
-/** Starts a daemon in the scope. Fails with `StoreLocked`, `StoreFailure`, `PluginInvalid` or `ListenFailed`. */
-export const daemon = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
+const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
   Started,
   KsiError.KsiError,
   Scope.Scope | FileSystem.FileSystem | Path.Path | Host
@@ -161,7 +143,7 @@ export const daemon = Effect.fnUntraced(function*(options: Options): Effect.fn.R
   const core = (yield* runtime(options)).pipe(Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)))
   const context = yield* Layer.build(builtins.pipe(Layer.provide(info), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
-  const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket, drain })), context)
+  const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket, drain: options.drain })), context)
   connections = Context.get(listening, Listener.Listener).connections
   return {
     socket,
@@ -169,6 +151,9 @@ export const daemon = Effect.fnUntraced(function*(options: Options): Effect.fn.R
     stopped: Context.get(context, System.Shutdown).requested
   }
 })
+
+/** Starts a daemon in the scope. Fails with `StoreLocked`, `StoreFailure`, `PluginInvalid` or `ListenFailed`. */
+export const daemon = (options: Options) => Effect.provideService(assemble(options), Limits, options.limits)
 
 const greeting = (started: Started, command: string): string =>
   [
@@ -181,62 +166,26 @@ const greeting = (started: Started, command: string): string =>
     ""
   ].join("\n")
 
-type Setting<A extends string> = { readonly flag: string; readonly choices: ReadonlyArray<A>; readonly description: string }
-
-const audit: Setting<Options["audit"]> = {
-  flag: "audit",
-  choices: ["all", "outline", "off"],
-  description: "What is kept of requests: all, all but payloads, nothing (KSI_AUDIT); default all"
-}
-const sync: Setting<Options["sync"]> = {
-  flag: "sync",
-  choices: ["full", "normal"],
-  description: "When a fact counts as stored (KSI_SYNC); normal may lose the last ones at a power cut; default full"
-}
-const store: Setting<Options["store"]> = {
-  flag: "store",
-  choices: ["sqlite", "memory"],
-  description: "Where facts are kept (KSI_STORE); default sqlite"
-}
-const levels = ["Debug", "Info", "Warn", "Error", "None"] as const
-const logLevel: Setting<typeof levels[number]> = {
-  flag: "log-level",
-  choices: levels,
-  description: "The least that is logged (KSI_LOG_LEVEL); default info"
-}
-
-const literals = <A extends string>(setting: Setting<A>) =>
-  Flag.String(setting.flag).pipe(
-    Flag.withDescription(setting.description),
-    Flag.withMetavar(setting.choices.join("|").toLowerCase()),
-    Flag.optional
-  )
-
-/** A flag, else its `KSI_*` variable, else the default; in capitals or not. Another value is a usage error. */
-const resolve = Effect.fnUntraced(function*<A extends string>(setting: Setting<A>, flag: Option.Option<string>, otherwise: A) {
-  const { variable } = yield* Io
-  const given = Option.isSome(flag)
-  const name = given ? `--${setting.flag}` : `KSI_${setting.flag.toUpperCase().replaceAll("-", "_")}`
-  const text = given ? flag.value : variable(name)
-  if (text === undefined) return otherwise
-  const choice = setting.choices.find((candidate) => candidate.toLowerCase() === text.toLowerCase())
-  if (choice !== undefined) return choice
-  return yield* Effect.fail(
-    new Output.Usage({
-      message: `${name} must be one of ${setting.choices.join(", ").toLowerCase()}, not "${text}"`,
-      similar: [],
-      next: "ksi start --help"
-    })
-  )
-})
+// What Effect calls them.
+const levels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error", none: "None" } as const
 
 /** Logs go to stderr: for people on a terminal, as JSON lines for a collector. */
-const logging = ({ coloured, watched }: Io["Service"], level: typeof levels[number]) =>
+const logging = ({ coloured, watched }: Io["Service"], level: typeof levels[keyof typeof levels]) =>
   Layer.mergeAll(
     Logger.layer([watched ? Logger.consolePrettyTty({ colors: coloured }) : Logger.withConsoleError(Logger.formatJson)]),
     Layer.succeed(Logger.LogToStderr, true),
     Layer.succeed(References.MinimumLogLevel, level)
   )
+
+/** Warnings of the settings, and for those who look for faults every value with its origin. */
+const tellSettings = Effect.fnUntraced(function*({ settings, warnings }: Config.Config) {
+  for (const { similar, ...warning } of warnings) {
+    const nearest = similar.length === 0 ? "" : `; nearest: ${similar.join(", ")}`
+    yield* Effect.logWarning(`${Config.sentence({ ...warning, similar })}${nearest}`)
+  }
+  const values = settings.map(({ origin, setting, text }) => [Setting.place(setting), `${text} (${origin})`] as const)
+  yield* Effect.logDebug("settings").pipe(Effect.annotateLogs(Object.fromEntries(values)))
+})
 
 /** `ksi start`. */
 export const start = Command.make("start", {
@@ -244,37 +193,23 @@ export const start = Command.make("start", {
     Argument.withDescription("Modules whose default export is a Layer or a Plugin, as app.ts; started in parallel, each after those it needs"),
     Argument.variadic()
   ),
-  store: literals(store),
-  storeFile: Flag.String("store-file").pipe(
-    Flag.withDescription("The database file (KSI_STORE_FILE); default <home>/ksi.db"),
-    Flag.withMetavar("PATH"),
-    Flag.optional
-  ),
-  audit: literals(audit),
-  sync: literals(sync),
-  logLevel: literals(logLevel)
+  settings: Settings.flags
 }, Effect.fnUntraced(function*(flags) {
   const io = yield* Io
-  const options: Options = {
-    home: Option.getOrUndefined(yield* Remote.Home) ?? io.variable("KSI_HOME") ?? defaults.home,
-    socket: yield* Remote.address,
-    store: yield* resolve(store, flags.store, defaults.store),
-    storeFile: Option.getOrUndefined(flags.storeFile) ?? io.variable("KSI_STORE_FILE"),
-    audit: yield* resolve(audit, flags.audit, defaults.audit),
-    sync: yield* resolve(sync, flags.sync, defaults.sync),
-    modules: flags.modules
-  }
-  const level = yield* resolve(logLevel, flags.logLevel, "Info")
+  const config = yield* Settings.load(flags.settings)
+  const { logLevel, ...values } = yield* Settings.valid(config)
+  const options: Options = { ...values, modules: flags.modules }
   const { command, serves } = yield* Host
   serves()
   yield* Effect.gen(function*() {
+    yield* tellSettings(config)
     const started = yield* daemon(options)
     yield* Effect.logInfo("ready").pipe(Effect.annotateLogs({ socket: started.socket, store: started.store }))
     if (yield* Output.Json) {
       yield* io.write(`${JSON.stringify({ socket: started.socket, store: started.store })}\n`)
     } else yield* io.write(greeting(started, command))
     yield* started.stopped.pipe(Effect.onExit(() => Effect.logInfo("stopping")))
-  }).pipe(Effect.scoped, Effect.provide(logging(io, level)))
+  }).pipe(Effect.scoped, Effect.provide(logging(io, levels[logLevel])))
 })).pipe(
   Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
   Command.withExamples([

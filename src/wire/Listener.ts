@@ -71,8 +71,8 @@ const trying = <A>(path: string, what: string, run: () => Promise<A>): Effect.Ef
 
 const codeOf = (error: Error): unknown => Reflect.get(error, "code")
 
-/** Whether somebody accepts connections at the path. */
-const probe = (path: string): Effect.Effect<"alive" | "stale" | "absent", KsiError.KsiError> =>
+/** Whether somebody accepts connections at the path; touches nothing. Fails with `ListenFailed` where it cannot be asked. */
+export const probe = (path: string): Effect.Effect<"alive" | "stale" | "absent", KsiError.KsiError> =>
   Effect.callback((resume) => {
     const socket = Net.connect(path)
     socket.on("connect", () => {

@@ -9,7 +9,7 @@ describe("help and version", () => {
       const { code, stderr, stdout } = yield* ksi(["--help"])
       expect([code, stderr]).toEqual([0, ""])
       const commands = [
-        "start", "status", "health", "stop", "discover", "describe", "call", "emit", "send", "subscribe", "import",
+        "start", "status", "health", "stop", "doctor", "discover", "describe", "call", "emit", "send", "subscribe", "import",
         "export", "streams", "stream-log", "time", "dead", "bench"
       ]
       for (const name of commands) expect(stdout).toMatch(new RegExp(`^  ${name} `, "m"))

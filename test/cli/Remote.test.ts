@@ -3,26 +3,8 @@ import { Effect, Layer, Option, Stream } from "effect"
 import { PlatformError, SystemError } from "effect/PlatformError"
 import * as KsiError from "../../src/event/KsiError.ts"
 import * as Remote from "../../src/cli/Remote.ts"
+import * as Settings from "../../src/cli/Settings.ts"
 import { world } from "./commandLine.ts"
-
-const placed = (env: Record<string, string>, flags: { readonly socket?: string; readonly home?: string } = {}) =>
-  Remote.address.pipe(Effect.provide(Layer.mergeAll(
-    world({ env }),
-    Layer.succeed(Remote.Socket, Option.fromUndefinedOr(flags.socket)),
-    Layer.succeed(Remote.Home, Option.fromUndefinedOr(flags.home))
-  )))
-
-describe("address", () => {
-  it.effect("a flag goes before the environment, a socket before a home", () =>
-    Effect.gen(function*() {
-      const env = { KSI_SOCKET: "/e.sock", KSI_HOME: "/e" }
-      expect(yield* placed(env, { socket: "/f.sock", home: "/f" })).toBe("/f.sock")
-      expect(yield* placed(env, { home: "/f" })).toBe("/f/run/daemon.sock")
-      expect(yield* placed(env)).toBe("/e.sock")
-      expect(yield* placed({ KSI_HOME: "/e" })).toBe("/e/run/daemon.sock")
-      expect(yield* placed({})).toBe("var/run/daemon.sock")
-    }))
-})
 
 describe("trace", () => {
   const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -72,8 +54,8 @@ describe("connect", () => {
     Effect.gen(function*() {
       const settings = Layer.mergeAll(
         world({}),
-        Layer.succeed(Remote.Socket, Option.some("/nonexistent/daemon.sock")),
-        Layer.succeed(Remote.Home, Option.none())
+        Layer.succeed(Settings.Socket, Option.some("/nonexistent/daemon.sock")),
+        Layer.succeed(Settings.Home, Option.none())
       )
       const error = yield* Effect.flip(Effect.scoped(Remote.connect)).pipe(Effect.provide(settings))
       expect(KsiError.is(error) && error.reason).toMatchObject({ _tag: "ConnectionLost", unsent: true, address: "/nonexistent/daemon.sock" })

@@ -41,6 +41,6 @@ export const world = ({ env = {}, stderr = new Kept(), stdin = "", stdout = new 
 export const ksi = Effect.fnUntraced(function*(argv: ReadonlyArray<string>, options: Options = {}) {
   const stdout = options.stdout ?? new Kept()
   const stderr = options.stderr ?? new Kept()
-  const code = yield* Cli.run(argv, { version: "1.2.3", start }).pipe(Effect.provide(world({ ...options, stdout, stderr })))
+  const code = yield* Cli.run(argv, { version: "1.2.3", node: process.versions.node, start }).pipe(Effect.provide(world({ ...options, stdout, stderr })))
   return { code, stdout: stdout.text, stderr: stderr.text }
 })

@@ -25,9 +25,14 @@ export class Running {
   stderr = ""
   private readonly end: Promise<Ended>
 
-  constructor(args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) {
+  constructor(
+    args: ReadonlyArray<string>,
+    env: Readonly<Record<string, string>> = {},
+    { cwd = root, uid }: { readonly cwd?: string; readonly uid?: number } = {}
+  ) {
     this.child = spawn(process.execPath, [...node, ...args], {
-      cwd: root,
+      cwd,
+      ...(uid === undefined ? {} : { uid }),
       // As in the npm scripts: what was compiled once need not be compiled again.
       env: { PATH: process.env["PATH"] ?? "", NODE_COMPILE_CACHE: join(root, "node_modules", ".cache", "ksi"), ...env },
       stdio: ["pipe", "pipe", "pipe"]

@@ -50,15 +50,20 @@ export class StoreFile extends Context.Service<StoreFile, {
   readonly transactionBehind: <A>(f: () => A) => A
 }>()("ksi/store/internal/StoreFile") {}
 
-const applicationId = 0x4b534931
-const schemaVersion = 1
+/** Marks a database as KSI's. */
+export const applicationId = 0x4b534931
+
+/** The newest format that this KSI knows. */
+export const schemaVersion = 1
+
 const checkpointPages = 1000
 const busyMillis = 500
 // Long enough for two openers that meet on the lock to sort out who is first; blocks the event loop, once.
 const lockMillis = 50
 const SQLITE_BUSY = 5
 
-const schema = `
+/** How a new file is laid out. */
+export const schema = `
 CREATE TABLE events (
   position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, version INTEGER NOT NULL, source INTEGER NOT NULL,
   id TEXT NOT NULL, name INTEGER NOT NULL, data TEXT, attributes TEXT, time TEXT,

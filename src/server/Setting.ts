@@ -1,0 +1,175 @@
+/**
+ * One setting: what it is called in each place, which values it takes, and what it is when nobody says.
+ *
+ * The rule: one name gives all the others. `storeFile` is `--store-file` as a flag, `KSI_STORE_FILE` in the environment
+ * and `store_file` in `ksi.toml`; the limit `depth` is `--limit-depth`, `KSI_LIMIT_DEPTH`, and `depth` in the table
+ * `[limits]`. A value that cannot be read says what is expected in its place.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const drain = Setting.make({
+ *   name: "drain", kind: Setting.duration(0, 3_600_000), default: 20_000, description: "How long requests may still run"
+ * })
+ * drain.variable                              // "KSI_DRAIN"
+ * drain.kind.read("1.5 minutes")              // 90000
+ * drain.kind.show(90_000)                     // "90 seconds"
+ * drain.kind.read("soon")                     // undefined
+ * ```
+ *
+ * **Gotchas** A number without a unit is bytes for a size and milliseconds for a limit whose name ends with `millis`; a
+ * `duration` must say its unit.
+ */
+import * as ByteSize from "effect/ByteSize"
+import * as Option from "effect/Option"
+
+/** Which values a setting takes. */
+export interface Kind<A> {
+  /** The end of the sentence "it must be …". */
+  readonly expects: string
+  /** A text of a flag or variable, or a value of the file; `undefined` where it is none of these values. */
+  readonly read: (given: unknown) => A | undefined
+  /** As people write it; `read` takes it back. */
+  readonly show: (value: A) => string
+  /** For help: what stands for the value. */
+  readonly metavar: string
+}
+
+/** One setting. */
+export interface Setting<A> {
+  readonly name: string
+  readonly kind: Kind<A>
+  readonly default: A
+  /** The default in words; from other settings where it follows from them. */
+  readonly otherwise: string
+  readonly description: string
+  /** Its flag of `ksi start`, without the dashes. */
+  readonly flag: string
+  readonly variable: string
+  /** Its table in the file; none for the settings at the top. */
+  readonly table: string | undefined
+  /** Its key in the file, within its table. */
+  readonly key: string
+}
+
+const words = (name: string): ReadonlyArray<string> => name.split(/(?=[A-Z])/).map((word) => word.toLowerCase())
+
+/** Declares a setting; the limits live in a table of their own. */
+export const make = <A>(options: {
+  readonly name: string
+  readonly kind: Kind<A>
+  readonly default: NoInfer<A>
+  readonly description: string
+  readonly otherwise?: string
+  readonly limit?: boolean
+}): Setting<A> => {
+  const { limit = false, otherwise = options.kind.show(options.default), ...setting } = options
+  const own = words(setting.name)
+  const all = limit ? ["limit", ...own] : own
+  return {
+    ...setting,
+    otherwise,
+    flag: all.join("-"),
+    variable: `KSI_${all.join("_").toUpperCase()}`,
+    table: limit ? "limits" : undefined,
+    key: own.join("_")
+  }
+}
+
+/** Where it stands in the file: `store_file`, `limits.depth`. */
+export const place = ({ key, table }: Setting<never>): string => table === undefined ? key : `${table}.${key}`
+
+// -------------------------------------------------------------------------------------------------------------- kinds
+
+/** One of some words, in capitals or not. */
+export const choice = <const A extends string>(...values: ReadonlyArray<A>): Kind<A> => ({
+  expects: `one of ${values.join(", ")}`,
+  read: (given) => typeof given === "string" ? values.find((value) => value === given.toLowerCase()) : undefined,
+  show: (value) => value,
+  metavar: values.join("|")
+})
+
+/** The path of a file or directory; a relative one is relative to the working directory. */
+export const path = (metavar: string): Kind<string> => ({
+  expects: "a path",
+  read: (given) => typeof given === "string" && given !== "" && !given.includes("\0") ? given : undefined,
+  show: (value) => value,
+  metavar
+})
+
+/** As `path`; where nobody gives it, it follows from another setting. */
+export const derivedPath = (metavar: string): Kind<string | undefined> => ({ ...path(metavar), show: (value) => value ?? "" })
+
+const grouped = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, ",")
+
+const within = (value: number | undefined, min: number, max: number): number | undefined =>
+  value !== undefined && Number.isSafeInteger(value) && value >= min && value <= max ? value : undefined
+
+/** A number as the file has it, or its digits; `_` may group them. */
+const numberOf = (given: unknown): number | undefined => {
+  if (typeof given === "number") return given
+  return typeof given === "string" && /^\d+(?:_\d+)*$/.test(given) ? Number(given.replaceAll("_", "")) : undefined
+}
+
+/** How many, from `min` to `max`. */
+export const count = (min: number, max: number): Kind<number> => ({
+  expects: `a whole number from ${grouped(min)} to ${grouped(max)}`,
+  read: (given) => within(numberOf(given), min, max),
+  show: String,
+  metavar: "N"
+})
+
+const sizes = [["GiB", 1024 ** 3], ["MiB", 1024 ** 2], ["KiB", 1024]] as const
+
+/** A size in words, exactly: `4 MiB`. */
+export const sizeText = (bytes: number): string => {
+  const unit = bytes === 0 ? undefined : sizes.find(([, factor]) => bytes % factor === 0)
+  return unit === undefined ? `${bytes} bytes` : `${bytes / unit[1]} ${unit[0]}`
+}
+
+const bytesOf = (given: unknown): number | undefined => {
+  if (typeof given !== "string") return numberOf(given)
+  return numberOf(given) ?? Option.getOrUndefined(Option.map(ByteSize.fromString(given), Number))
+}
+
+/** A size from `min` to `max` bytes, in words or as a number of bytes. */
+export const bytes = (min: number, max: number): Kind<number> => ({
+  expects: `a size from ${sizeText(min)} to ${sizeText(max)}, as "4 MiB" or 4194304`,
+  read: (given) => within(bytesOf(given), min, max),
+  show: sizeText,
+  metavar: "SIZE"
+})
+
+const times = [["day", 86_400_000], ["hour", 3_600_000], ["minute", 60_000], ["second", 1000], ["millisecond", 1]] as const
+
+const factors: ReadonlyMap<string, number> = new Map([
+  ["ms", 1], ["milli", 1], ["millis", 1], ["s", 1000], ["sec", 1000], ["min", 60_000], ["h", 3_600_000], ["d", 86_400_000],
+  ...times.flatMap(([unit, factor]) => [[unit, factor], [`${unit}s`, factor]] as const)
+])
+
+/** A duration in words, exactly: `90 seconds`. */
+export const durationText = (millis: number): string => {
+  const [unit, factor] = times.find(([, size]) => millis % size === 0 && (millis !== 0 || size === 1000)) ?? ["millisecond", 1]
+  return `${millis / factor} ${unit}${millis === factor ? "" : "s"}`
+}
+
+const millisOf = (given: unknown): number | undefined => {
+  const [, number, unit = ""] = typeof given === "string" ? /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/i.exec(given) ?? [] : []
+  const factor = factors.get(unit.toLowerCase())
+  return number === undefined || factor === undefined ? undefined : Number((Number(number) * factor).toFixed(6))
+}
+
+/** A duration from `min` to `max` milliseconds, in words. Its value is in milliseconds. */
+export const duration = (min: number, max: number): Kind<number> => ({
+  expects: `a duration from ${durationText(min)} to ${durationText(max)}, as "20 seconds"`,
+  read: (given) => within(millisOf(given) ?? (numberOf(given) === 0 ? 0 : undefined), min, max),
+  show: durationText,
+  metavar: "DURATION"
+})
+
+/** As `duration`; a number without a unit is milliseconds, as the setting's name says. */
+export const millis = (min: number, max: number): Kind<number> => ({
+  ...duration(min, max),
+  expects: `a duration from ${durationText(min)} to ${durationText(max)}, as "30 seconds", or milliseconds`,
+  read: (given) => within(millisOf(given) ?? numberOf(given), min, max)
+})

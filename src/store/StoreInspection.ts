@@ -1,0 +1,132 @@
+/**
+ * What can be said of a database file from outside, also while a daemon writes it.
+ *
+ * The rule: looking changes nothing. No file is made, no lock is held, and nobody who writes is made to wait.
+ *
+ * **Example**
+ *
+ * ```ts
+ * yield* Effect.scoped(Layer.build(SqliteEventStore.layer({ filename: "var/ksi.db" })))
+ * const { lock, state } = yield* StoreInspection.inspect("var/ksi.db")
+ * [lock, state]                               // ["free", { _tag: "Ready", format: 1, position: 0, recordedAt: undefined, altered: [] }]
+ * ```
+ *
+ * **Gotchas** It reads the format, the layout and the last fact, not every page: that a file is sound in its middle is
+ * not said. After a crash SQLite rebuilds `<file>-shm`, which it shares between processes; what is stored stays as it is.
+ */
+import * as Effect from "effect/Effect"
+import * as Fs from "node:fs"
+import { DatabaseSync } from "node:sqlite"
+import { pathToFileURL } from "node:url"
+import * as KsiError from "../event/KsiError.ts"
+import * as StoreFile from "./internal/StoreFile.ts"
+
+/** How a file is. */
+export type State =
+  | { readonly _tag: "Absent" }
+  /** There is a file with nothing in it; a daemon lays it out. */
+  | { readonly _tag: "Empty" }
+  | { readonly _tag: "Unreadable"; readonly problem: string }
+  /** A database of another program. */
+  | { readonly _tag: "Foreign" }
+  | { readonly _tag: "Newer"; readonly format: number; readonly known: number }
+  | {
+    readonly _tag: "Ready"
+    readonly format: number
+    /** Of the last fact; 0 where there is none. */
+    readonly position: number
+    /** When the last fact was stored, in milliseconds since 1970. */
+    readonly recordedAt: number | undefined
+    /** Tables and indexes that are missing or other than this KSI makes them. */
+    readonly altered: ReadonlyArray<string>
+  }
+
+/** What was found. */
+export interface Inspection {
+  /** Whether a process holds the file as its writer. */
+  readonly lock: "free" | "held"
+  readonly state: State
+}
+
+const SQLITE_BUSY = 5
+
+const sizeOf = (path: string): number | undefined => Fs.statSync(path, { throwIfNoEntry: false })?.size
+
+/** Runs a function on a database opened for reading, and closes it. */
+const reading = <A>(path: string, immutable: boolean, f: (db: DatabaseSync) => A): A => {
+  const url = pathToFileURL(path)
+  if (immutable) url.searchParams.set("immutable", "1")
+  const db = new DatabaseSync(url, { readOnly: true, timeout: 0 })
+  try {
+    return f(db)
+  } finally {
+    db.close()
+  }
+}
+
+/** A writer holds an exclusive transaction on the lock for as long as it lives: then nobody can read it. */
+const lockOf = (path: string): Inspection["lock"] => {
+  if (sizeOf(path) === undefined) return "free"
+  try {
+    reading(path, false, (db) => StoreFile.number(db, "SELECT count(*) FROM sqlite_master"))
+    return "free"
+  } catch (cause) {
+    // node:sqlite puts SQLite's own code there.
+    if (cause instanceof Error && "errcode" in cause && cause.errcode === SQLITE_BUSY) return "held"
+    throw cause
+  }
+}
+
+const layoutOf = (db: DatabaseSync): ReadonlyMap<unknown, unknown> =>
+  new Map(db.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all().map(({ name, sql }) => [name, sql]))
+
+const alteredIn = (db: DatabaseSync): ReadonlyArray<string> => {
+  const fresh = new DatabaseSync(":memory:")
+  try {
+    fresh.exec(StoreFile.schema)
+    const there = layoutOf(db)
+    return [...layoutOf(fresh)].filter(([name, sql]) => there.get(name) !== sql).map(([name]) => String(name))
+  } finally {
+    fresh.close()
+  }
+}
+
+const stateOf = (db: DatabaseSync): State => {
+  const id = StoreFile.number(db, "PRAGMA application_id")
+  const format = StoreFile.number(db, "PRAGMA user_version")
+  if (id === 0 && StoreFile.number(db, "SELECT count(*) FROM sqlite_master") === 0) return { _tag: "Empty" }
+  if (id !== StoreFile.applicationId) return { _tag: "Foreign" }
+  if (format > StoreFile.schemaVersion) return { _tag: "Newer", format, known: StoreFile.schemaVersion }
+  const altered = alteredIn(db)
+  if (altered.includes("events")) return { _tag: "Ready", format, position: 0, recordedAt: undefined, altered }
+  const position = StoreFile.number(db, "SELECT max(position) FROM events")
+  const recordedAt = StoreFile.number(db, "SELECT recorded FROM events ORDER BY position DESC LIMIT 1")
+  return { _tag: "Ready", format, position, recordedAt: position === 0 ? undefined : recordedAt, altered }
+}
+
+const look = (filename: string): Inspection => {
+  const stat = Fs.statSync(filename, { throwIfNoEntry: false })
+  if (stat === undefined) return { lock: "free", state: { _tag: "Absent" } }
+  const unreadable = (problem: string): Inspection => ({ lock: "free", state: { _tag: "Unreadable", problem } })
+  if (!stat.isFile()) return unreadable("it is not a file")
+  if (stat.nlink > 1) return unreadable(`it has ${stat.nlink} names (hard links); keep one`)
+  const real = Fs.realpathSync(filename)
+  const lock = lockOf(`${real}.lock`)
+  // A reader of a database with a log joins those who share it; where nobody does, it would make the files they share.
+  const shared = (sizeOf(`${real}-wal`) ?? 0) > 0 && sizeOf(`${real}-shm`) !== undefined
+  try {
+    return { lock, state: reading(real, lock === "free" && !shared, stateOf) }
+  } catch (cause) {
+    return { lock, state: { _tag: "Unreadable", problem: KsiError.sentenceOf(cause) } }
+  }
+}
+
+/** Looks at a file. Never fails: what cannot be read is a state too. */
+export const inspect = (filename: string): Effect.Effect<Inspection> =>
+  Effect.sync((): Inspection => {
+    try {
+      return look(filename)
+    } catch (cause) {
+      return { lock: "free", state: { _tag: "Unreadable", problem: KsiError.sentenceOf(cause) } }
+    }
+  })

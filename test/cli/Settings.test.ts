@@ -1,0 +1,67 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Layer, Option } from "effect"
+import * as Settings from "../../src/cli/Settings.ts"
+import * as Config from "../../src/server/Config.ts"
+import { ksi, world } from "./commandLine.ts"
+
+const given = (env: Record<string, string>, flags: { readonly socket?: string; readonly home?: string } = {}) =>
+  Effect.provide(Layer.mergeAll(
+    world({ env }),
+    Layer.succeed(Settings.Socket, Option.fromUndefinedOr(flags.socket)),
+    Layer.succeed(Settings.Home, Option.fromUndefinedOr(flags.home))
+  ))
+
+describe("address", () => {
+  const placed = (...[env, flags]: Parameters<typeof given>) => Settings.address.pipe(given(env, flags))
+  it.effect("a flag goes before the environment, a socket before a home", () =>
+    Effect.gen(function*() {
+      const env = { KSI_SOCKET: "/e.sock", KSI_HOME: "/e" }
+      expect(yield* placed(env, { socket: "/f.sock", home: "/f" })).toBe("/f.sock")
+      expect(yield* placed(env, { home: "/f" })).toBe("/f/run/daemon.sock")
+      expect(yield* placed(env)).toBe("/e.sock")
+      expect(yield* placed({ KSI_HOME: "/e" })).toBe("/e/run/daemon.sock")
+      expect(yield* placed({})).toBe("var/run/daemon.sock")
+    }))
+  it.effect("does not care about other settings", () =>
+    Effect.gen(function*() {
+      expect(yield* placed({ KSI_HOME: "/e", KSI_SYNC: "maybe", KSI_LIMIT_DEPTH: "0" })).toBe("/e/run/daemon.sock")
+      const { message } = yield* Effect.flip(placed({ KSI_HOME: "a\0b" }))
+      expect(message).toBe("KSI_HOME must be a path, not \"a\\u0000b\"")
+    }))
+})
+
+describe("load", () => {
+  it.effect("flags, then the environment", () =>
+    Effect.gen(function*() {
+      const load = (flags: Record<string, string>) =>
+        Settings.load(Object.fromEntries(Object.entries(flags).map(([name, text]) => [name, Option.some(text)]))).pipe(given({ KSI_DRAIN: "1 s" }))
+      expect((yield* load({})).values.drain).toBe(1000)
+      expect((yield* load({ drain: "2 s", "limit-depth": "3" })).values).toMatchObject({ drain: 2000, limits: { depth: 3 } })
+    }))
+})
+
+describe("usageOf", () => {
+  const problem = (where: string, problem: string, similar: ReadonlyArray<string> = []): Config.Problem => ({ where, problem, similar, setting: undefined })
+  it("one is a sentence, several are lines; next is where they can be looked at", () => {
+    expect(Settings.usageOf([problem("--sync", "must be x")])).toMatchObject({ message: "--sync must be x", next: "ksi start --help" })
+    expect(Settings.usageOf([problem("ksi.toml:3", "\"x\" is no setting", ["y"])])).toMatchObject({
+      message: "ksi.toml:3: \"x\" is no setting", similar: ["y"], next: "ksi doctor"
+    })
+    expect(Settings.usageOf([problem("--sync", "must be x"), problem("ksi.toml:3", "\"x\" is no setting", ["y"])])).toMatchObject({
+      message: "2 problems\n  --sync must be x\n  ksi.toml:3: \"x\" is no setting; nearest: y", similar: [], next: "ksi doctor"
+    })
+  })
+})
+
+describe("flags", () => {
+  it("there is one for each setting; limits are not listed in help", () =>
+    Effect.gen(function*() {
+      const names = Config.all.map(({ flag }) => flag).filter((flag) => flag !== "home" && flag !== "socket")
+      expect(Object.keys(Settings.flags)).toEqual(names)
+      const { stdout } = yield* ksi(["doctor", "--help"])
+      for (const { description, flag, otherwise, table, variable } of Config.all) {
+        if (table === undefined) expect(stdout).toMatch(new RegExp(`--${flag} .*${description} \\(${variable}\\); default ${otherwise}`))
+        else expect(stdout).not.toContain(flag)
+      }
+    }).pipe(Effect.runPromise))
+})
