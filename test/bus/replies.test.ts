@@ -268,6 +268,29 @@ describe("reactions", () => {
     }).pipe(Effect.provide(layers), Effect.provide(Logger.layer([])))
   })
 
+  it.effect("an observer that asks what it observes comes to the end of its depth", () => {
+    letters.length = 0
+    let asked = 0
+    const layers = handle(Ask, () => Effect.succeed("reply")).pipe(
+      Layer.provideMerge(observe("quiz:*", () =>
+        Effect.gen(function*() {
+          asked++
+          yield* (yield* KsiService).call(Ask, {})
+        }))),
+      Layer.provideMerge(bus),
+      Layer.provide(Layer.succeed(Limits.Limits, { ...Limits.defaults, depth: 5 }))
+    )
+    return Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const { settled } = yield* Router
+      expect(yield* ksi.call(Ask, {})).toBe("reply")
+      yield* settled
+      // Those of depth 0 to 5; what is deeper is refused, and nobody hears of it.
+      expect(asked).toBe(6)
+      expect(letters.map(({ error }) => error)).toEqual([expect.stringContaining("depth")])
+    }).pipe(Effect.provide(layers), Effect.provide(Logger.layer([])))
+  })
+
   it.effect("a dead letter can be run once more, as a new event caused by the old one", () => {
     letters.length = 0
     let broken = true
