@@ -1,8 +1,9 @@
 /**
  * Where an event goes: one table, one entry per event, its schemas compiled when it is defined.
  *
- * The rule, for a request: decode, look at depth and deadline, run the handler in the context of its own layer plus the
- * envelope, check the reply, record the activity. For a fact: decode, append, publish (the store does), then run its
+ * The rule: whoever comes from outside and is not the owner is looked at first (`Authorizer`). Then, for a request: decode,
+ * look at depth and deadline, run the handler in the context of its own layer plus the envelope, check the reply, record
+ * the activity. For a fact: decode, append, publish (the store does), then run its
  * handlers, each on its own. A handler that completes at once completes the call at once: no fiber, no promise.
  *
  * **Example**
@@ -43,6 +44,7 @@ import * as KsiError from "../event/KsiError.ts"
 import type { Activity } from "./Activity.ts"
 import type * as Causation from "./Causation.ts"
 import * as Answers from "./internal/answers.ts"
+import * as Doors from "./internal/door.ts"
 import type { AnyExit, AnyFiber, Run } from "./internal/drive.ts"
 import type { DeadLetters, Letter } from "./DeadLetters.ts"
 import * as Facts from "./internal/facts.ts"
@@ -105,6 +107,7 @@ const wrongShape = (event: Event.Any, used: string) =>
   KsiError.exit(new KsiError.WrongShape({ event: event.name, used, expected: useOf(event) }))
 
 interface Parts {
+  readonly door: Doors.Door
   readonly table: Table.Table
   readonly requests: Requests.Requests
   readonly facts: Facts.Facts
@@ -245,11 +248,13 @@ const encodeEmitted = (entry: Table.TableEntry, envelope: Envelope.Envelope, exi
 }
 
 /** `dispatch`: JSON in, JSON out. */
-const makeDispatch = ({ facts, requests, table }: Parts): Router["Service"]["dispatch"] => (envelope, as) =>
+const makeDispatch = ({ door, facts, requests, table }: Parts): Router["Service"]["dispatch"] => (envelope, as) =>
   Effect.withFiber((fiber: AnyFiber): Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure> => {
     const entry = table.get(envelope.name)
-    if (entry === undefined) return table.unknown(envelope.name)
-    const use = useOf(entry.event)
+    const use = entry === undefined ? as ?? "call" : useOf(entry.event)
+    const refused = door.refuse(entry, envelope, use)
+    if (refused !== undefined) return refused
+    if (entry === undefined) return door.unknown(envelope)
     if (as !== undefined && as !== use) return wrongShape(entry.event, as)
     if (use === "stream") return wrongShape(entry.event, "call")
     const decoded = entry.codec.decodePayload(envelope.data ?? {})
@@ -315,7 +320,8 @@ const make = Effect.gen(function*() {
   const reactions = yield* Reactions.make(table)
   const facts = yield* Facts.make(table, reactions)
   const requests = yield* Requests.make(table, reactions)
-  const parts = { table, facts, requests, reactions }
+  const door = yield* Doors.make(table)
+  const parts = { door, table, facts, requests, reactions }
   const dispatch = makeDispatch(parts)
   const untyped = {
     ...makeTyped(parts),
