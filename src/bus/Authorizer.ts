@@ -47,7 +47,7 @@ export interface AuthorizerShape {
 
 /** Nobody but `owner` may anything, and no token is known. */
 export const ownerOnly: AuthorizerShape = {
-  allows: (principal, _, event) => principal === Grant.owner || Grant.isForAnyone(event),
+  allows: (principal, action, event) => principal === Grant.owner || Grant.isForAnyone(action, event),
   hears: (principal) => principal === Grant.owner,
   refusal: (principal, action, event) =>
     principal === Grant.anonymous

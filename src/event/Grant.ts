@@ -356,8 +356,8 @@ export const profiles: Readonly<Record<ProfileName, ReadonlyArray<Rule>>> = {
 /** What everyone may who has a token, a profile or a grant. */
 export const known: ReadonlyArray<Rule> = upTo("known")
 
-/** What even those may who are nobody. */
-export const isForAnyone = (name: string): boolean => builtins[name] === "anyone"
+/** What even those may who are nobody: greet. */
+export const isForAnyone = (action: Action, name: string): boolean => action === "call" && builtins[name] === "anyone"
 
 /** Whether a text is the name of a principal that something can be granted to. */
 export const isPrincipal = (text: string): boolean => /^[a-z][a-z0-9]*(?:[._:-][a-z0-9]+)*$/.test(text) && text.length <= 128

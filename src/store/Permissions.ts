@@ -190,7 +190,7 @@ const itemsOf = (book: GrantBook.GrantBook): ReadonlyArray<Item> =>
   ])
 
 const allowsIn = (book: GrantBook.GrantBook, now: () => number): AuthorizerShape["allows"] => (principal, action, event) =>
-  principal === Grant.owner || Grant.isForAnyone(event) || book.rightsOf(principal, now)?.allows(action, event) === true
+  principal === Grant.owner || Grant.isForAnyone(action, event) || book.rightsOf(principal, now)?.allows(action, event) === true
 
 const viewOf = (book: GrantBook.GrantBook, now: () => number): View => ({
   allows: allowsIn(book, now),
