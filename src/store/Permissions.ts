@@ -261,7 +261,9 @@ const makeReach = (book: GrantBook.GrantBook, now: () => number) => {
   const hasProfile = (by: string, profile: Grant.ProfileName) => {
     const { profiles, rules } = book.holder(by)
     const denies = [...rules.values()].some(({ deny }) => deny !== 0)
-    return book.rightsOf(by, now) !== undefined && !denies && (profiles.has("owner") || profiles.has(profile))
+    // Each profile has all of those before it.
+    const rank = (name: Grant.ProfileName) => Grant.profileNames.indexOf(name)
+    return book.rightsOf(by, now) !== undefined && !denies && [...profiles].some((own) => rank(own) >= rank(profile))
   }
   return {
     /** Whether `by` may itself do all of this. */
@@ -270,7 +272,7 @@ const makeReach = (book: GrantBook.GrantBook, now: () => number) => {
       const missing = actions.find((action) => book.rightsOf(by, now)?.covers(action, pattern) !== true)
       if (missing !== undefined) return yield* denied(by, pattern.text, missing)
     }),
-    /** Whether `by` has this profile itself. */
+    /** Whether `by` has this profile itself, or one that is more. */
     profile: (by: string, profile: Grant.ProfileName) =>
       by === Grant.owner || hasProfile(by, profile) ? Effect.void : denied(by, "*", "call")
   }
