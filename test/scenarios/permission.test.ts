@@ -15,6 +15,7 @@ import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import * as EventPattern from "../../src/event/EventPattern.ts"
 import * as Grant from "../../src/event/Grant.ts"
+import * as Limits from "../../src/event/Limits.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
 import { Ksi } from "../../src/Ksi.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
@@ -24,7 +25,9 @@ import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
+import { EventStore } from "../../src/store/EventStore.ts"
 import { Permissions } from "../../src/store/Permissions.ts"
+import * as Connection from "../../src/wire/Connection.ts"
 import * as Control from "../../src/wire/Control.ts"
 import * as Listener from "../../src/wire/Listener.ts"
 import { ksi } from "../cli/commandLine.ts"
@@ -262,6 +265,51 @@ describe("a connection", () => {
       const secret = token.split("_")[2] ?? expect.fail()
       expect(everything.lines.join("") + few.lines.join("") + JSON.stringify(records)).not.toContain(secret)
       expect(records.find(({ name, outcome }) => name === "pubsub:subscribe" && outcome === "failure")).toMatchObject({ principal })
+    }))
+})
+
+describe("a client that is slow", () => {
+  it.live("is not told what it may hear no longer, whatever had been got ready for it", () =>
+    Effect.gen(function*() {
+      const context = yield* Layer.build(Layer.fresh(daemon(Deferred.makeUnsafe())))
+      const { createToken, grant, revoke } = yield* Effect.provideContext(Permissions, context)
+      const { principal, token } = yield* createToken({ by: "owner" })
+      for (const pattern of ["shop:*", "stock:*"]) yield* grant({ by: "owner", principal, rule: { pattern, actions: ["subscribe"], allow: true } })
+      const written: Array<string> = []
+      let sink: Connection.Sink = { bytes: () => {}, drained: () => {}, ended: () => {} }
+      const transport: Connection.Transport = {
+        start: (given) => void (sink = given),
+        pause: () => {},
+        resume: () => {},
+        destroy: () => {},
+        // It reads nothing until it says so.
+        write: (text) => {
+          written.push(text)
+          return false
+        }
+      }
+      yield* Connection.run(transport, { principal: "owner" }).pipe(
+        Effect.provideContext(context), Effect.provideService(Limits.Limits, { ...Limits.defaults, connectionBufferBytes: 1 }), Effect.forkScoped({ startImmediately: true })
+      )
+      const read = Effect.gen(function*() {
+        for (let turn = 0; turn < 20; turn++) {
+          sink.drained()
+          yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+        }
+      })
+      sink.bytes(new TextEncoder().encode(`${JSON.stringify(hello(token))}\n${JSON.stringify({ event: "pubsub:subscribe", pattern: "*", subscription_id: "a" })}\n`))
+      yield* read
+      const store = yield* Effect.provideContext(EventStore, context)
+      yield* store.appendTo("s", Array.from({ length: 10 }, (_, n) => ({ name: n === 9 ? "stock:level" : "shop:placed" })))
+      yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      yield* revoke({ by: "owner", principal, pattern: "shop:*" })
+      const before = written.join("").split("shop:placed").length
+      yield* read
+      const after = written.join("")
+      expect(after).toContain("stock:level")
+      // What was written is written; one more was on its way.
+      expect(before).toBeLessThan(9)
+      expect(after.split("shop:placed").length - before).toBeLessThanOrEqual(2)
     }))
 })
 

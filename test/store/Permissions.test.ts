@@ -80,6 +80,12 @@ describe("grants", () => {
     for (const profile of Grant.profileNames) {
       expect(yield* reasonOf(grant({ by: "boss", principal: "ann", profile }))).toMatchObject({ _tag: "PermissionDenied" })
     }
+    // A profile is passed on by who has it, or more, and no denial of its own.
+    yield* grant({ by, principal: "chief", profile: "standard" })
+    yield* grant({ by: "chief", principal: "bea", profile: "restricted" })
+    expect(yield* reasonOf(grant({ by: "chief", principal: "bea", profile: "trusted" }))).toMatchObject({ _tag: "PermissionDenied", principal: "chief" })
+    yield* grant({ by, principal: "chief", ...deny("shop:refund") })
+    expect(yield* reasonOf(grant({ by: "chief", principal: "bea", profile: "standard" }))).toMatchObject({ _tag: "PermissionDenied" })
     // To take a denial away is to give; of oneself too.
     expect(yield* reasonOf(revoke({ by: "boss", principal: "boss", pattern: "shop:refund" }))).toMatchObject({ _tag: "PermissionDenied" })
     expect([allows("ann", "call", "shop:order"), allows("ann", "call", "shop:refund")]).toEqual([true, false])
