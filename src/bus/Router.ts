@@ -83,9 +83,15 @@ export class Router extends Context.Service<Router, {
   readonly describe: (name: string) => Wiring
   /** Runs the handler that a dead letter names once more, as a new envelope caused by the old one. */
   readonly rerun: (letter: Letter) => Effect.Effect<void, KsiError.KsiError>
-  /** Makes the envelope of something that comes from outside; hand it to `dispatch`. */
+  /**
+   * Makes the envelope of something that comes from outside; hand it to `dispatch`. Whoever accepts it says who asks
+   * (`principal`): without one it is the owner.
+   */
   readonly envelope: (name: string, data: unknown, labels?: Partial<Causation.Origin>) => Causation.LiveEnvelope
-  /** Runs an envelope made by `envelope`. Completes at once where its handler does. */
+  /**
+   * Runs an envelope made by `envelope`, if its principal may (`PermissionDenied`, `Unauthenticated`). Completes at once where
+   * its handler does.
+   */
   readonly dispatch: (
     envelope: Causation.LiveEnvelope,
     as?: DispatchOptions["as"]

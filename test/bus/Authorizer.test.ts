@@ -150,6 +150,12 @@ describe("subscriptions", () => {
       for (let n = 0; n < 5; n++) yield* store.appendTo("s", [{ name: "stock:level" }])
       yield* ksi.emit(Placed, { n: 1 })
       expect((yield* next).map(({ missed, name }) => [name, missed])).toEqual([["shop:placed", 0]])
+      // Requests that it may not hear take no room, count as nothing, and hold up no caller.
+      const blocking = yield* subscriptions.open("*", { principal: "ann", requests: true, overflow: "block", buffer: 1 })
+      for (let n = 0; n < 5; n++) yield* ksi.call(Ask, { n })
+      yield* ksi.dispatch("shop:outer", {})
+      expect((yield* next).map(({ missed, name }) => [name, missed])).toEqual([["shop:outer", 0]])
+      expect((yield* blocking.next).map(({ missed, name }) => [name, missed])).toEqual([["shop:outer", 0]])
     })).pipe(Effect.provide(layer))
   })
 
