@@ -278,8 +278,11 @@ const makeReach = (book: GrantBook.GrantBook, now: () => number) => {
   }
 }
 
-/** Appends facts of this stream; the book has them when this answers. */
-const makeAppend = Effect.gen(function*() {
+/**
+ * Appends facts of this stream; the book has them in the turn of their commit. Nobody else writes this stream, so that
+ * commits are listened to only meanwhile: every other one would pay for it.
+ */
+const makeAppend = Effect.fnUntraced(function*(heard: (facts: ReadonlyArray<StoredFact>) => void) {
   const store = yield* EventStore
   const clock = yield* Clock.Clock
   const stamps: Stamps = { ids: yield* Envelope.randomIds, now: () => clock.currentTimeMillisUnsafe() }
@@ -288,11 +291,12 @@ const makeAppend = Effect.gen(function*() {
       Envelope.toFact(new LiveEnvelope(name, data, cause, cause === undefined ? own : originOf(cause), stamps), GrantBook.stream, data)
     const defined = book.undefinedProfiles().map((definition) => said(GrantBook.ProfileDefined.name, definition))
     // Who comes next must find what this one has made, also where nobody waits for it any more.
-    return Effect.uninterruptible(Effect.asVoid(store.appendOwn({ facts: [...defined, said(name, data)] })))
+    const appended = store.appendOwn({ facts: [...defined, said(name, data)] })
+    return Effect.uninterruptible(Effect.scoped(Effect.asVoid(Effect.andThen(store.listen(heard), appended))))
   }
 })
 
-type Append = Effect.Success<typeof makeAppend>
+type Append = Effect.Success<ReturnType<typeof makeAppend>>
 
 const full = (limit: "grants" | "tokens", limits: LimitsShape) =>
   KsiError.fail(new KsiError.LimitExceeded({ limit, max: limits[limit], retryable: false }))
@@ -445,17 +449,12 @@ const make = Effect.gen(function*() {
   const book = new GrantBook.GrantBook()
   const { changes, tell } = yield* makeChanges(book, clock)
   yield* fold(store, book, limits.pageItems, () => "take")
-  // What this process writes it can read: it is the only writer of the stream.
-  yield* store.listen((facts) => {
-    let isChanged = false
-    for (const fact of facts) {
-      if (fact.streamId !== GrantBook.stream || fact.position <= book.position) continue
-      book.apply(fact)
-      isChanged = true
-    }
-    if (isChanged) tell()
+  const append = yield* makeAppend((facts) => {
+    const own = facts.filter(({ position, streamId }) => streamId === GrantBook.stream && position > book.position)
+    // What this process has written it can read.
+    for (const fact of own) book.apply(fact)
+    if (own.length > 0) tell()
   })
-  const append = yield* makeAppend
   const { grant, revoke } = makeGrants(book, limits, append, now)
   const { createToken, revokeToken } = yield* makeTokens(book, limits, append, now)
   const turns = yield* Semaphore.make(1)
