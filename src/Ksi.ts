@@ -30,6 +30,7 @@ import * as ActivityTable from "./store/ActivityTable.ts"
 import * as DeadLetterTable from "./store/DeadLetterTable.ts"
 import * as EventStore from "./store/EventStore.ts"
 import * as IdempotencyTable from "./store/IdempotencyTable.ts"
+import { Permissions } from "./store/Permissions.ts"
 import * as Projection from "./store/Projection.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 
@@ -43,17 +44,26 @@ export type Runtime =
   | Activity
   | DeadLetters
   | Idempotency
+  | Permissions
   | Projection.Projections
 
-const bus = Layer.merge(Router.layer, Projection.Projections.layer).pipe(Layer.provideMerge(Subscriptions.layer))
+// The permissions come first: router and subscriptions ask them who may.
+const bus = Layer.merge(Router.layer, Projection.Projections.layer).pipe(
+  Layer.provideMerge(Subscriptions.layer),
+  Layer.provideMerge(Permissions.layer)
+)
 
 const inMemory = (options?: ActivityTable.Options): Layer.Layer<Runtime> =>
-  bus.pipe(Layer.provideMerge(Layer.mergeAll(
-    EventStore.layerMemory,
-    ActivityTable.layerMemory(options),
-    DeadLetterTable.layerMemory,
-    IdempotencyTable.layerMemory
-  )))
+  bus.pipe(
+    Layer.provideMerge(Layer.mergeAll(
+      EventStore.layerMemory,
+      ActivityTable.layerMemory(options),
+      DeadLetterTable.layerMemory,
+      IdempotencyTable.layerMemory
+    )),
+    // There is nothing yet that could not be read.
+    Layer.orDie
+  )
 
 /** The tag of the five words, with its layers. */
 export class Ksi extends KsiService {

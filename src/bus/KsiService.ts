@@ -81,6 +81,11 @@ export interface SubscribeOptions {
    * default. `1` with `latest` is the newest one only.
    */
   readonly buffer?: number
+  /**
+   * Who hears: only what it may subscribe to, as if nothing else had happened. `PermissionDenied` where that can never be
+   * anything, at the start or later. Default: `owner`, who hears everything.
+   */
+  readonly principal?: string
 }
 
 type CallEvent = Event.AnyRequest & { readonly mode: "call" }

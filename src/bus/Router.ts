@@ -1,8 +1,9 @@
 /**
  * Where an event goes: one table, one entry per event, its schemas compiled when it is defined.
  *
- * The rule, for a request: decode, look at depth and deadline, run the handler in the context of its own layer plus the
- * envelope, check the reply, record the activity. For a fact: decode, append, publish (the store does), then run its
+ * The rule: whoever comes from outside and is not the owner is looked at first (`Authorizer`). Then, for a request: decode,
+ * look at depth and deadline, run the handler in the context of its own layer plus the envelope, check the reply, record
+ * the activity. For a fact: decode, append, publish (the store does), then run its
  * handlers, each on its own. A handler that completes at once completes the call at once: no fiber, no promise.
  *
  * **Example**
@@ -44,6 +45,7 @@ import * as KsiError from "../event/KsiError.ts"
 import type { Activity } from "./Activity.ts"
 import type * as Causation from "./Causation.ts"
 import * as Answers from "./internal/answers.ts"
+import * as Doors from "./internal/door.ts"
 import type { AnyExit, AnyFiber, Run } from "./internal/drive.ts"
 import type { DeadLetters, Letter } from "./DeadLetters.ts"
 import * as Facts from "./internal/facts.ts"
@@ -82,9 +84,15 @@ export class Router extends Context.Service<Router, {
   readonly describe: (name: string) => Wiring
   /** Runs the handler that a dead letter names once more, as a new envelope caused by the old one. */
   readonly rerun: (letter: Letter) => Effect.Effect<void, KsiError.KsiError>
-  /** Makes the envelope of something that comes from outside; hand it to `dispatch`. */
+  /**
+   * Makes the envelope of something that comes from outside; hand it to `dispatch`. Whoever accepts it says who asks
+   * (`principal`): without one it is the owner.
+   */
   readonly envelope: (name: string, data: unknown, labels?: Partial<Causation.Origin>) => Causation.LiveEnvelope
-  /** Runs an envelope made by `envelope`. Completes at once where its handler does. */
+  /**
+   * Runs an envelope made by `envelope`, if its principal may (`PermissionDenied`, `Unauthenticated`). Completes at once where
+   * its handler does.
+   */
   readonly dispatch: (
     envelope: Causation.LiveEnvelope,
     as?: DispatchOptions["as"]
@@ -106,6 +114,7 @@ const wrongShape = (event: Event.Any, used: string) =>
   KsiError.exit(new KsiError.WrongShape({ event: event.name, used, expected: useOf(event) }))
 
 interface Parts {
+  readonly door: Doors.Door
   readonly table: Table.Table
   readonly requests: Requests.Requests
   readonly facts: Facts.Facts
@@ -254,11 +263,13 @@ const encodeEmitted = (entry: Table.TableEntry, envelope: Envelope.Envelope, exi
 }
 
 /** `dispatch`: JSON in, JSON out. */
-const makeDispatch = ({ facts, requests, table }: Parts): Router["Service"]["dispatch"] => (envelope, as) =>
+const makeDispatch = ({ door, facts, requests, table }: Parts): Router["Service"]["dispatch"] => (envelope, as) =>
   Effect.withFiber((fiber: AnyFiber): Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure> => {
     const entry = table.get(envelope.name)
-    if (entry === undefined) return table.unknown(envelope.name)
-    const use = useOf(entry.event)
+    const use = entry === undefined ? as ?? "call" : useOf(entry.event)
+    const refused = door.refuse(entry, envelope, use)
+    if (refused !== undefined) return refused
+    if (entry === undefined) return door.unknown(envelope)
     if (as !== undefined && as !== use) return wrongShape(entry.event, as)
     if (use === "stream") return wrongShape(entry.event, "call")
     const decoded = entry.codec.decodePayload(envelope.data ?? {})
@@ -324,7 +335,8 @@ const make = Effect.gen(function*() {
   const reactions = yield* Reactions.make(table)
   const facts = yield* Facts.make(table, reactions)
   const requests = yield* Requests.make(table, reactions)
-  const parts = { table, facts, requests, reactions }
+  const door = yield* Doors.make(table)
+  const parts = { door, table, facts, requests, reactions }
   const dispatch = makeDispatch(parts)
   const untyped = {
     ...makeTyped(parts),

@@ -15,6 +15,9 @@
  * `missed` of a delivery is how many of its kind were left out just before it. The policy is for what comes live: what is
  * stored when a subscription opens is read page by page, in full, whatever the policy.
  *
+ * Whom `principal` names hears only what it may subscribe to: the rest takes no room, and is not counted. When it may hear
+ * nothing of its pattern any more, `next` fails with `PermissionDenied` (`Unauthenticated` where its token has ended).
+ *
  * How the gap is closed: the step from reading to listening happens in one turn of the event loop, after a look at the
  * journal's head. A commit is published in one turn as well, so it is either before that step (and read) or after it
  * (and heard).
@@ -56,8 +59,10 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type * as Envelope from "../event/Envelope.ts"
 import * as EventPattern from "../event/EventPattern.ts"
+import * as Grant from "../event/Grant.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
+import { Authorizer } from "./Authorizer.ts"
 import { plain } from "./Causation.ts"
 import { Follower } from "./internal/follower.ts"
 import type { Seat } from "./internal/waiting.ts"
@@ -81,7 +86,8 @@ export interface Subscription {
 export class Subscriptions extends Context.Service<Subscriptions, {
   /**
    * Opens a subscription; it is live when this answers, and closed with the scope. Fails with `PatternInvalid`,
-   * `PayloadInvalid` for an option that makes no sense, `LimitExceeded` for a buffer beyond `subscriptionBuffer`.
+   * `PayloadInvalid` for an option that makes no sense, `LimitExceeded` for a buffer beyond `subscriptionBuffer`,
+   * `PermissionDenied` where the principal may hear nothing of it.
    */
   readonly open: (
     pattern: string,
@@ -181,7 +187,36 @@ const roomIn = (blocking: Followers): Shape["room"] => (name, position) => {
   return waits.length === 0 ? undefined : Effect.forEach(waits, (wait) => wait, { discard: true })
 }
 
+/** Those who may not hear everything, and what becomes of them when it is less than before. */
+const makeGuard = Effect.gen(function*() {
+  const authorizer = yield* Authorizer
+  const guarded = new Set<() => void>()
+  yield* authorizer.changes(() => {
+    for (const look of guarded) look()
+  })
+  return (principal: string, pattern: EventPattern.EventPattern) => {
+    const refusal = () =>
+      authorizer.hears(principal, pattern)
+        ? undefined
+        : KsiError.make(authorizer.refusal(principal, "subscribe", pattern.text))
+    return {
+      refusal,
+      sees: (name: string) => authorizer.allows(principal, "subscribe", name),
+      /** Ends the follower when there is nothing left for it to hear; until what is returned is called. */
+      watch: (follower: Follower) => {
+        const look = () => {
+          const why = refusal()
+          if (why !== undefined) follower.refuse(why)
+        }
+        guarded.add(look)
+        return () => guarded.delete(look)
+      }
+    }
+  }
+})
+
 const make = Effect.gen(function*() {
+  const guardOf = yield* makeGuard
   const journal = yield* Journal
   const limits = yield* Limits
   const clock = yield* Clock.Clock
@@ -208,13 +243,18 @@ const make = Effect.gen(function*() {
   const open = Effect.fnUntraced(function*(text: string, options: SubscribeOptions = {}) {
     const pattern = yield* EventPattern.fromText(text)
     const [overflow, buffer] = yield* policyOf(options, limits.subscriptionBuffer)
+    const { principal = Grant.owner } = options
+    const guard = principal === Grant.owner ? undefined : guardOf(principal, pattern)
+    const refused = guard?.refusal()
+    if (refused !== undefined) return yield* Effect.fail(refused)
     const position = journal.head()
     const start = yield* startOf(options.from, position)
     const { take } = yield* Effect.acquireRelease(
       Effect.sync(() => {
         count++
-        const follower = new Follower(shared, pattern, overflow, buffer, start)
-        const forgets = [() => follower.close()]
+        const follower = new Follower(shared, pattern, overflow, buffer, start, guard?.sees)
+        const forgets: Array<() => void> = [() => follower.close()]
+        if (guard !== undefined) forgets.push(guard.watch(follower))
         if (overflow === "block") forgets.push(blocking.add(pattern, follower))
         if (options.requests === true) forgets.push(requests.add(pattern, follower))
         return { take: follower.take, forgets }

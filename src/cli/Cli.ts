@@ -33,12 +33,14 @@ import * as Doctor from "./Doctor.ts"
 import * as Import from "./Import.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
+import * as Permission from "./Permission.ts"
 import * as Plugin from "./Plugin.ts"
 import * as Registry from "./Registry.ts"
 import * as Settings from "./Settings.ts"
 import * as Store from "./Store.ts"
 import * as Subscribe from "./Subscribe.ts"
 import * as Time from "./Time.ts"
+import * as Token from "./Token.ts"
 
 const rootOf = <Name extends string, Input, ContextInput, E, R>(
   start: Command.Command<Name, Input, ContextInput, E, R>,
@@ -48,6 +50,7 @@ const rootOf = <Name extends string, Input, ContextInput, E, R>(
     Command.withDescription("Typed events, an event store with time travel, and a daemon that speaks them"),
     Command.withSubcommands([
       { group: "Daemon", commands: [start, Daemon.status, Daemon.health, Daemon.stop, Doctor.make(node), Plugin.plugin] },
+      { group: "Who may do what", commands: [Permission.permission, Token.token] },
       {
         group: "Events",
         commands: [

@@ -60,6 +60,8 @@ export const exitCodes = {
   UnknownEvent: 3,
   NoHandler: 3,
   NotFound: 3,
+  PermissionDenied: 4,
+  Unauthenticated: 4,
   ConnectionLost: 5,
   DeadlineExceeded: 5,
   LimitExceeded: 5,

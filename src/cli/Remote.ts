@@ -2,6 +2,9 @@
  * The daemon as a command sees it: where its socket is, one connection, paged answers.
  *
  * The rule: a one-shot command never waits for a daemon. Nobody there is `ConnectionLost`, exit code 5, next `ksi start`.
+ * It is whoever can open the socket, unless the environment has a token (`KSI_TOKEN`, or `KSI_TOKEN_FILE` with its path):
+ * then it is the token's bearer, and nobody where the token is not valid.
+ *
  * What it asks is in the trace that the environment names, if any (`TRACEPARENT`).
  *
  * **Example**
@@ -17,7 +20,9 @@ import * as Option from "effect/Option"
 import type { PlatformError } from "effect/PlatformError"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { readFile } from "node:fs/promises"
 import type { JsonObject } from "../event/Json.ts"
+import * as KsiError from "../event/KsiError.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Client from "../wire/Client.ts"
 import { Io } from "./Io.ts"
@@ -82,10 +87,24 @@ export const pages = (remote: Remote, event: string, data: JsonObject): Stream.S
 export const trace = Effect.map(Io, ({ variable }): TraceContext.Texts =>
   TraceContext.accept(variable("TRACEPARENT"), variable("TRACESTATE")) ?? TraceContext.none)
 
+const fileToken = (path: string): Effect.Effect<string, KsiError.KsiError> =>
+  Effect.tryPromise({
+    try: () => readFile(path, "utf8"),
+    // Who was given a token must not go on without it.
+    catch: (cause) => KsiError.make(new KsiError.Unauthenticated({ problem: `KSI_TOKEN_FILE cannot be read: ${KsiError.sentenceOf(cause)}` }))
+  }).pipe(Effect.map((text) => text.trim()))
+
+/** The token that this process was given, if any. Fails with `Unauthenticated` where it cannot be read. */
+const token = Effect.gen(function*() {
+  const { variable } = yield* Io
+  const file = variable("KSI_TOKEN_FILE")
+  return variable("KSI_TOKEN") ?? (file === undefined ? undefined : yield* fileToken(file))
+})
+
 /** Connects; of more calls than `outstanding` (default 64) some wait for their turn. Fails with `ConnectionLost` when nobody is there. */
 export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readonly outstanding?: number }) {
   const texts = yield* trace
-  const client = yield* Client.connect({ path: yield* Settings.address, clientId: "ksi-cli", outstanding })
+  const client = yield* Client.connect({ path: yield* Settings.address, token: yield* token, clientId: "ksi-cli", outstanding })
   const remote: Remote = {
     address: client.address,
     call: (event, data) => Effect.map(client.call(event, data, texts), (reply) => reply.data),

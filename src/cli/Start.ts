@@ -32,6 +32,7 @@ import { Ksi } from "../Ksi.ts"
 import * as DeadLetter from "../plugins/DeadLetter.ts"
 import * as Module from "../plugins/Module.ts"
 import * as Monitor from "../plugins/Monitor.ts"
+import * as Permission from "../plugins/Permission.ts"
 import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
@@ -100,7 +101,7 @@ const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
 })
 
 const builtins = Layer.mergeAll(
-  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Control.layer,
+  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer, Control.layer,
   Middleware.use(Builtin.idempotency)
 )
 

@@ -376,11 +376,48 @@ export class HandlerFailed extends Schema.TaggedClass<HandlerFailed>()("HandlerF
   }
 }
 
+// A command is pasted into a shell: a name from outside must not be more than a word there.
+const word = (text: string): string => /^[\w:./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
+
+/** Who asks may not do this; nothing of the request was read. */
+export class PermissionDenied extends Schema.TaggedClass<PermissionDenied>()("PermissionDenied", {
+  principal: Schema.String,
+  /** The event's name; of a subscription its pattern. */
+  event: Schema.String,
+  /** `call`, `emit`, `stream` or `subscribe`. */
+  action: Schema.String
+}) {
+  get message(): string {
+    return `${this.principal} may not ${this.action} ${this.event}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  /** The grant that would help. */
+  get next(): string {
+    return `ksi permission grant ${word(this.principal)} ${word(this.event)} --action ${this.action}`
+  }
+}
+
+/** Nobody knows who asks: a token that is none, or that is no longer valid. */
+export class Unauthenticated extends Schema.TaggedClass<Unauthenticated>()("Unauthenticated", { problem: Schema.String }) {
+  get message(): string {
+    return `it is not known who asks: ${this.problem}`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return "ksi token create --profile standard"
+  }
+}
+
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
   UnknownEvent, NoHandler, PayloadInvalid, PatternInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid,
   LimitExceeded, DeadlineExceeded, VersionConflict, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
-  ConnectionLost, ListenFailed, PluginInvalid, Rejected, HandlerFailed
+  ConnectionLost, ListenFailed, PluginInvalid, Rejected, HandlerFailed,
+  PermissionDenied, Unauthenticated
 ])
 /** Everything KSI itself can fail with. */
 export type Reason = typeof Reason.Type

@@ -58,6 +58,10 @@ export interface LimitsShape {
   readonly deadLetters: number
   /** Answers that are kept under their idempotency key; the oldest go first. */
   readonly idempotencyKeys: number
+  /** Grants (and profiles given) of all principals together. */
+  readonly grants: number
+  /** Tokens that are neither revoked nor expired. */
+  readonly tokens: number
   /** Characters of a foreign id, source, stream id or event type. */
   readonly idLength: number
 }
@@ -86,6 +90,8 @@ export const defaults: LimitsShape = {
   activityBytes: 1024 * 1024 * 1024,
   deadLetters: 10_000,
   idempotencyKeys: 100_000,
+  grants: 10_000,
+  tokens: 1_000,
   idLength: 256
 }
 

@@ -11,6 +11,8 @@
  * namespaces["system"]?.count                 // 4
  * ```
  *
+ * `system:discover` and `system:help` tell whoever asks of the events that they may use, and of no others.
+ *
  * **Gotchas** What the process alone knows (version, pid, home, memory) comes from `System.Info`, whose defaults are
  * harmless; the process entry point provides the real ones. `system:shutdown` answers before anything stops: whoever
  * runs the process waits for `Shutdown.requested`.
@@ -21,8 +23,10 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import { Authorizer, mayUse, unknownTo } from "../bus/Authorizer.ts"
 import * as Router from "../bus/Router.ts"
 import { Subscriptions } from "../bus/Subscription.ts"
+import type { Envelope } from "../event/Envelope.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
 import * as EventName from "../event/EventName.ts"
@@ -199,6 +203,7 @@ const described: { readonly [namespace: string]: string } = {
   deadletter: "Reactions to facts that failed: list, show, rerun, discard",
   pubsub: "Following events over a connection",
   module: "The daemon's modules: state, events, start",
+  permission: "Who may do what: grants, profiles, tokens",
   wire: "The connection itself"
 }
 
@@ -304,17 +309,22 @@ const handlers = Group.toLayer(Effect.gen(function*() {
   const shutdown = yield* Shutdown
   const { socket = "var/run/daemon.sock" } = yield* Info
   const health = yield* makeHealth
+  const authorizer = yield* Authorizer
   return {
     *"system:health"() {
       return health(yield* Clock.currentTimeMillis)
     },
-    *"system:discover"(payload: Event.Payload<typeof Discover>) {
+    *"system:discover"(payload: Event.Payload<typeof Discover>, { metadata: { principal } }: Envelope) {
       const pattern = yield* EventPattern.fromText(payload.pattern ?? "*")
-      return discovered(router.registry.list(pattern), payload, router.handlers)
+      const entries = router.registry.list(pattern).filter(({ event }) => mayUse(authorizer, principal, event.name))
+      return discovered(entries, payload, router.handlers)
     },
-    *"system:help"({ event: name }: Event.Payload<typeof HelpOf>) {
+    *"system:help"({ event: name }: Event.Payload<typeof HelpOf>, { metadata: { principal } }: Envelope) {
       const entry = router.registry.get(name)
-      if (entry === undefined) return yield* KsiError.fail(router.registry.unknown(name))
+      if (!mayUse(authorizer, principal, name)) {
+        return yield* KsiError.fail(authorizer.refusal(principal, entry?.event.kind === "fact" ? "emit" : "call", name))
+      }
+      if (entry === undefined) return yield* KsiError.fail(unknownTo(authorizer, router.registry, principal, name))
       return helpOf(entry.event, router.describe(name), socket)
     },
     *"system:shutdown"() {

@@ -102,6 +102,8 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   activityBytes: limit("activityBytes", bytes(4096, 1024 * 1024 * MiB), "Payloads and labels that the activity journal keeps"),
   deadLetters: limit("deadLetters", count(1, 10_000_000), "Failed reactions that are kept until a person deals with them"),
   idempotencyKeys: limit("idempotencyKeys", count(1, 100_000_000), "Answers that are kept under their idempotency key"),
+  grants: limit("grants", count(1, 1_000_000), "Grants (and profiles given) of all principals together"),
+  tokens: limit("tokens", count(1, 1_000_000), "Tokens that are neither revoked nor expired"),
   idLength: limit("idLength", count(64, 65_536), "Characters of a foreign id, source, stream id or event type")
 }
 
@@ -112,6 +114,9 @@ export const all: ReadonlyArray<Setting.Setting<never>> = [...Object.values(sett
 
 // Promised, and not there yet. Both spellings of a secret.
 const later = ["HOST", "PORT", "HOSTS", "TCP", "DATABASE_URL", "DATABASE_URL_FILE", "NODE", "LISTEN", "JOIN", "FEDERATION_KEY_FILE"]
+
+// Those of commands that talk to a daemon (cli/Remote.ts): they say who asks, and are none of its settings.
+const ofClients: ReadonlySet<string> = new Set(["KSI_TOKEN", "KSI_TOKEN_FILE"])
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -249,7 +254,8 @@ const inEnvironment = (environment: Sources["environment"]): ReadonlyArray<Probl
     ({ where, problem, similar, setting: undefined })
   return Object.keys(environment).toSorted().flatMap((name) => {
     const value = environment[name]
-    if (!name.startsWith("KSI_") || value === undefined || value === "" || variables.includes(name)) return []
+    if (!name.startsWith("KSI_") || ofClients.has(name)) return []
+    if (value === undefined || value === "" || variables.includes(name)) return []
     if (isInjected(name, value)) return [warning(name, "is ignored: Kubernetes sets it for a service of this name")]
     if (later.includes(name.slice("KSI_".length))) return [warning(name, "is not supported yet, it has no effect")]
     return [warning(name, "is no setting, it has no effect", EventName.nearest(name, variables, 1))]

@@ -34,6 +34,7 @@ import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import * as TraceContext from "../event/TraceContext.ts"
+import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Lines } from "./Lines.ts"
 import { NetTransport } from "./internal/NetTransport.ts"
@@ -57,6 +58,8 @@ export interface CallOptions {
 /** Where to connect. */
 export interface ConnectOptions {
   readonly path: string
+  /** Says who the client is; without one it is whoever opened the socket. */
+  readonly token?: string | undefined
   /** A label for everything this client sends. */
   readonly clientId?: string | undefined
   /** Calls that may wait for their answer; more wait for their turn. Default: 64. */
@@ -137,7 +140,10 @@ interface WireSink {
   readonly lost: (problem: string) => void
 }
 
-const openWire = Effect.fnUntraced(function*(path: string, sink: WireSink) {
+/** The label of the greeting. No call has it: theirs are numbered. */
+const greeting = "hello"
+
+const openWire = Effect.fnUntraced(function*({ clientId, path, token }: ConnectOptions, sink: WireSink) {
   const limits = yield* Limits
   const socket = yield* opened(path)
   const transport = new NetTransport(socket)
@@ -164,6 +170,11 @@ const openWire = Effect.fnUntraced(function*(path: string, sink: WireSink) {
     sink.lost("the client is closed")
   }))
   const wire: Wire = { send: (text) => outgoing.append(text), pause: transport.pause, resume: transport.resume }
+  // Nothing waits for its answer: with a token that is not valid, every other answer says so too.
+  if (token !== undefined) {
+    const dataText = JSON.stringify({ version: Control.version, token })
+    wire.send(Frame.encodeRequest({ event: Control.Hello.name, dataText, correlationId: greeting, clientId }))
+  }
   return wire
 })
 
@@ -179,7 +190,7 @@ const makeCalls = Effect.fnUntraced(function*(options: ConnectOptions) {
   const turns = Semaphore.makeUnsafe(options.outstanding ?? defaultOutstanding)
   let ended: string | undefined
   let last = 0
-  const wire = yield* openWire(path, {
+  const wire = yield* openWire(options, {
     frame: (incoming) => {
       const resume = waiting.get(incoming.correlationId)
       waiting.delete(incoming.correlationId)
@@ -237,9 +248,10 @@ const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wa
     failure ??= cause
     wake?.()
   }
-  const wire = yield* openWire(path, {
+  const wire = yield* openWire(options, {
     frame: (frame) => {
       if (!frame.ok) return fail(Frame.failureOf(frame))
+      if (frame.correlationId === greeting) return
       if (isReply(frame)) return onSubscribed?.(numberOf(Reflect.get(Object(frame.data), "position")) ?? 0)
       items.push(told(frame))
       // No more than one chunk is held: the daemon notices, and reads on from its journal later.

@@ -5,6 +5,9 @@
  * The rule: what a connection began ends with it. When the other side is gone, its requests are interrupted and its
  * subscriptions closed. A side that has only stopped sending (it shut down its half) still gets every answer.
  *
+ * Who is at the other end is bound to the connection. A token in `wire:hello` changes it from that line on, and ends what was
+ * followed before; nothing else in a message does.
+ *
  * Memory is bounded on both ways: a line by `frameBytes`, running requests by `connectionRequests`, what waits to be
  * written by `connectionBufferBytes`. At a bound the connection reads no further, and the client's own writes wait; a
  * subscription that cannot be written is not pulled, and goes back to the journal for what it missed. What waits in all
@@ -37,6 +40,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
+import { Authorizer } from "../bus/Authorizer.ts"
 import type { LiveEnvelope } from "../bus/Causation.ts"
 import type { Answer, DeclaredFailure } from "../bus/KsiService.ts"
 import { Router } from "../bus/Router.ts"
@@ -45,7 +49,7 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
-import { Followers, type Fork } from "./internal/Followers.ts"
+import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
 import { Lines } from "./Lines.ts"
 import { Budget, Outgoing } from "./internal/Outgoing.ts"
 
@@ -80,7 +84,7 @@ export interface Transport {
 
 /** Who is at the other end. */
 export interface Options {
-  /** Bound to the connection; nothing in a message changes it. */
+  /** Bound to the connection; only a token changes it. */
   readonly principal: string
   /** What may wait in this and all other connections; one of its own where it has none. */
   readonly budget?: Budget | undefined
@@ -109,7 +113,7 @@ interface Parts {
   readonly outgoing: Outgoing
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
-  readonly principal: string
+  readonly identity: Identity
   /** Runs in the surroundings of the listener: its loggers, its clock. */
   readonly fork: Fork
 }
@@ -145,14 +149,15 @@ const makeWriter = ({ clock, fork, limits }: Parts) => {
 
 /** Runs the requests of one connection and appends their replies. */
 const makeRequests = (parts: Parts, completed: () => void) => {
-  const { clock, followers, fork, limits, outgoing, principal, router } = parts
+  const { clock, followers, fork, identity, limits, outgoing, router } = parts
   const textOf = makeWriter(parts)
   const running = new Set<Fiber.Fiber<unknown, unknown>>()
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
-  const envelopeOf = (request: Frame.Request): LiveEnvelope => {
-    const { clientId, correlationId, data, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
+  const envelopeOf = (request: Frame.Request, data: unknown): LiveEnvelope => {
+    const { principal } = identity
+    const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
     const clientCorrelationId = labelOf(correlationId, limits.idLength)
     const labels = { principal, clientId, clientCorrelationId, idempotencyKey, deadline: undefined, traceparent, tracestate }
     if (deadlineMillis === undefined) return router.envelope(event, data, labels)
@@ -166,8 +171,9 @@ const makeRequests = (parts: Parts, completed: () => void) => {
 
   const dispatch = (request: Frame.Request): void => {
     const { correlationId, event } = request
-    const envelope = envelopeOf(request)
-    const answered = Control.isControl(event) ? followers.attach(envelope, request.clientId) : undefined
+    const greeting = event === Control.Hello.name ? followers.greet(request.data) : undefined
+    const envelope = envelopeOf(request, greeting === undefined ? request.data : greeting.data)
+    const answered = Control.isControl(event) ? followers.attach(envelope, request.clientId, greeting?.problem) : undefined
     beginning = true
     const fiber = fork(router.dispatch(envelope))
     beginning = false
@@ -318,7 +324,8 @@ export const run: (
   const limits = yield* Limits
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
-  const { principal } = options
+  const authorizer = yield* Authorizer
+  const identity: Identity = { principal: options.principal }
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const over = Deferred.makeUnsafe<void>()
   const { budget = new Budget(limits.outgoingBytes) } = options
@@ -328,9 +335,9 @@ export const run: (
     reading.sink.ended("gone")
   })
   const followers = new Followers({
-    subscriptions, limits, clock, outgoing, scope, principal, fork, closed: () => reading.advance()
+    subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed: () => reading.advance()
   })
-  const parts: Parts = { router, followers, outgoing, limits, clock, principal, fork }
+  const parts: Parts = { router, followers, outgoing, limits, clock, identity, fork }
   const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(reading.requests.interrupt, Effect.sync(() => {

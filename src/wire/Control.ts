@@ -12,7 +12,11 @@
  * Schema.is(Control.Subscribe.payload)(payload)         // true
  * ```
  *
- * **Gotchas** On the wire `wire:` and `pubsub:` frames carry these fields beside `event`, `monitor:` frames in `data`.
+ * **Gotchas** The token of a greeting is looked at when its line is read, and is in no envelope: whatever follows that line
+ * is asked by who the token stands for. Only another token changes it again; one that is not valid leaves nobody
+ * (`anonymous`), who may only greet.
+ *
+ * On the wire `wire:` and `pubsub:` frames carry these fields beside `event`, `monitor:` frames in `data`.
  * `monitor:subscribe` is the original's word for the same thing, with requests; again by the same client replaces what
  * it followed.
  */
@@ -38,7 +42,9 @@ const Texts = Schema.Union([Pattern, Schema.Array(Pattern).check(Schema.isMaxLen
 export const Hello = Event.make("wire:hello", {
   payload: {
     version: Schema.Int.annotate({ description: "the version of the wire that the client speaks" }),
-    token: Schema.optionalKey(Schema.String.annotate({ description: "says who the client is; refused until tokens exist" }))
+    token: Schema.optionalKey(Schema.String.annotate({
+      description: "says who the client is, from this line on; with one that is not valid it is nobody"
+    }))
   },
   success: Schema.Struct({
     version: Schema.Int,
@@ -47,6 +53,8 @@ export const Hello = Event.make("wire:hello", {
   }),
   idempotent: true,
   annotations: {
+    // A connection takes the token out before anybody sees it; no other way of sending one shall keep it either.
+    audit: "outline",
     description: "Greets the daemon: answers with the wire's version, the limits and who the client is.",
     examples: [{ version }]
   }

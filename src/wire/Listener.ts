@@ -1,8 +1,8 @@
 /**
  * Where clients find a daemon: a Unix socket in a directory that only its owner can enter.
  *
- * The rule: whoever can open the socket is `owner`, so the directory is closed (0700) before the socket exists. A
- * socket that a dead daemon left behind is removed, a live daemon's is never touched.
+ * The rule: whoever can open the socket is `owner` (a token makes them less), so the directory is closed (0700) before the
+ * socket exists. A socket that a dead daemon left behind is removed, a live daemon's is never touched.
  *
  * **Example**
  *
@@ -214,8 +214,8 @@ const makeUnix = Effect.fnUntraced(function*({ drain, path }: UnixOptions) {
 })
 
 /**
- * Listens on a Unix socket; everyone who connects is `owner`. Serve `Control.layer` beside it, so that clients can
- * subscribe. Closing it stops accepting, lets requests run for `drain`, then interrupts them; the socket's file is gone
+ * Listens on a Unix socket; everyone who connects is `owner`, until a token says otherwise. Serve `Control.layer` beside
+ * it, so that clients can subscribe. Closing it stops accepting, lets requests run for `drain`, then interrupts them; the socket's file is gone
  * afterwards. Fails with `ListenFailed`.
  */
 export const layerUnix = (options: UnixOptions): Layer.Layer<Listener, KsiError.KsiError, Router | Subscriptions> =>

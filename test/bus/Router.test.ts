@@ -3,6 +3,7 @@ import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Option, R
 import { TestClock } from "effect/testing"
 import { Activity } from "../../src/bus/Activity.ts"
 import { DeadLetters } from "../../src/bus/DeadLetters.ts"
+import { Authorizer, ownerOnly } from "../../src/bus/Authorizer.ts"
 import * as Causation from "../../src/bus/Causation.ts"
 import { DeclaredFailure, KsiService } from "../../src/bus/KsiService.ts"
 import { type Append, Journal } from "../../src/bus/Journal.ts"
@@ -308,7 +309,7 @@ describe("causation", () => {
       const fiber = yield* Effect.forkChild(Effect.flip(ksi.dispatch("nest:early", {}, { deadline: 100 })))
       yield* TestClock.adjust(50)
       expect(((yield* Fiber.join(fiber)) as KsiError).reason).toMatchObject({ _tag: "DeadlineExceeded", event: "nest:slow" })
-    }).pipe(Effect.provide(bus))
+    }).pipe(Effect.provide(bus), Effect.provideService(Authorizer, { ...ownerOnly, allows: () => true }))
   })
 
   it.effect("a handler that never suspends lets others run", () => {

@@ -78,6 +78,16 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
     "✗ HandlerFailed  handler mail of stock:reserved failed again: no post\n  next       ksi dead ls\n"
   ],
   [
+    new KsiError.PermissionDenied({ principal: "token:till-1", event: "order:*", action: "subscribe" }),
+    4,
+    "✗ PermissionDenied  token:till-1 may not subscribe order:*\n  next       ksi permission grant token:till-1 'order:*' --action subscribe\n"
+  ],
+  [
+    new KsiError.Unauthenticated({ problem: "the token is not valid here" }),
+    4,
+    "✗ Unauthenticated  it is not known who asks: the token is not valid here\n  next       ksi token create --profile standard\n"
+  ],
+  [
     new KsiError.VersionConflict({ streamId: "order-1", expected: 1, actual: 2 }),
     6,
     "✗ VersionConflict  stream \"order-1\" is at version 2, not 1\n  next       ksi stream-log order-1\n"

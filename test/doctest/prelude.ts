@@ -7,6 +7,7 @@ import { Ksi } from "../../src/Ksi.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
 import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
+import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
@@ -68,6 +69,7 @@ export const layer = Layer.mergeAll(
   Time.layer,
   Monitor.layer,
   DeadLetter.layer,
+  Permission.layer,
   Module.layer.pipe(Layer.provideMerge(Plugins.layer))
 ).pipe(
   Layer.provide(StockHandlers),

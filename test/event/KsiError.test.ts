@@ -28,6 +28,8 @@ const samples: ReadonlyArray<readonly [reason: KsiError.Reason, message: string,
   [new KsiError.ListenFailed({ address: "a.sock", problem: "a daemon is there", taken: true }), "cannot listen at a.sock: a daemon is there", false],
   [new KsiError.PluginInvalid({ plugin: "stock", problem: "no" }), "stock cannot start: no", false],
   [new KsiError.Rejected({ event: "a:b", middleware: "auth", problem: "no token" }), "middleware \"auth\" rejected a:b: no token", false],
+  [new KsiError.PermissionDenied({ principal: "token:till-1", event: "a:b", action: "call" }), "token:till-1 may not call a:b", false],
+  [new KsiError.Unauthenticated({ problem: "no token" }), "it is not known who asks: no token", false],
   [new KsiError.HandlerFailed({ event: "a:b", handler: "a:b#1", problem: "no" }), "handler a:b#1 of a:b failed again: no", true]
 ]
 

@@ -11,30 +11,33 @@ import * as Limits from "../../src/event/Limits.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
 import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
+import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import * as ActivityTable from "../../src/store/ActivityTable.ts"
 import * as DeadLetterTable from "../../src/store/DeadLetterTable.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
+import { Permissions } from "../../src/store/Permissions.ts"
 import * as Projection from "../../src/store/Projection.ts"
 
-export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group, DeadLetter.Group, Module.Group]
+export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group, DeadLetter.Group, Module.Group, Permission.Group]
 export const events = groups.flatMap((group) => Object.values(group.events))
 
 const bus = Router.layer.pipe(
   Layer.provideMerge(Subscriptions.layer),
+  Layer.provideMerge(Permissions.layer),
   Layer.provideMerge(Layer.mergeAll(
     EventStore.layerMemory, ActivityTable.layerMemory(), DeadLetterTable.layerMemory, Projection.Projections.layer,
     System.Shutdown.layer, Plugins.layer
   ))
 )
 
-const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer)
+const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer)
 
 export type Runtime =
   | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | DeadLetters | Projection.Projections
-  | System.Shutdown | Plugins
+  | System.Shutdown | Plugins | Permissions
 
 /** A fresh runtime; `limits` replaces some of the defaults. */
 export const runtime = (limits: Partial<Limits.LimitsShape> = {}, more: Layer.Layer<never> = Layer.empty) =>

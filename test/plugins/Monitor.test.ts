@@ -58,7 +58,7 @@ const names = ({ events }: Reply) => events.map(({ event_name }) => event_name)
 /** Buys, with a client's labels, while the clock goes on. */
 const buy = Effect.fnUntraced(function*(sku: string, label: string) {
   const router = yield* Router
-  const envelope = router.envelope("shop:buy", { sku }, { clientCorrelationId: label, clientId: `client-${label}`, principal: "ann" })
+  const envelope = router.envelope("shop:buy", { sku }, { clientCorrelationId: label, clientId: `client-${label}`, principal: "local-http" })
   const running = yield* Effect.forkChild(router.dispatch(envelope))
   yield* TestClock.adjust("50 millis")
   yield* Fiber.await(running)
@@ -80,7 +80,7 @@ describe("event_log:query", () => {
     expect(names(reply)).toEqual(["shop:bought", "shop:pack", "shop:buy"])
     expect(reply).toMatchObject({ total: 3, has_more: false, offset: 0, facts_from: 1, facts_to: 1 })
     const [bought, pack, root] = reply.events
-    const chain = { correlation_id: envelope.id, client_correlation_id: "c1", client_id: "client-c1", principal: "ann" }
+    const chain = { correlation_id: envelope.id, client_correlation_id: "c1", client_id: "client-c1", principal: "local-http" }
     expect(root).toEqual({
       ...chain, timestamp: 86_400, event_name: "shop:buy", data: { sku: "tea" }, event_id: envelope.id, parent: null, depth: 0,
       kind: "request", outcome: "success", duration: 20

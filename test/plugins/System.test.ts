@@ -56,7 +56,7 @@ describe("system:discover", () => {
       const reply = yield* ask("system:discover")
       expect(Object.keys(reply)).toEqual(expect.arrayContaining([...recorded("system:discover")]))
       expect(reply).toMatchObject({
-        total_namespaces: 8, total_events: events.length + 2, _level: "summary",
+        total_namespaces: 9, total_events: events.length + 2, _level: "summary",
         _filters: { namespace: null, event: null, module: null }
       })
       expect(reply["namespaces"]).toMatchObject({
@@ -105,7 +105,7 @@ describe("system:help", () => {
   it.effect("tells every built-in event, with examples that its schema accepts", () =>
     withRuntime(Effect.gen(function*() {
       const { registry } = yield* Router
-      for (const event of events) {
+      for (const event of events.filter(({ kind }) => kind === "request")) {
         const reply = yield* ask("system:help", { event: event.name })
         expect(Object.keys(reply)).toEqual(expect.arrayContaining([...recorded("system:help")]))
         expect(reply, event.name).toMatchObject({ event: event.name, kind: "request", mode: "call", handlers: 1, async: true })

@@ -31,6 +31,8 @@ export class Follower {
   private readonly pattern: EventPattern
   private readonly overflow: Overflow
   private readonly capacity: number
+  /** Whether it may hear of what is called so; `undefined` where it may hear everything. */
+  private readonly sees: ((name: string) => boolean) | undefined
   private readonly backlog = new Backlog()
   private readonly waiting: Waiting | undefined
   /** Position of the first fact that has not been looked at; while it listens, of the first one that it wanted. */
@@ -42,9 +44,19 @@ export class Follower {
   /** Whether it has ever caught up; before that it holds up nobody. */
   private wasLive = false
   private resume: (() => void) | undefined = undefined
+  /** Why it hears nothing any more. */
+  private refused: KsiError.KsiError | undefined = undefined
 
-  constructor(shared: Shared, pattern: EventPattern, overflow: Overflow, capacity: number, start: number) {
+  constructor(
+    shared: Shared,
+    pattern: EventPattern,
+    overflow: Overflow,
+    capacity: number,
+    start: number,
+    sees: ((name: string) => boolean) | undefined
+  ) {
     this.shared = shared
+    this.sees = sees
     this.pattern = pattern
     this.overflow = overflow
     this.capacity = capacity
@@ -75,12 +87,21 @@ export class Follower {
     this.waiting?.close()
   }
 
+  /** It may hear nothing any more; whoever takes next is told why. */
+  refuse(why: KsiError.KsiError): void {
+    if (this.refused !== undefined) return
+    this.refused = why
+    this.backlog.take(Infinity)
+    this.close()
+    this.wake()
+  }
+
   // ------------------------------------------------------------------------------------------------------ what comes in
 
   /** A fact was committed. Call `wake` when all of the commit were told. */
   hear(fact: StoredFact): void {
     // A start beyond the head listens at once, and lets pass what comes before it.
-    if (this.spilled !== undefined || fact.position < this.next) return
+    if (this.spilled !== undefined || fact.position < this.next || this.sees?.(fact.name) === false) return
     const { capacity, overflow } = this
     const { facts } = this.backlog
     // Those whose publishers wait are held beside the buffer, so that one goes on for each that is taken.
@@ -92,6 +113,7 @@ export class Follower {
 
   /** A request was made. Where its caller has to wait, the answer is its seat. */
   ask(request: Delivery): Seat | undefined {
+    if (this.sees?.(request.name) === false || this.refused !== undefined) return undefined
     const { requests } = this.backlog
     if (requests.size < this.capacity) requests.push(request)
     else if (this.overflow === "latest") requests.slide(request)
@@ -125,7 +147,7 @@ export class Follower {
     Effect.map((page) => {
       for (const fact of page) {
         this.next = fact.position + 1
-        if (this.pattern.matches(fact.name)) this.backlog.facts.push(fact)
+        if (this.pattern.matches(fact.name) && this.sees?.(fact.name) !== false) this.backlog.facts.push(fact)
       }
     })
   )
@@ -145,7 +167,7 @@ export class Follower {
 
   private readonly somethingCame: Effect.Effect<void> = Effect.callback<void>((resume) => {
     // The fiber may have yielded since it looked.
-    if (!this.backlog.isEmpty || this.spilled !== undefined) return resume(Effect.void)
+    if (!this.backlog.isEmpty || this.spilled !== undefined || this.refused !== undefined) return resume(Effect.void)
     // In a turn of its own: never on the stack of who publishes, and with all that was said in the meantime.
     this.resume = () => resume(Effect.yieldNow)
     return Effect.sync(() => {
@@ -154,16 +176,21 @@ export class Follower {
   })
 
   private readonly handOut: Effect.Effect<NonEmpty<Delivery>, KsiError.KsiError> = Effect.suspend(() => {
+    if (this.refused !== undefined) return Effect.fail(this.refused)
     // What has a policy is exact to the item; what loses nothing goes faster by the buffer.
-    const deliveries = this.backlog.take(this.overflow === "spill" ? Infinity : 1)
+    const taken = this.backlog.take(this.overflow === "spill" ? Infinity : 1)
     this.waiting?.advance()
+    // What was let in may be more than may be seen by now.
+    const { sees } = this
+    const deliveries = sees === undefined ? taken : taken.filter(({ name }) => sees(name))
     // Looked at just here.
     if (deliveries.length > 0) return Effect.succeed(deliveries as unknown as NonEmpty<Delivery>)
-    return this.isBehind() ? this.take : Effect.flatMap(this.somethingCame, () => this.take)
+    return this.isBehind() || taken.length > 0 ? this.take : Effect.flatMap(this.somethingCame, () => this.take)
   })
 
   /** Waits for what comes next: one or more deliveries, in order. */
   readonly take: Effect.Effect<NonEmpty<Delivery>, KsiError.KsiError> = Effect.withFiber(({ id }) => {
+    if (this.refused !== undefined) return Effect.fail(this.refused)
     this.waiting?.asked(id)
     return this.isBehind() ? Effect.flatMap(this.readOn, () => this.handOut) : this.handOut
   })

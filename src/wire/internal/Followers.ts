@@ -5,13 +5,17 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import type { AuthorizerShape } from "../../bus/Authorizer.ts"
 import type { SubscribeOptions } from "../../bus/KsiService.ts"
 import type { Subscription, Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery, Envelope } from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
+import { anonymous, owner } from "../../event/Grant.ts"
+import { isObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
 import * as Control from "../Control.ts"
@@ -21,13 +25,19 @@ import type { Outgoing } from "./Outgoing.ts"
 /** Runs an effect in a fiber of its own. */
 export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
 
+/** Who is at the other end of a connection; a token changes it. */
+export interface Identity {
+  principal: string
+}
+
 interface Parts {
   readonly subscriptions: Subscriptions["Service"]
+  readonly authorizer: AuthorizerShape
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
   readonly outgoing: Outgoing
   readonly scope: Scope.Scope
-  readonly principal: string
+  readonly identity: Identity
   readonly fork: Fork
   /** Told when a subscription has ended. */
   readonly closed: () => void
@@ -49,7 +59,7 @@ const texts = (given: string | ReadonlyArray<string> | undefined): ReadonlyArray
 /** The subscriptions of one connection. */
 export class Followers {
   private readonly parts: Parts
-  private readonly open = new Map<string, Scope.Closeable>()
+  private readonly open = new Map<string, { readonly scope: Scope.Closeable; readonly id: string }>()
   // One door at a time, in the order of the requests: a client need not wait for the end before it begins again.
   private readonly turn = Semaphore.makeUnsafe(1)
 
@@ -64,18 +74,55 @@ export class Followers {
   /** Ends all subscriptions. */
   readonly closeAll: Effect.Effect<void> = Effect.suspend(() => Effect.forEach([...this.open.keys()], (key) => this.close(key), { discard: true }))
 
-  /** Opens the doors to a request; call what is returned once its reply is on its way. */
-  attach(envelope: Envelope, clientId: string | undefined): () => void {
+  /**
+   * Takes the token out of a greeting and becomes who it stands for, in this very step: the next line is theirs, whatever
+   * middleware does with the greeting. Without a token nothing changes.
+   */
+  greet(data: unknown): { readonly data: unknown; readonly problem: KsiError.Reason | undefined } {
+    if (!isObject(data) || !Object.hasOwn(data, "token")) return { data, problem: undefined }
+    const { token, ...rest } = data
+    const bearer = this.parts.authorizer.authenticate(token)
+    this.become(Result.getOrElse(bearer, () => anonymous))
+    return { data: rest, problem: Result.isFailure(bearer) ? bearer.failure : undefined }
+  }
+
+  /** What was followed was followed by somebody else. */
+  private become(principal: string): void {
+    const { clock, fork, identity, outgoing } = this.parts
+    if (identity.principal === principal) return
+    identity.principal = principal
+    const reason = new KsiError.Unauthenticated({ problem: `the connection is ${principal} now` })
+    const end = Effect.suspend(() => Effect.forEach([...this.open], ([key, { id }]) => {
+      outgoing.append(Frame.encodeSubscriptionEnd(id, reason, clock.currentTimeMillisUnsafe()))
+      return this.close(key)
+    }, { discard: true }))
+    // In turn: one that is being opened is closed too, and those of the new one come after.
+    fork(this.turn.withPermits(1)(end))
+  }
+
+  /**
+   * Opens the doors to a request; call what is returned once its reply is on its way. `problem` is what is wrong with the
+   * token of a greeting.
+   */
+  attach(envelope: Envelope, clientId: string | undefined, problem: KsiError.Reason | undefined): () => void {
+    const { principal } = envelope.metadata
     // The first delivery must not overtake the reply that announces the subscription.
     let begin: (() => void) | undefined
+    const { authorizer } = this.parts
     const follow = (key: string, wanted: Wanted) =>
-      Effect.map(this.follow(key, wanted), ({ begins, position }) => {
+      Effect.map(this.follow(key, {
+        ...wanted,
+        options: { ...wanted.options, principal },
+        // Also of what has come out of the subscription already, and waited for a client that is slow.
+        accepts: principal === owner ? wanted.accepts : (delivery) =>
+          authorizer.allows(principal, "subscribe", delivery.name) && wanted.accepts(delivery)
+      }), ({ begins, position }) => {
         begin = begins
         return position
       })
     const inTurn = this.turn.withPermits(1)
     Control.attach(envelope, {
-      hello: (payload) => this.hello(payload),
+      hello: (payload) => problem === undefined ? this.hello(payload, principal) : KsiError.fail(problem),
       subscribe: (payload) => inTurn(this.subscribe(payload, follow)),
       unsubscribe: ({ subscription_id }) =>
         inTurn(Effect.as(this.end(`pubsub ${subscription_id}`, subscription_id), { status: "unsubscribed", subscription_id })),
@@ -86,14 +133,11 @@ export class Followers {
     return () => begin?.()
   }
 
-  private hello({ token, version }: Event.Payload<typeof Control.Hello>) {
+  private hello({ version }: Event.Payload<typeof Control.Hello>, principal: string) {
     if (version !== Control.version) {
       return refuse("wire:hello", "version", `this daemon speaks version ${Control.version}, got ${version}`)
     }
-    // No token is known yet, and one that is not known must not make its bearer the owner.
-    if (token !== undefined) return refuse("wire:hello", "token", "no token is known to this daemon")
-    const { limits, principal } = this.parts
-    return Effect.succeed({ version: Control.version, limits: { ...limits }, principal })
+    return Effect.succeed({ version: Control.version, limits: { ...this.parts.limits }, principal })
   }
 
   private readonly subscribe = Effect.fnUntraced(function*(
@@ -141,12 +185,12 @@ export class Followers {
     }
     const scope = yield* Scope.fork(this.parts.scope)
     // Taken before the journal is asked, so that a second request for the same name finds it.
-    this.open.set(key, scope)
+    this.open.set(key, { scope, id: wanted.id })
     const subscription = yield* subscriptions.open(wanted.pattern, wanted.options).pipe(
       Scope.provide(scope), Effect.onError(() => this.close(key))
     )
     const begins = () => {
-      if (this.open.get(key) === scope) Fiber.runIn(this.parts.fork(this.deliver(key, wanted, subscription)), scope)
+      if (this.open.get(key)?.scope === scope) Fiber.runIn(this.parts.fork(this.deliver(key, wanted, subscription)), scope)
     }
     return { position: subscription.position, begins }
   })
@@ -157,8 +201,8 @@ export class Followers {
     const tellAll = Effect.fnUntraced(function*(this: Followers) {
       for (;;) {
         for (const delivery of yield* next) {
-          if (!wanted.accepts(delivery)) continue
           if (!outgoing.hasRoom) yield* outgoing.room
+          if (!wanted.accepts(delivery)) continue
           outgoing.append(Frame.encodeDelivery(delivery, wanted.id, delivery.data))
         }
       }
@@ -182,10 +226,10 @@ export class Followers {
 
   private close(key: string): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const scope = this.open.get(key)
+      const opened = this.open.get(key)
       this.open.delete(key)
-      if (scope === undefined) return Effect.void
-      return Effect.ensuring(Scope.close(scope, Exit.void), Effect.sync(this.parts.closed))
+      if (opened === undefined) return Effect.void
+      return Effect.ensuring(Scope.close(opened.scope, Exit.void), Effect.sync(this.parts.closed))
     })
   }
 
