@@ -2,6 +2,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Layer, Schema, type Scope, Tracer } from "effect"
 import { TestClock } from "effect/testing"
+import { Authorizer, ownerOnly } from "../../src/bus/Authorizer.ts"
 import { Activity } from "../../src/bus/Activity.ts"
 import { DeadLetters } from "../../src/bus/DeadLetters.ts"
 import { type Append, Journal, sayingOf } from "../../src/bus/Journal.ts"
@@ -200,5 +201,5 @@ describe("the short way of a fact", () => {
       const facts = yield* store.read({ from: 1, limit: 2 })
       expect(facts[0]?.attributes["traceparent"]).toContain("0af7651916cd43dd8448eb211c80319c")
       expect(facts[1]?.attributes).toMatchObject({ principal: "ann", clientid: "c-1" })
-    })))
+    })).pipe(Effect.provideService(Authorizer, { ...ownerOnly, allows: () => true })))
 })
