@@ -24,6 +24,7 @@
 import * as Context from "effect/Context"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Envelope from "../event/Envelope.ts"
 import * as TraceContext from "../event/TraceContext.ts"
@@ -229,6 +230,13 @@ export class LiveEnvelope implements Envelope.Envelope {
     return false
   }
 
+  /** The same for those who look on: its deadline is that of the answer, which is none of theirs. */
+  get unhurried(): LiveEnvelope {
+    if (this.deadline === undefined) return this
+    const stamps: Stamps = { now: () => this.timestamp, ids: () => this.id }
+    return new LiveEnvelope(this.name, this.data, this.parent, { ...this.origin, deadline: undefined }, stamps)
+  }
+
   get metadata(): Envelope.Metadata {
     return new LiveMetadata(this)
   }
@@ -270,6 +278,14 @@ export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, la
     tracestate
   }
 }
+
+/**
+ * What a layer's handlers and hooks run in: the services of the context that it is built in. Neither its scope nor the span
+ * that it is built in is theirs: they are asked later, by others.
+ */
+export const servicesOf = (context: Context.Context<never>): Context.Context<never> =>
+  // Whoever needs these says so in its type, which is given where the layer is made.
+  Context.omit(Scope.Scope, Tracer.ParentSpan)(context as Context.Context<Scope.Scope | Tracer.ParentSpan>) as Context.Context<never>
 
 /** The envelope that this fiber is handling; `undefined` outside of any handler. */
 export const Current: Context.Reference<Envelope.Envelope | undefined> = Context.Reference<

@@ -36,11 +36,11 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import * as Scope from "effect/Scope"
 import type { Envelope } from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventPattern from "../event/EventPattern.ts"
 import * as KsiError from "../event/KsiError.ts"
+import { servicesOf } from "./Causation.ts"
 import { Answered, type Hook, hookKey, hooksIn, type MiddlewareService } from "./internal/pipeline.ts"
 import { Router } from "./Router.ts"
 
@@ -95,7 +95,7 @@ export const make = <
   const layer = Layer.effect(
     hookKey(name),
     // The scope of the layer is not that of one event: what a hook left in it would stay there for as long as the layer.
-    Effect.map(Effect.map(Effect.context<Scope.Scope>(), Context.omit(Scope.Scope)), (context): Hook => ({
+    Effect.map(Effect.map(Effect.context<never>(), servicesOf), (context): Hook => ({
       name,
       error,
       // A key of one service is a key.

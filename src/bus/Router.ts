@@ -43,7 +43,7 @@ import * as EventPattern from "../event/EventPattern.ts"
 import type * as EventRegistry from "../event/EventRegistry.ts"
 import * as KsiError from "../event/KsiError.ts"
 import type { Activity } from "./Activity.ts"
-import type * as Causation from "./Causation.ts"
+import * as Causation from "./Causation.ts"
 import * as Answers from "./internal/answers.ts"
 import * as Doors from "./internal/door.ts"
 import type { AnyExit, AnyFiber, Run } from "./internal/drive.ts"
@@ -380,7 +380,7 @@ const serveGroup = (group: AnyGroup, builtin: boolean) =>
       const handler = Context.getOption(context, handlerKey(event.name))
       if (handler._tag === "None") continue
       // The scope of the layer is not the scope of one call: a handler that needs one says so in its type.
-      const own = Context.omit(Scope.Scope)(handler.value.context) as Context.Context<never>
+      const own = Causation.servicesOf(handler.value.context)
       yield* router.handle(event, { ...handler.value, context: own })
     }
   }))
@@ -432,7 +432,7 @@ export const handle = <Ev extends Event.Any, H extends HandlerOf<Ev>>(
 ): Layer.Layer<never, KsiError.KsiError, Router | Exclude<ServicesOfReturn<ReturnOf<H>>, ProvidedTo<Ev>>> =>
   Layer.effectDiscard(Effect.gen(function*() {
     const router = yield* Router
-    const context = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>())
+    const context = Causation.servicesOf(yield* Effect.context<never>())
     yield* router.handle(event, {
       name: options.name ?? `${event.name}#${router.handlers(event.name) + 1}`,
       // Both were checked against the event just above.
@@ -460,7 +460,7 @@ export const observe = <R>(
     const router = yield* Router
     const parsed = EventPattern.parse(pattern)
     if (Result.isFailure(parsed)) return yield* KsiError.fail(parsed.failure)
-    const context = Context.omit(Scope.Scope)(yield* Effect.context<R | Scope.Scope>())
+    const context = Causation.servicesOf(yield* Effect.context<never>())
     yield* router.observe(parsed.success, {
       name: options.name ?? `observer of ${pattern}`,
       run: (_, envelope) => observer(envelope),

@@ -60,6 +60,7 @@ import * as Scope from "effect/Scope"
 import type * as Envelope from "../event/Envelope.ts"
 import * as EventPattern from "../event/EventPattern.ts"
 import * as Grant from "../event/Grant.ts"
+import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { Authorizer } from "./Authorizer.ts"
@@ -139,10 +140,10 @@ const policyOf = ({ buffer, overflow = "spill" }: SubscribeOptions, max: number)
     : Effect.succeed([overflow, buffer])
 }
 
-// Who listens never breaks a call: data that has no JSON form is left out.
+// Who listens never breaks a call, and changes nothing of it: data that has no JSON form is left out.
 const jsonOf = (data: unknown, encode: (data: unknown) => unknown): unknown => {
   try {
-    return encode(data)
+    return Json.frozen(encode(data))
   } catch {
     return null
   }

@@ -42,6 +42,8 @@ export interface EventCodec {
   readonly quickPayload: ((input: unknown) => unknown) | undefined
   /** Copies payloads of a fact that have just been made, where its schema says all that is in them. */
   readonly copier: Copier | undefined
+  /** The payload of a stored fact, for one who reacts to it: frozen JSON is handed on, anything else is made anew. */
+  readonly readFact: (stored: unknown) => unknown
   /** Payload to JSON. */
   readonly encodePayload: (payload: unknown) => unknown
   /** Whether a handler's reply (or item) is what the event promises. */
@@ -150,6 +152,18 @@ export const jsonCodec = (schema: Schema.Top): Plain =>
 /** Whether every value is its own JSON form. */
 const isIdentity = (codec: Plain): boolean => SchemaAST.toEncoded(codec.ast) === codec.ast
 
+/** Whether making a value may add to it: a default of a field, however deep. */
+const hasDefaults = (ast: SchemaAST.AST, seen = new Set<SchemaAST.AST>()): boolean => {
+  if (ast.context?.constructorDefault !== undefined) return true
+  if (seen.has(ast)) return false
+  seen.add(ast)
+  const inner = (each: SchemaAST.AST) => hasDefaults(each, seen)
+  if (SchemaAST.isObjects(ast)) return ast.propertySignatures.some(({ type }) => inner(type)) || ast.indexSignatures.some(({ type }) => inner(type))
+  if (SchemaAST.isArrays(ast)) return ast.elements.some(inner) || ast.rest.some(inner)
+  if (SchemaAST.isUnion(ast)) return ast.types.some(inner)
+  return SchemaAST.isSuspend(ast) && inner(ast.thunk())
+}
+
 const encoder = (codec: Plain): (value: unknown) => unknown =>
   isIdentity(codec) ? (value) => value : Schema.encodeUnknownSync(codec)
 
@@ -176,9 +190,9 @@ const decoder = (codec: Plain, invalid: Invalid) => {
 }
 
 const maker = (schema: Schema.Top, codec: Plain, decode: EventCodec["decodePayload"], invalid: Invalid) => {
-  const identity = isIdentity(codec)
+  const isPlain = isIdentity(codec) && !hasDefaults(schema.ast)
   return (input: unknown): Exit.Exit<unknown, KsiError.KsiError> => {
-    if (identity) {
+    if (isPlain) {
       const exit = decode(input)
       if (exit._tag === "Success") return exit
     }
@@ -222,8 +236,9 @@ const compileNew = (event: Event.Any): EventCodec => {
   return {
     decodePayload,
     makePayload: maker(event.payload, payload, decodePayload, payloadInvalid),
-    quickPayload: isIdentity(payload) ? SchemaParser.decodeUnknownSync(payload) : undefined,
+    quickPayload: isIdentity(payload) && !hasDefaults(event.payload.ast) ? SchemaParser.decodeUnknownSync(payload) : undefined,
     copier: event.kind === "fact" && isIdentity(payload) ? compileCopier(payload.ast) : undefined,
+    readFact: isIdentity(payload) ? (stored) => stored : Schema.decodeUnknownSync(payload),
     encodePayload: encoder(payload),
     isSuccess: guarded(Schema.is(success)),
     successProblems: (reply) => {

@@ -120,6 +120,10 @@ export const isObject = (u: unknown): u is JsonObject =>
 
 const notPlain = Symbol("not plain")
 
+// A frozen object whose fields are read anew each time may say something else each time.
+const hasGetter = (value: object): boolean =>
+  Object.values(Object.getOwnPropertyDescriptors(value)).some(({ get }) => get !== undefined)
+
 const freezeCopy = (value: unknown, depth: number): unknown => {
   if (typeof value === "string" || typeof value === "boolean" || value === null) return value
   // JSON knows no negative zero.
@@ -139,9 +143,9 @@ const freezeCopy = (value: unknown, depth: number): unknown => {
   if ((prototype !== Object.prototype && prototype !== null) || "toJSON" in value) return notPlain
   // Spreading keeps the shape; an own "__proto__" stays a key. What is frozen is looked through, and copied if need be.
   const given = value as { readonly [key: string]: unknown } // it is an object of its own keys
-  let copy: Record<string, unknown> | undefined = Object.isFrozen(value) ? undefined : { ...value }
+  let copy: Record<string, unknown> | undefined = Object.isFrozen(value) && !hasGetter(value) ? undefined : { ...value }
   for (const key of Object.keys(given)) {
-    const item = given[key]
+    const item = (copy ?? given)[key]
     const inner = typeof item === "string" ? item : freezeCopy(item, depth - 1)
     if (inner === notPlain) return notPlain
     if (!Object.is(inner, item)) (copy ??= { ...value })[key] = inner

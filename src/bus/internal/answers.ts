@@ -129,7 +129,7 @@ const together = Effect.fnUntraced(function*(
   lanes: Lanes
 ) {
   const fibers = yield* Effect.forEach(handlers, (handler) =>
-    Effect.forkChild(alone(handler, envelope, provided, lanes), { startImmediately: true }))
+    Effect.forkScoped(alone(handler, envelope, provided, lanes), { startImmediately: true }))
   for (const fiber of fibers) {
     const exit = yield* Fiber.await(fiber)
     if (!isPass(exit, envelope)) return exit

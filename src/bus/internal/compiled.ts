@@ -40,11 +40,11 @@ export interface Surroundings {
   /** The long way, from the first hook on, of an event that a hook wraps. */
   readonly wrapped: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint) => Run
   /** The long way from the `before` of the hook at `at` on, which has returned `run`. */
-  readonly entered: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, at: number, run: Run) => Run
+  readonly entered: (hooks: ReadonlyArray<Hook>, fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, at: number, run: Run) => Run
   /** The long way from the handler on, which has returned `run`. */
-  readonly handled: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, handler: HandlerEntry, run: Run) => Run
+  readonly handled: (hooks: ReadonlyArray<Hook>, fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, handler: HandlerEntry, run: Run) => Run
   /** The long way from the `after` of the hook at `at` on, which has seen `exit` and returned `run`. */
-  readonly left: (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, at: number, run: Run, exit: AnyExit) => Run
+  readonly left: (hooks: ReadonlyArray<Hook>, fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, at: number, run: Run, exit: AnyExit) => Run
 }
 
 // Effects that are complete are told from others by their prototype: to ask for a property of whatever was yielded costs
@@ -67,13 +67,13 @@ const afterText = (hooks: ReadonlyArray<Hook>): string =>
   numbered(hooks, "after").toReversed().map((at) => `
   try { run = after${at}(envelope, exit, ${hooks.some(takesElapsed) ? "Number(now() - startedAt) / 1e6" : "0"}) } catch (defect) { run = die(defect) }
   if (run !== undefined && (run === null || prototypeOf(run) !== success)) {
-    if (!isExit(run)) return parts.left(fiber, entry, envelope, startedAt, ${at}, run, exit)
+    if (!isExit(run)) return parts.left(hooks, fiber, entry, envelope, startedAt, ${at}, run, exit)
     exit = run
   }`).join("")
 
 const textOf = ({ hooks, wrapping }: TableEntry, isRecorded: boolean): string => `"use strict"
-const { add, announce, context, Current, currentOf, die, drive, entry, handle, handler, isExit, isNothing, isSuccess, LiveEnvelope, makePayload, maxDepth, name, now, onExit, originOf, prototypeOf, quickPayload, stamps, succeed, success, suspended } = parts
-${hooks.map((_, at) => `const { before: before${at}, after: after${at} } = entry.hooks[${at}]`).join("\n")}
+const { add, announce, context, Current, currentOf, die, drive, entry, handle, handler, hooks, isExit, isNothing, isSuccess, LiveEnvelope, makePayload, maxDepth, name, now, onExit, originOf, prototypeOf, quickPayload, stamps, succeed, success, suspended } = parts
+${hooks.map((_, at) => `const { before: before${at}, after: after${at} } = hooks[${at}]`).join("\n")}
 const finish = (fiber, envelope, given, startedAt) => {
   let exit = given, run
   if (given._tag === "Success" && !isSuccess(given.value)) exit = parts.invalid(entry, given)
@@ -101,7 +101,7 @@ const run = (fiber, envelope) => {
   ${wrapping.length === 0 ? "" : "if (parts.isWrapped(entry, envelope)) return parts.wrapped(fiber, entry, envelope, startedAt)"}
   let run, at = 0
   try { ${beforeText(hooks)} } catch (defect) { run = die(defect) }
-  if (run !== undefined) return parts.entered(fiber, entry, envelope, startedAt, at, run)
+  if (run !== undefined) return parts.entered(hooks, fiber, entry, envelope, startedAt, at, run)
   let isPending = false, steps, step
   try {
     run = handle(envelope.data, envelope)
@@ -122,7 +122,7 @@ const run = (fiber, envelope) => {
     }
   } catch (defect) { run = isNothing(step) ? parts.carryOn(steps, step) : die(defect) }
   if (!isPending && (prototypeOf(run) === success || isExit(run))) return finish(fiber, envelope, run, startedAt)
-  if (envelope.deadline !== undefined && envelope.isDeadlineOwn) return parts.handled(fiber, entry, envelope, startedAt, handler, run)
+  if (envelope.deadline !== undefined && envelope.isDeadlineOwn) return parts.handled(hooks, fiber, entry, envelope, startedAt, handler, run)
   return waiting(fiber, envelope, startedAt, run)
 }
 const slowly = (fiber, payload) => {
@@ -166,6 +166,7 @@ export const compile = (surroundings: Surroundings, entry: TableEntry): Runner |
     entry,
     handle: handler.run,
     handler,
+    hooks: entry.hooks,
     isExit: Exit.isExit,
     isNothing,
     isSuccess: codec.isSuccess,

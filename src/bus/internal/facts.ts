@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Tracer from "effect/Tracer"
 import type { NewFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
+import * as Json from "../../event/Json.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
 import { type LiveEnvelope, saidIn } from "../Causation.ts"
 import * as Journal from "../Journal.ts"
@@ -36,20 +37,30 @@ const attempt = (run: () => Run): Run => {
   }
 }
 
+// First of all: whoever is asked for the stream may change the payload. What has no JSON the store refuses, with a sentence.
+const keep = (encoded: unknown): unknown => {
+  try {
+    return Json.frozen(encoded)
+  } catch {
+    return encoded
+  }
+}
+
 /** The facts of one router. */
 export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Reactions) {
   const journal = yield* Journal.Journal
   const subscriptions = yield* Subscriptions
 
   /** A fact is stored: its handlers begin. Answers with a wait where a subscriber holds up those who say something. */
-  const happened = (entry: FactEntry, envelope: LiveEnvelope, emitted: Emitted, trace: TraceContext.Texts): Effect.Effect<void> | undefined => {
+  const happened = (entry: FactEntry, envelope: LiveEnvelope, kept: unknown, emitted: Emitted, trace: TraceContext.Texts): Effect.Effect<void> | undefined => {
     const { id, position, streamId, version } = emitted
     const { name } = envelope
     if (entry.handlers.length > 0 || reactions.isObserved()) {
       const metadata = saidIn(envelope, streamId, trace)
-      const delivery: Envelope.Delivery = { id, name, data: envelope.data, metadata, position, version, missed: 0 }
-      for (const handler of entry.handlers) reactions.react(entry, handler, delivery)
-      reactions.observe(entry, delivery)
+      // What is stored, and not what somebody may have made of it since.
+      const delivery = (): Envelope.Delivery => ({ id, name, data: entry.codec.readFact(kept), metadata, position, version, missed: 0 })
+      for (const handler of entry.handlers) reactions.react(entry, handler, delivery())
+      if (reactions.isObserved()) reactions.observe(entry, delivery())
     }
     return subscriptions.room(name, Number(position))
   }
@@ -60,21 +71,22 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
   }
 
   const stored = (entry: FactEntry, envelope: LiveEnvelope, trace: TraceContext.Texts): Run => {
-    const fact = Envelope.toFact(envelope, entry.event.streamId(envelope.data), entry.codec.encodePayload(envelope.data), trace)
+    const kept = keep(entry.codec.encodePayload(envelope.data))
+    const fact = Envelope.toFact(envelope, entry.event.streamId(envelope.data), kept, trace)
     const appended = Journal.begin(journal.append({ facts: [fact] }))
     const complete: Run = appended
     if (Exit.isExit(complete)) {
       if (Exit.isFailure(complete)) return complete
       // What an append succeeds with.
       const emitted = emittedOf(fact, complete.value as ReadonlyArray<Journal.Outcome>)
-      const room = happened(entry, envelope, emitted, trace)
+      const room = happened(entry, envelope, kept, emitted, trace)
       return room === undefined ? Exit.succeed(emitted) : Effect.as(room, emitted)
     }
     // The wait is one commit; between it and the handlers nobody may get in.
     return Effect.uninterruptibleMask((restore) => Effect.flatMap(appended, (outcomes) => {
       const emitted = emittedOf(fact, outcomes)
       // Stored, and being handled: whom a slow subscriber holds up waits here, and may stop waiting.
-      const room = happened(entry, envelope, emitted, trace)
+      const room = happened(entry, envelope, kept, emitted, trace)
       return room === undefined ? Effect.succeed(emitted) : Effect.as(restore(room), emitted)
     }))
   }

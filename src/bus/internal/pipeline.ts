@@ -138,8 +138,12 @@ export class Passage {
     const hook = this.hooks[at]
     if (hook === undefined) return this.enter(at + 1)
     const context = Exit.isExit(run) ? hook.context : contextOf(hook, this.envelope, this.fiber)
-    // Nobody goes further in for a caller who is gone.
-    return inContext(this.fiber, context, run, (exit, cut) => this.entered(hook, at, cut ?? exit) ?? this.enter(at + 1))
+    // Nobody goes further in for a caller who is gone; a hook that has let it through comes out like the others.
+    return inContext(this.fiber, context, run, (exit, cut) => {
+      const stopped = this.entered(hook, at, exit)
+      if (stopped !== undefined) return stopped
+      return cut === undefined ? this.enter(at + 1) : this.leave(at, cut)
+    })
   }
 
   // A hook that stops the event has no `after` of its own: it saw everything already.

@@ -5,7 +5,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
-import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Envelope from "../../event/Envelope.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
@@ -14,7 +13,7 @@ import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
 import { DeadLetters, type LetterReason } from "../DeadLetters.ts"
-import { Current, LiveEnvelope } from "../Causation.ts"
+import { Current, LiveEnvelope, servicesOf } from "../Causation.ts"
 import { Lanes } from "./answers.ts"
 import { type Run, start, tell } from "./drive.ts"
 import type { Table, TableEntry } from "./table.ts"
@@ -83,7 +82,7 @@ const makeObservers = () => {
 /** The context of a reaction: the router's own below the handler's, merged once for each handler; its trace goes on. */
 const makeSurroundings = Effect.gen(function*() {
   // Without the scope of the router, which outlives every reaction.
-  const base = Context.omit(Scope.Scope)(yield* Effect.context<Scope.Scope>()) as Context.Context<never>
+  const base = servicesOf(yield* Effect.context<never>())
   const contexts = new WeakMap<HandlerEntry, Context.Context<never>>()
   return (handler: HandlerEntry, envelope: Envelope.Envelope): Context.Context<never> => {
     const merged = contexts.get(handler) ?? Context.merge(base, handler.context)
@@ -159,7 +158,8 @@ export const make = Effect.fnUntraced(function*(table: Table) {
     /** Tells the observers of an event. Never waits. */
     observe: (entry: TableEntry, envelope: Envelope.Envelope): void => {
       if (observers.isEmpty()) return
-      for (const observer of observers.of(envelope.name)) react(entry, observer, envelope)
+      const seen = envelope instanceof LiveEnvelope ? envelope.unhurried : envelope
+      for (const observer of observers.of(envelope.name)) react(entry, observer, seen)
     },
     settled: Effect.suspend(() => FiberSet.awaitEmpty(running))
   }

@@ -10,7 +10,7 @@ import { Subscriptions } from "../Subscription.ts"
 import { ask, Lanes } from "./answers.ts"
 import * as Compiled from "./compiled.ts"
 import { type AnyExit, type AnyFiber, contextOf, type Finish, inContext, type Run, settle } from "./drive.ts"
-import { type Core, effectful, isWrapping, Passage } from "./pipeline.ts"
+import { type Core, effectful, isWrapping, Passage , takesElapsed } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
 import * as Streams from "./streams.ts"
 import type { Runner, Table, TableEntry } from "./table.ts"
@@ -141,23 +141,24 @@ const makeLongWay = (
   { inTime }: ReturnType<typeof makeDeadlines>,
   recorded: Compiled.Surroundings["recorded"]
 ): Pick<Compiled.Surroundings, "entered" | "handled" | "left" | "wrapped"> & { readonly long: Compiled.Surroundings["wrapped"] } => {
-  const passage = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, end: (exit: AnyExit) => Run) =>
-    new Passage(entry.hooks, fiber, envelope, core(entry, envelope), end, entry.timed ? clock : undefined, startedAt)
+  // With the hooks that it began with: those of the event may have changed meanwhile.
+  const passage = (hooks: TableEntry["hooks"], fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint, end: (exit: AnyExit) => Run) =>
+    new Passage(hooks, fiber, envelope, core(entry, envelope), end, hooks.some(takesElapsed) ? clock : undefined, startedAt)
   const ended = (entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint): ((exit: AnyExit) => Run) =>
     recorded === undefined ? identity : (exit) => recorded(entry, envelope, exit, startedAt)
   return {
     wrapped: (fiber, entry, envelope, startedAt) =>
       inTime(envelope, fiber, (running, end) => entry.pipeline(running, envelope, core(entry, envelope), end), ended(entry, envelope, startedAt)),
     long: (fiber, entry, envelope, startedAt) =>
-      inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).enter(0), ended(entry, envelope, startedAt)),
-    entered: (fiber, entry, envelope, startedAt, at, run) =>
-      inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).resume(at, effectful(run)), ended(entry, envelope, startedAt)),
-    handled: (fiber, entry, envelope, startedAt, handler, run) =>
+      inTime(envelope, fiber, (running, end) => passage(entry.hooks, running, entry, envelope, startedAt, end).enter(0), ended(entry, envelope, startedAt)),
+    entered: (hooks, fiber, entry, envelope, startedAt, at, run) =>
+      inTime(envelope, fiber, (running, end) => passage(hooks, running, entry, envelope, startedAt, end).resume(at, effectful(run)), ended(entry, envelope, startedAt)),
+    handled: (hooks, fiber, entry, envelope, startedAt, handler, run) =>
       inTime(envelope, fiber, (running, end) =>
         inContext(running, contextOf(handler, envelope), run, (exit) =>
-          passage(running, entry, envelope, startedAt, end).leave(entry.hooks.length - 1, checked(entry, exit))), ended(entry, envelope, startedAt)),
-    left: (fiber, entry, envelope, startedAt, at, run, exit) =>
-      inTime(envelope, fiber, (running, end) => passage(running, entry, envelope, startedAt, end).left(at, effectful(run), exit), ended(entry, envelope, startedAt))
+          passage(hooks, running, entry, envelope, startedAt, end).leave(hooks.length - 1, checked(entry, exit))), ended(entry, envelope, startedAt)),
+    left: (hooks, fiber, entry, envelope, startedAt, at, run, exit) =>
+      inTime(envelope, fiber, (running, end) => passage(hooks, running, entry, envelope, startedAt, end).left(at, effectful(run), exit), ended(entry, envelope, startedAt))
   }
 }
 

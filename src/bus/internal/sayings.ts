@@ -4,6 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Delivery } from "../../event/Envelope.ts"
+import * as Json from "../../event/Json.ts"
 import { type LiveEnvelope, makeSpanFinder, own, saidIn } from "../Causation.ts"
 import { type Cause, type Journal, Said, sayingOf } from "../Journal.ts"
 import type { Emitted } from "../KsiService.ts"
@@ -52,7 +53,7 @@ export const make = (journal: Journal["Service"], subscriptions: Subscriptions["
     const position = BigInt(fact.position)
     const { handlers } = entry
     if (handlers.length > 0 || reactions.isObserved()) {
-      const delivery: Delivery = { id, name, data, metadata: saidIn(envelope, streamId, own), position, version, missed: 0 }
+      const delivery: Delivery = { id, name, data: Json.freeze(copy), metadata: saidIn(envelope, streamId, own), position, version, missed: 0 }
       for (const handler of handlers) reactions.react(entry, handler, delivery)
       reactions.observe(entry, delivery)
     }

@@ -161,11 +161,18 @@ class Memory {
 }
 
 /** Puts the facts in, or leaves everything as it was and says why not. */
-const commit = (
-  memory: Memory,
-  request: Append,
-  now: number
-): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
+const commit = (memory: Memory, request: Append, now: number): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
+  const before = memory.length
+  try {
+    return put(memory, request, now)
+  } catch (cause) {
+    // Data that throws when it is looked at once more.
+    memory.truncate(before)
+    throw cause
+  }
+}
+
+const put = (memory: Memory, request: Append, now: number): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
   const before = memory.length
   const outcomes: Array<Outcome> = []
   for (const fact of request.facts) {
