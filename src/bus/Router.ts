@@ -46,7 +46,7 @@ import type { Activity } from "./Activity.ts"
 import * as Causation from "./Causation.ts"
 import * as Answers from "./internal/answers.ts"
 import * as Doors from "./internal/door.ts"
-import type { AnyExit, AnyFiber, Run } from "./internal/drive.ts"
+import { type AnyExit, type AnyFiber, enter, enterWithin, type Run } from "./internal/drive.ts"
 import type { DeadLetters, Letter } from "./DeadLetters.ts"
 import * as Facts from "./internal/facts.ts"
 import { type Hook, hooksIn, type MiddlewareService } from "./internal/pipeline.ts"
@@ -180,7 +180,7 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
     const entry = find(event, "call")
     if (entry === undefined) return refused(event, "call")
     const run = requests.call(fiber, entry, payload)
-    return knowsAll(event, entry) ? run : told(event, run)
+    return knowsAll(event, entry) ? enter(fiber, run) : enterWithin(fiber, told(event, run), run)
   })
   const emit = effectOf("Ksi.emit", (fiber, event: Event.AnyFact, payload) => {
     const entry = find(event, "emit")
@@ -196,7 +196,7 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
       data = made.value
     }
     const run = facts.emit(fiber, entry, table.child(fiber, event.name, data))
-    return knowsAll(event, entry) ? run : told(event, run)
+    return knowsAll(event, entry) ? enter(fiber, run) : enterWithin(fiber, told(event, run), run)
   })
   const stream = (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
     Stream.unwrap(Effect.withFiber((fiber: AnyFiber): Effect.Effect<Stream.Stream<unknown, unknown>, unknown> => {
@@ -276,13 +276,14 @@ const makeDispatch = ({ door, facts, requests, table }: Parts): Router["Service"
     if (Facts.isFactEntry(entry)) {
       if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)
       envelope.data = decoded.value
-      return Effect.flatMap(Effect.exit(facts.emit(fiber, entry, envelope)), (exit) => encodeEmitted(entry, envelope, exit))
+      const emitting = facts.emit(fiber, entry, envelope)
+      return enterWithin(fiber, Effect.flatMap(Effect.exit(emitting), (exit) => encodeEmitted(entry, envelope, exit)), emitting)
     }
     if (Exit.isSuccess(decoded)) envelope.data = decoded.value
     const run = Exit.isSuccess(decoded) ? requests.run(fiber, entry, envelope) : requests.refused(entry, envelope, decoded)
     return Exit.isExit(run)
       ? encodeExit(entry, envelope, run)
-      : Effect.flatMap(Effect.exit(run), (exit) => encodeExit(entry, envelope, exit))
+      : enterWithin(fiber, Effect.flatMap(Effect.exit(run), (exit) => encodeExit(entry, envelope, exit)), run)
   })
 
 const makeSubscribe = (table: Table.Table, subscriptions: Subscriptions["Service"]) =>

@@ -11,7 +11,7 @@ import type { Envelope } from "../../event/Envelope.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Current, LiveEnvelope } from "../Causation.ts"
-import { type AnyExit, type AnyFiber, contextOf, inContext, type Run, settle, start } from "./drive.ts"
+import { type AnyExit, type AnyFiber, contextOf, type Run, settle, start } from "./drive.ts"
 import type { Provided } from "./pipeline.ts"
 
 // Who passes says so with the error that its caller gets when nobody else answers: an error of this list is a pass of the
@@ -167,7 +167,7 @@ export const ask = (
   const [first] = handlers
   if (handlers.length === 1 && first !== undefined && isPlain(first)) {
     const run = start(first, envelope)
-    return Exit.isExit(run) ? finish(run) : inContext(fiber, contextOf(first, envelope, provided), run, finish)
+    return Exit.isExit(run) ? finish(run) : settle(run, finish, contextOf(first, envelope, provided))
   }
   return settle(oneAfterTheOther([...handlers], envelope, provided, lanes), finish)
 }

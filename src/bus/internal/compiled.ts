@@ -14,7 +14,7 @@ import * as Exit from "effect/Exit"
 import type { Envelope } from "../../event/Envelope.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import { Current, LiveEnvelope, originOf, type Stamps } from "../Causation.ts"
-import { afterwards, type AnyExit, type AnyFiber, type Run, carryOn, drive, letOthersRun, stepsPerTurn } from "./drive.ts"
+import { afterwards, type AnyExit, type AnyFiber, carryOn, drive, entered, letOthersRun, type Run, stepsPerTurn, within } from "./drive.ts"
 import { type Hook, takesElapsed } from "./pipeline.ts"
 import type { Runner, TableEntry } from "./table.ts"
 
@@ -71,8 +71,8 @@ const afterText = (hooks: ReadonlyArray<Hook>): string =>
     exit = run
   }`).join("")
 
-const textOf = ({ hooks, wrapping }: TableEntry, isRecorded: boolean): string => `"use strict"
-const { add, announce, context, Current, currentOf, die, drive, entry, handle, handler, hooks, isExit, isNothing, isSuccess, LiveEnvelope, makePayload, maxDepth, name, now, onExit, originOf, prototypeOf, quickPayload, stamps, succeed, success, suspended } = parts
+const textOf = ({ hooks, mayRefuse, wrapping }: TableEntry, isRecorded: boolean): string => `"use strict"
+const { add, announce, context, Current, currentOf, die, drive, entry, handle, handler, hooks, isExit, isNothing, isSuccess, LiveEnvelope, makePayload, maxDepth, name, now, originOf, prototypeOf, quickPayload, stamps, succeed, success, suspended, within } = parts
 ${hooks.map((_, at) => `const { before: before${at}, after: after${at} } = hooks[${at}]`).join("\n")}
 const finish = (fiber, envelope, given, startedAt) => {
   let exit = given, run
@@ -81,16 +81,15 @@ const finish = (fiber, envelope, given, startedAt) => {
   return ${isRecorded ? "parts.recorded(entry, envelope, exit, startedAt)" : "exit"}
 }
 // By itself: what a closure keeps is kept elsewhere than what is only passed on, and that costs every call.
-const waiting = (fiber, envelope, startedAt, run) => {
-  const previous = fiber.context
-  fiber.setContext(add(context, Current, envelope))
-  return onExit(run, (exit) => {
-    fiber.setContext(previous)
-    const ended = finish(fiber, envelope, exit, startedAt)
-    return ended === exit ? undefined : parts.afterwards(ended)
-  })
+const waiting = (fiber, envelope, startedAt, run, isDirect) => {
+  const inside = add(context, Current, envelope)
+  const ended = (exit) => {
+    const end = finish(fiber, envelope, exit, startedAt)
+    return end === exit ? undefined : parts.afterwards(end)
+  }
+  return isDirect ? within(fiber, inside, run, ended) : parts.later((running) => within(running, inside, run, ended))
 }
-const run = (fiber, envelope) => {
+const run = (fiber, envelope, isDirect) => {
   const startedAt = ${isRecorded || hooks.some(takesElapsed) ? "now()" : "0n"}
   if (envelope.depth > maxDepth || envelope.deadline !== undefined) {
     const refused = parts.refuse(envelope)
@@ -123,7 +122,7 @@ const run = (fiber, envelope) => {
   } catch (defect) { run = isNothing(step) ? parts.carryOn(steps, step) : die(defect) }
   if (!isPending && (prototypeOf(run) === success || isExit(run))) return finish(fiber, envelope, run, startedAt)
   if (envelope.deadline !== undefined && envelope.isDeadlineOwn) return parts.handled(hooks, fiber, entry, envelope, startedAt, handler, run)
-  return waiting(fiber, envelope, startedAt, run)
+  return waiting(fiber, envelope, startedAt, run, isDirect)
 }
 const slowly = (fiber, payload) => {
   const made = makePayload(payload)
@@ -131,7 +130,7 @@ const slowly = (fiber, payload) => {
 }
 const asked = (fiber, data) => {
   const parent = currentOf(fiber)
-  return run(fiber, new LiveEnvelope(name, data, parent, originOf(parent), stamps))
+  return run(fiber, new LiveEnvelope(name, data, parent, originOf(parent), stamps), ${!mayRefuse})
 }
 const call = quickPayload === undefined ? slowly : (fiber, payload) => {
   let data
@@ -168,6 +167,7 @@ export const compile = (surroundings: Surroundings, entry: TableEntry): Runner |
     handler,
     hooks: entry.hooks,
     isExit: Exit.isExit,
+    later: entered,
     isNothing,
     isSuccess: codec.isSuccess,
     LiveEnvelope,
@@ -177,10 +177,10 @@ export const compile = (surroundings: Surroundings, entry: TableEntry): Runner |
     quickPayload: codec.quickPayload,
     letOthersRun,
     now: () => clock.monotonicTimeNanosUnsafe(),
-    onExit: Effect.onExitPrimitive,
     prototypeOf: Object.getPrototypeOf,
     succeed: Exit.succeed,
     success,
-    suspended
+    suspended,
+    within
   })
 }

@@ -2,6 +2,7 @@
 // that are complete, no fiber operation is needed at all; from the first one that suspends, Effect takes over.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type { Envelope } from "../../event/Envelope.ts"
@@ -98,28 +99,90 @@ export const contextOf = (
  */
 export type Finish = (exit: AnyExit, cut?: AnyExit) => Run
 
+// What an effect does when its fiber comes to it stands under a key of Effect's own, which an effect of ours tells.
+const probe = (): Run => Effect.void
+const probed = Effectable.Prototype<Run>({ label: "probe", evaluate: probe })
+const stepKey = Reflect.ownKeys(probed).find((key) => Reflect.get(probed, key) === probe)
+
+/**
+ * Does what a fiber would do with an effect next, here and now; for who is in that fiber. Between two steps of its loop a
+ * fiber may be interrupted: what must not be parted from what was just done goes before the loop gets its turn.
+ */
+const step = (run: Run, fiber: AnyFiber): Run => {
+  const evaluate: unknown = stepKey === undefined ? undefined : Reflect.get(run, stepKey)
+  return typeof evaluate === "function" ? evaluate.call(run, fiber) : run
+}
+
+/** Something that begins when its fiber comes to it: all of its beginning, or nothing. */
+class Entered {
+  readonly begin: (fiber: AnyFiber) => Run
+  constructor(begin: (fiber: AnyFiber) => Run) {
+    this.begin = begin
+  }
+}
+Object.setPrototypeOf(Entered.prototype, Effectable.Prototype<Run & Entered>({
+  label: "Ksi.entered",
+  evaluate(fiber) {
+    return this.begin(fiber)
+  }
+}))
+
+/** An effect that is begun as a whole; see `enter`. */
+export const entered = (begin: (fiber: AnyFiber) => Run): Run => new Entered(begin) as unknown as Run // by its prototype
+
+/** Begins what was made for this fiber, without giving the loop its turn; anything else is itself. */
+export const enter = (fiber: AnyFiber, run: Run): Run => run instanceof Entered ? run.begin(fiber) : run
+
+// More frames than anything here puts around something.
+const maxFrames = 4
+
+/** `enter`, of something that has other effects around it, which are begun first. */
+export const enterWithin = <A, E>(fiber: AnyFiber, whole: Effect.Effect<A, E>, run: Run): Effect.Effect<A, E> => {
+  if (!(run instanceof Entered)) return whole
+  let next: Run = whole
+  for (let n = 0; n < maxFrames && next !== run; n++) next = step(next, fiber)
+  // A step of an effect succeeds and fails as it does.
+  return enter(fiber, next) as Effect.Effect<A, E>
+}
+
+/** Begins an effect in a context; then `ended`, whatever becomes of it, when the fiber has its own context back. */
+export const within = (fiber: AnyFiber, context: Context.Context<never>, run: Run, ended: (exit: AnyExit) => Run | undefined): Run => {
+  const previous = fiber.context
+  fiber.setContext(context)
+  return step(Effect.onExitPrimitive(run, (exit) => {
+    fiber.setContext(previous)
+    // What it comes to is the exit, or a failure.
+    return ended(exit) as Effect.Effect<void, unknown> | undefined
+  }), fiber)
+}
+
 /**
  * Goes on with `finish` when an effect has ended, also when its fiber is interrupted: then as a finalizer, since nothing
- * else runs in such a fiber. `restore` runs first, in any case.
+ * else runs in such a fiber. It runs in `context`, where one is given, and what follows in the fiber's own.
  */
-export const settle = (run: Run, finish: Finish, restore?: () => void): Run => {
+export const settle = (run: Run, finish: Finish, context?: Context.Context<never>): Run => {
   if (Exit.isExit(run)) return finish(run)
-  // How it ended, until somebody goes on with it: an interrupted fiber passes over the step in the middle.
-  let ended: AnyExit | undefined
-  const noted = Effect.onExitPrimitive(run, (exit) => {
-    restore?.()
-    ended = exit
-    return undefined
+  return entered((fiber) => {
+    // How it ended, until somebody goes on with it: an interrupted fiber passes over the step in the middle.
+    let ended: AnyExit | undefined
+    const previous = fiber.context
+    const noted = Effect.onExitPrimitive(run, (exit) => {
+      fiber.setContext(previous)
+      ended = exit
+      return undefined
+    })
+    const goOn = (exit: AnyExit): Run => {
+      ended = undefined
+      return enter(fiber, finish(exit))
+    }
+    const gone = Effect.matchCauseEffect(noted, {
+      onSuccess: (value) => goOn(ended ?? Exit.succeed(value)),
+      onFailure: (cause) => goOn(ended ?? Exit.failCause(cause))
+    })
+    const whole = Effect.onExitPrimitive(gone, (cut) => ended === undefined ? undefined : Effect.asVoid(finish(ended, cut)))
+    if (context !== undefined) fiber.setContext(context)
+    return enter(fiber, step(step(step(whole, fiber), fiber), fiber))
   })
-  const goOn = (exit: AnyExit): Run => {
-    ended = undefined
-    return finish(exit)
-  }
-  const gone = Effect.matchCauseEffect(noted, {
-    onSuccess: (value) => goOn(ended ?? Exit.succeed(value)),
-    onFailure: (cause) => goOn(ended ?? Exit.failCause(cause))
-  })
-  return Effect.onExitPrimitive(gone, (cut) => ended === undefined ? undefined : Effect.asVoid(finish(ended, cut)))
 }
 
 /** Something more in a finalizer: it can be interrupted as long as its fiber is not. */
@@ -128,16 +191,3 @@ export const afterwards = (run: Run): Run =>
     onSuccess: (_) => Effect.interruptible(run),
     onFailure: (_) => run
   })
-
-/** Runs an effect in a context, gives the fiber its own back, and goes on with `finish`. */
-export const inContext = (
-  fiber: AnyFiber,
-  context: Context.Context<never>,
-  run: Run,
-  finish: Finish
-): Run => {
-  if (Exit.isExit(run)) return finish(run)
-  const previous = fiber.context
-  fiber.setContext(context)
-  return settle(run, finish, () => fiber.setContext(previous))
-}

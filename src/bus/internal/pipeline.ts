@@ -9,7 +9,7 @@ import * as Tracer from "effect/Tracer"
 import type { Envelope } from "../../event/Envelope.ts"
 import type { AnyMiddleware } from "../../event/Event.ts"
 import { Current } from "../Causation.ts"
-import { type AnyExit, type AnyFiber, inContext, type Run } from "./drive.ts"
+import { type AnyExit, type AnyFiber, enter, type Run, settle } from "./drive.ts"
 
 /** An answer of a middleware instead of the handler's. */
 export class Answered extends Schema.TaggedClass<Answered>()("Answered", { value: Schema.Unknown }) {}
@@ -139,11 +139,11 @@ export class Passage {
     if (hook === undefined) return this.enter(at + 1)
     const context = Exit.isExit(run) ? hook.context : contextOf(hook, this.envelope, this.fiber)
     // Nobody goes further in for a caller who is gone; a hook that has let it through comes out like the others.
-    return inContext(this.fiber, context, run, (exit, cut) => {
+    return settle(run, (exit, cut) => {
       const stopped = this.entered(hook, at, exit)
       if (stopped !== undefined) return stopped
       return cut === undefined ? this.enter(at + 1) : this.leave(at, cut)
-    })
+    }, context)
   }
 
   // A hook that stops the event has no `after` of its own: it saw everything already.
@@ -173,8 +173,7 @@ export class Passage {
   left(at: number, run: Run, exit: AnyExit): Run {
     const hook = this.hooks[at]
     if (hook === undefined) return this.leave(at - 1, exit)
-    return inContext(this.fiber, contextOf(hook, this.envelope, this.fiber), run, (done) =>
-      this.leave(at - 1, Exit.isFailure(done) ? done : exit))
+    return settle(run, (done) => this.leave(at - 1, Exit.isFailure(done) ? done : exit), contextOf(hook, this.envelope, this.fiber))
   }
 
   private elapsed(): number {
@@ -206,9 +205,9 @@ const wrapped = (hook: Hook, inner: Pipeline): Pipeline => (fiber, envelope, cor
   const { around } = hook
   if (around === undefined) return inner(fiber, envelope, core, finish)
   if (!isWrapping(hook, envelope)) return inner(fiber, envelope, core, finish)
-  const next = Effect.withFiber((running: AnyFiber) => inner(running, envelope, core, identity))
+  const next = Effect.withFiber((running: AnyFiber) => enter(running, inner(running, envelope, core, identity)))
   const run = guarded((event) => around(next, event), envelope) ?? Exit.die(new TypeError(`middleware "${hook.name}": around must return an effect`))
-  return inContext(fiber, contextOf(hook, envelope, fiber), run, finish)
+  return settle(run, finish, contextOf(hook, envelope, fiber))
 }
 
 /** Whether a hook wants to know how long it took. */

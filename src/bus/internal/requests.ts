@@ -9,8 +9,8 @@ import type { LiveEnvelope } from "../Causation.ts"
 import { Subscriptions } from "../Subscription.ts"
 import { ask, Lanes } from "./answers.ts"
 import * as Compiled from "./compiled.ts"
-import { type AnyExit, type AnyFiber, contextOf, type Finish, inContext, type Run, settle } from "./drive.ts"
-import { type Core, effectful, isWrapping, Passage , takesElapsed } from "./pipeline.ts"
+import { type AnyExit, type AnyFiber, contextOf, enter, type Finish, type Run, settle } from "./drive.ts"
+import { type Core, effectful, isWrapping, Passage, takesElapsed } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
 import * as Streams from "./streams.ts"
 import type { Runner, Table, TableEntry } from "./table.ts"
@@ -79,7 +79,7 @@ const makeDeadlines = ({ clock }: Table) => {
       const millis = millisLeft(envelope)
       if (millis === undefined) return run(fiber, finish)
       const timed = Effect.timeoutOrElse(
-        Effect.withFiber((inner: AnyFiber) => run(inner, identity)),
+        Effect.withFiber((inner: AnyFiber) => enter(inner, run(inner, identity))),
         { duration: Math.max(0, millis), orElse: () => late(envelope) }
       )
       return settle(timed, finish)
@@ -155,8 +155,8 @@ const makeLongWay = (
       inTime(envelope, fiber, (running, end) => passage(hooks, running, entry, envelope, startedAt, end).resume(at, effectful(run)), ended(entry, envelope, startedAt)),
     handled: (hooks, fiber, entry, envelope, startedAt, handler, run) =>
       inTime(envelope, fiber, (running, end) =>
-        inContext(running, contextOf(handler, envelope), run, (exit) =>
-          passage(hooks, running, entry, envelope, startedAt, end).leave(hooks.length - 1, checked(entry, exit))), ended(entry, envelope, startedAt)),
+        settle(run, (exit) => passage(hooks, running, entry, envelope, startedAt, end).leave(hooks.length - 1, checked(entry, exit)),
+          contextOf(handler, envelope)), ended(entry, envelope, startedAt)),
     left: (hooks, fiber, entry, envelope, startedAt, at, run, exit) =>
       inTime(envelope, fiber, (running, end) => passage(hooks, running, entry, envelope, startedAt, end).left(at, effectful(run), exit), ended(entry, envelope, startedAt))
   }

@@ -14,7 +14,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import type { LiveEnvelope } from "../Causation.ts"
-import { afterwards, type AnyExit, type AnyFiber, contextOf, type Run, settle } from "./drive.ts"
+import { afterwards, type AnyExit, type AnyFiber, contextOf, enter, type Run, settle } from "./drive.ts"
 import type { Core, Provided } from "./pipeline.ts"
 import type { TableEntry } from "./table.ts"
 
@@ -60,10 +60,10 @@ class Reading {
     this.entry = entry
     this.envelope = envelope
     this.request = Effect.runForkWith(fiber.context)(Effect.withFiber((running: AnyFiber) =>
-      surroundings.request(running, entry, envelope, (_, provided, finish) => {
+      enter(running, surroundings.request(running, entry, envelope, (_, provided, finish) => {
         Deferred.doneUnsafe(this.inside, Exit.succeed(provided))
         return settle(Deferred.await(this.ended), finish)
-      })))
+      }))))
     this.request.addObserver((exit) => {
       Deferred.doneUnsafe(this.inside, Exit.succeed(undefined))
       if (Exit.isFailure(exit)) Deferred.doneUnsafe(this.cut, Exit.failCause(exit.cause))
