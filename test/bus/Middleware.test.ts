@@ -159,6 +159,12 @@ describe("services and errors", () => {
   })
 })
 
+it("what provides a service and never makes it is refused where it is defined", () => {
+  // @ts-expect-error the types say so first
+  expect(() => Middleware.make("auth", { provides: Caller }))
+    .toThrow(new TypeError("the middleware \"auth\" provides test/Caller, and has no `before` that makes it"))
+})
+
 describe("around", () => {
   it.effect("wraps what is behind it: a retry", () => {
     let tries = 0
