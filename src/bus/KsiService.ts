@@ -121,8 +121,11 @@ export interface KsiShape {
    * `overflow` says otherwise, reads on from the store.
    */
   readonly subscribe: {
-    (pattern: string, options?: SubscribeOptions): Stream.Stream<Delivery, KsiError>
     <Ev extends Event.AnyFact>(event: Ev, options?: SubscribeOptions): Stream.Stream<Delivery<Event.Payload<Ev>>, KsiError>
+    (pattern: string, options?: SubscribeOptions): Stream.Stream<Delivery, KsiError>
+    // Where none fits, the compiler says what is wrong with the last one: with either of the others last, a wrong option
+    // beside the other one would be told as a wrong event or pattern.
+    (what: string | Event.AnyFact, options?: SubscribeOptions): Stream.Stream<Delivery, KsiError>
   }
   /** The untyped door: JSON in, JSON out, by name. The definition decides between call and emit. */
   readonly dispatch: (

@@ -58,7 +58,10 @@ export interface Middleware<in out Name extends string, out Provides, out E exte
 /** What a middleware may fail with besides its own error: an answer instead of the handler's. */
 export type { Answered } from "./internal/pipeline.ts"
 
-/** Defines a middleware. */
+/** What `provides` asks for: only `before` can make a service. Of a service that is not known nothing is asked. */
+type Made<Identifier> = [Identifier] extends [never] ? unknown : unknown extends Identifier ? unknown : { readonly before: unknown }
+
+/** Defines a middleware. Throws a `TypeError` where nothing makes what it provides. */
 export const make = <
   const Name extends string,
   Identifier = never,
@@ -89,7 +92,10 @@ export const make = <
   ) => Effect.Effect<unknown, unknown, RW>
   /** Which events `around` wraps, where not all: the others take the shorter way. Cheap, and without effects. */
   readonly when?: (envelope: Envelope) => boolean
-}): Middleware<Name, Identifier, E, RB | RA | RW> => {
+} & Made<NoInfer<Identifier>>): Middleware<Name, Identifier, E, RB | RA | RW> => {
+  if (options.provides !== undefined && options.before === undefined) {
+    throw new TypeError(`the middleware "${name}" provides ${options.provides.key}, and has no \`before\` that makes it`)
+  }
   // An absent error is no error: the default of the type parameter.
   const error = (options.error ?? Schema.Never) as E
   const layer = Layer.effect(

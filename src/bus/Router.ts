@@ -377,7 +377,14 @@ const serveGroup = (group: AnyGroup, builtin: boolean) =>
         const problem = `the namespace "${namespace}" belongs to KSI`
         return yield* KsiError.fail(new KsiError.PluginInvalid({ plugin: event.name, problem }))
       }
-      yield* router.define(event, hooksIn(context, event.middleware))
+      const hooks = hooksIn(context, event.middleware)
+      const missing = event.middleware.find(({ name }) => !hooks.some((hook) => hook.name === name))
+      // The types ask for it; where a cast got past them, the event would stand open to everybody.
+      if (missing !== undefined) {
+        const problem = `${event.name} stands behind the middleware "${missing.name}": provide its layer`
+        return yield* KsiError.fail(new KsiError.PluginInvalid({ plugin: namespace, problem }))
+      }
+      yield* router.define(event, hooks)
       const handler = Context.getOption(context, handlerKey(event.name))
       if (handler._tag === "None") continue
       // The scope of the layer is not the scope of one call: a handler that needs one says so in its type.
@@ -388,7 +395,8 @@ const serveGroup = (group: AnyGroup, builtin: boolean) =>
 
 /**
  * Serves a group's events until the layer closes. Its type asks for exactly the group's handlers and middleware, so that
- * a missing one does not compile. Fails with `PluginInvalid` for a name that is defined otherwise or reserved.
+ * a missing one does not compile. Fails with `PluginInvalid` for a name that is defined otherwise or reserved, and for an
+ * event whose middleware is not there.
  */
 export const serve = <Evs extends Event.Any>(
   group: EventGroup<Evs>

@@ -26,6 +26,7 @@ import * as Json from "../event/Json.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
+import { maxKeyLength } from "../wire/Frame.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
@@ -219,14 +220,24 @@ export const prepared = Effect.fnUntraced(function*<E, R>(
   return { remote, help, expected, body: yield* overlaid(event, given, pairs, schemaOf(help, "payload")) }
 })
 
+/** An event that is sent once. */
+interface Sent extends Given {
+  readonly key: Option.Option<string>
+}
+
 const send = (as: Word | undefined) =>
-  Effect.fnUntraced(function*(given: Given) {
+  Effect.fnUntraced(function*(given: Sent) {
     const { event } = given
+    const idempotencyKey = Option.getOrUndefined(given.key)
+    // An empty one is a variable that was never set: asked without it, a second try would do it twice.
+    if (idempotencyKey !== undefined && (idempotencyKey === "" || idempotencyKey.length > maxKeyLength)) {
+      return yield* usage(event, `--idempotency-key must have 1 to ${maxKeyLength} characters, found ${idempotencyKey.length}`)
+    }
     const { body, expected, help, remote } = yield* prepared(given, Remote.connect)
     if (as !== undefined && as !== expected) {
       return yield* KsiError.fail(new KsiError.WrongShape({ event, used: as, expected }))
     }
-    const reply = yield* remote.call(event, body)
+    const reply = yield* remote.call(event, body, { idempotencyKey })
     yield* Output.document(
       expected === "emit" ? { event_id: reply["event_id"], position: reply["position"] } : answerOf(reply, help)
     )
@@ -246,11 +257,21 @@ export const fields = (what: string) => ({
   )
 })
 
+const sentFields = (what: string) => ({
+  ...fields(what),
+  key: Flag.String("idempotency-key").pipe(
+    Flag.withDescription("Carry it out once: the same again with this key gets the same reply for 24 hours"),
+    Flag.withMetavar("KEY"),
+    Flag.optional
+  )
+})
+
 /** `ksi call`. */
-export const call = Command.make("call", fields("request"), send("call")).pipe(
+export const call = Command.make("call", sentFields("request"), send("call")).pipe(
   Command.withDescription("Ask a request; its reply goes to stdout"),
   Command.withExamples([
     { command: "ksi call stock:reserve sku=tea quantity=2" },
+    { command: "ksi call stock:reserve sku=tea quantity=2 --idempotency-key order-17", description: "safe to try again" },
     {
       command: "TRACEPARENT=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 ksi call stock:reserve sku=tea quantity=2",
       description: "in a trace that goes on (W3C Trace Context); so do emit and send"
@@ -259,12 +280,12 @@ export const call = Command.make("call", fields("request"), send("call")).pipe(
 )
 
 /** `ksi emit`. */
-export const emit = Command.make("emit", fields("fact"), send("emit")).pipe(
+export const emit = Command.make("emit", sentFields("fact"), send("emit")).pipe(
   Command.withDescription("Say that a fact happened; prints its id and position"),
   Command.withExamples([{ command: "ksi emit stock:arrived --data '{\"sku\":\"tea\"}' quantity=7" }])
 )
 
 /** `ksi send`. */
-export const dispatch = Command.make("send", fields("event"), send(undefined)).pipe(
+export const dispatch = Command.make("send", sentFields("event"), send(undefined)).pipe(
   Command.withDescription("Call or emit, whichever the event's definition says")
 )

@@ -39,8 +39,12 @@ export type From = number | "start" | "now"
 export interface Remote {
   /** Path of the socket. */
   readonly address: string
-  /** The `data` of the reply. */
-  readonly call: (event: string, data: JsonObject) => Effect.Effect<JsonObject, RemoteError>
+  /** The `data` of the reply. With a key it is carried out once, however often it is asked. */
+  readonly call: (
+    event: string,
+    data: JsonObject,
+    options?: Pick<Client.CallOptions, "idempotencyKey">
+  ) => Effect.Effect<JsonObject, RemoteError>
   /** As `call`, with the data as JSON text, which is sent as it is. */
   readonly callRaw: (event: string, data: string) => Effect.Effect<JsonObject, RemoteError>
   /** The frames of what a pattern matches. `opened` is told the last position stored when it went live. */
@@ -107,7 +111,7 @@ export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readon
   const client = yield* Client.connect({ path: yield* Settings.address, token: yield* token, clientId: "ksi-cli", outstanding })
   const remote: Remote = {
     address: client.address,
-    call: (event, data) => Effect.map(client.call(event, data, texts), (reply) => reply.data),
+    call: (event, data, options) => Effect.map(client.call(event, data, { ...texts, ...options }), (reply) => reply.data),
     callRaw: (event, data) => Effect.map(client.callRaw(event, data, texts), (reply) => reply.data),
     subscribe: (pattern, { from, opened, requests }) =>
       Stream.map(client.subscribe({ pattern, from, requests, onSubscribed: opened }), ({ fields }) => fields)

@@ -102,7 +102,8 @@ type Bounds = Pick<Limits.LimitsShape, "idLength" | "jsonDepth">
 const frameDepth = 4
 /** Characters of a correlation id: every reply, and every record of a request, has it again. */
 const correlationLength = 65_536
-const maxKeyLength = 256
+/** The longest idempotency key. */
+export const maxKeyLength = 256
 
 /** What to say of a line that is not UTF-8. */
 export const notUtf8: Unreadable = {

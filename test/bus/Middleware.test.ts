@@ -87,6 +87,23 @@ describe("order", () => {
   })
 })
 
+describe("a layer that is missing", () => {
+  it.effect("leaves no event unguarded: nothing is served", () => {
+    const Gate = Middleware.make("gate", { before: () => Effect.die("shut") })
+    const Guarded = EventGroup.make(Ask).middleware(trail("outer", [])).middleware(Gate)
+    const unguarded = serve(Guarded).pipe(Layer.provide([
+      Guarded.toLayer({ "door:ask": () => Effect.succeed("open") }),
+      trail("outer", []).layer
+    ])) as Layer.Layer<never, KsiError, Router> // what a program says that gets past the types
+    return Effect.gen(function*() {
+      const error = yield* Effect.flip(Layer.build(unguarded))
+      expect(error.reason._tag).toBe("PluginInvalid")
+      expect(error.message).toContain("door:ask stands behind the middleware \"gate\": provide its layer")
+      expect((yield* Router).describe("door:ask").handlers).toEqual([])
+    }).pipe(Effect.provide(bus))
+  })
+})
+
 describe("services and errors", () => {
   const Auth = Middleware.make("auth", {
     provides: Caller,
@@ -140,6 +157,12 @@ describe("services and errors", () => {
       expect(log).toEqual(["outer in", "outer out Success"])
     }).pipe(Effect.provide(cached))
   })
+})
+
+it("what provides a service and never makes it is refused where it is defined", () => {
+  // @ts-expect-error the types say so first
+  expect(() => Middleware.make("auth", { provides: Caller }))
+    .toThrow(new TypeError("the middleware \"auth\" provides test/Caller, and has no `before` that makes it"))
 })
 
 describe("around", () => {

@@ -47,6 +47,25 @@ describe("asking", () => {
     expect(JSON.parse(reply.stdout)).toEqual({ event_id: expect.any(String), position: expect.any(Number) })
     expect(Object.keys(JSON.parse((await run(["send", "app:noted", "text=second"])).stdout) as object)).toEqual(["event_id", "position"])
   })
+  it("once with an idempotency key, whichever the word", async () => {
+    const noted = async (word: string, text: string, ...more: ReadonlyArray<string>) =>
+      await run([word, "app:noted", `text=${text}`, "--json", ...more])
+    const first = await noted("emit", "once", "--idempotency-key", "k1")
+    expect(first).toMatchObject({ code: 0, stderr: "" })
+    expect(await noted("emit", "once", "--idempotency-key", "k1")).toEqual(first)
+    expect(await noted("send", "once", "--idempotency-key=k1")).toEqual(first)
+    expect((await noted("emit", "once")).stdout).not.toBe(first.stdout)
+    expect(await noted("emit", "twice", "--idempotency-key", "k1")).toMatchObject({ code: 6, stdout: "" })
+    const add = async (b: number) => await run(["call", "app:add", "a=1", `b=${b}`, "--idempotency-key", "k1"])
+    expect(await add(2)).toMatchObject({ code: 0, stdout: "3\n" })
+    expect(await add(2)).toMatchObject({ code: 0, stdout: "3\n" })
+    expect(await add(3)).toMatchObject({ code: 6, stdout: "" })
+    for (const key of ["", "k".repeat(257)]) {
+      const { code, stderr } = await noted("emit", "never", `--idempotency-key=${key}`)
+      expect([code, stderr]).toEqual([2, expect.stringContaining("--idempotency-key must have 1 to 256 characters")])
+    }
+    expect((await run(["emit", "--help"])).stdout).toContain("--idempotency-key KEY")
+  })
   it("in the trace that the environment names; a malformed one is nobody's error", async () => {
     const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     const noted = async (env: Record<string, string>) => {

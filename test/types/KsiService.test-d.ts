@@ -94,6 +94,15 @@ ksi.stream(Reserve, { sku: "tea" })
 ksi.stream(Reserved, { sku: "tea" })
 // @ts-expect-error a request has no past: subscribe to a fact or to a pattern
 ksi.subscribe(Reserve)
+// What is wrong is told where it stands, and not as another overload that does not fit.
+ksi.subscribe("stock:*", {
+  // @ts-expect-error no such overflow
+  overflow: "spil"
+})
+ksi.subscribe(Reserved, {
+  // @ts-expect-error no such overflow
+  overflow: "spil"
+})
 // @ts-expect-error the reply has no `hold`
 export const wrongReply = Effect.map(call, ({ hold }) => hold)
 // @ts-expect-error OutOfStock is still there

@@ -69,6 +69,10 @@ holds<Same<typeof everywhere, Layer.Layer<never, KsiError, Router | Tokens>>>()
 export const forgotten = Middleware.make("forgotten", { provides: Caller, before: () => Effect.succeed({ nom: "x" }) })
 // @ts-expect-error who provides a service cannot let through without it
 export const letThrough = Middleware.make("through", { provides: Caller, before: () => {} })
+// @ts-expect-error nothing makes what it provides
+export const unmade = Middleware.make("unmade", { provides: Caller })
+// @ts-expect-error nor does what comes after
+export const madeLate = Middleware.make("late", { provides: Caller, error: Forbidden, after: () => {} })
 // @ts-expect-error Busy is not declared
 export const undeclared = Middleware.make("undeclared", { error: Forbidden, before: () => Effect.fail(new Busy()) })
 // @ts-expect-error nothing is declared
