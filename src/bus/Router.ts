@@ -110,6 +110,12 @@ type Use = "call" | "emit" | "stream"
 
 const useOf = (event: Event.Any): Use => event.kind === "fact" ? "emit" : event.mode
 
+// A handler was added to an event of a group that nobody serves: without what stands before it nothing is carried out.
+const unguarded = ({ event, unguarded: middleware }: Table.TableEntry) =>
+  KsiError.exit(new KsiError.PluginInvalid({
+    plugin: event.name, problem: `it stands behind the middleware "${middleware ?? ""}", which is not there: serve its group`
+  }))
+
 const wrongShape = (event: Event.Any, used: string) =>
   KsiError.exit(new KsiError.WrongShape({ event: event.name, used, expected: useOf(event) }))
 
@@ -161,12 +167,13 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
   /** What an event is here, if it may be used so. */
   const find = (event: Event.Any, used: Use): Table.TableEntry | undefined => {
     const entry = table.get(event.name)
-    return entry !== undefined && useOf(entry.event) === used ? entry : undefined
+    return entry !== undefined && useOf(entry.event) === used && entry.unguarded === undefined ? entry : undefined
   }
   /** Why it may not. */
   const refused = (event: Event.Any, used: Use) => {
     const entry = table.get(event.name)
-    return entry === undefined ? table.unknown(event.name) : wrongShape(entry.event, used)
+    if (entry === undefined) return table.unknown(event.name)
+    return useOf(entry.event) === used ? unguarded(entry) : wrongShape(entry.event, used)
   }
   // An error that a middleware of the runtime brought in, and that the caller's event does not know.
   const rejected = (event: Event.Any, error: unknown) => {
@@ -272,6 +279,7 @@ const makeDispatch = ({ door, facts, requests, table }: Parts): Router["Service"
     if (entry === undefined) return door.unknown(envelope)
     if (as !== undefined && as !== use) return wrongShape(entry.event, as)
     if (use === "stream") return wrongShape(entry.event, "call")
+    if (entry.unguarded !== undefined) return unguarded(entry)
     const decoded = entry.codec.decodePayload(envelope.data ?? {})
     if (Facts.isFactEntry(entry)) {
       if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)

@@ -112,6 +112,19 @@ describe("a call", () => {
   }))
 })
 
+describe("an event behind a middleware", () => {
+  test("is not carried out where its handler is there and the middleware is not", Effect.gen(function*() {
+    const Gate = Middleware.make("gate", { before: () => Effect.die("closed") })
+    const group = EventGroup.make(Ask).middleware(Gate)
+    const router = yield* Router
+    const ksi = yield* KsiService
+    yield* router.handle(group.events["quiz:ask"], entry("answers", () => Effect.succeed("gold")))
+    const problem = "quiz:ask cannot start: it stands behind the middleware \"gate\", which is not there: serve its group"
+    expect((yield* Effect.flip(ksi.call(Ask, { any: 1 }))).message).toBe(problem)
+    expect((yield* Effect.flip(ksi.dispatch("quiz:ask", { any: 1 }))).message).toBe(problem)
+  }))
+})
+
 describe("data", () => {
   test("of a fact is for each reaction what was stored", Effect.gen(function*() {
     const router = yield* Router

@@ -1,5 +1,5 @@
 /**
- * The rules of the house (README, "How the code is kept"), each a function from sources to offenders. An offender is
+ * The rules of the house, each a function from sources to offenders. An offender is
  * a line for people: place, and what to do.
  */
 import * as Path from "node:path/posix"

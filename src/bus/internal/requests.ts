@@ -104,7 +104,7 @@ const makeStreams = (
       const refused = refuse(envelope)
       if (refused !== undefined) return recorded(entry, envelope, refused, startedAt)
       const room = announce(entry, envelope)
-      if (entry.handlers.length === 0) return recorded(entry, envelope, noHandler(envelope.name, 0), startedAt)
+      if (entry.handlers.length === 0) return recorded(entry, envelope, noHandler(envelope.name), startedAt)
       return inTime(envelope, fiber, (running, end) => {
         const begin = () => entry.pipeline(running, envelope, core, end)
         return room === undefined ? begin() : settle(room, (exit, cut = exit) => Exit.isSuccess(cut) ? begin() : end(exit))
@@ -188,8 +188,7 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
 
   // Any number of handlers, middleware that wraps; and everything where no code may be generated.
   const begun = (fiber: AnyFiber, entry: TableEntry, envelope: LiveEnvelope, startedAt: bigint): Run => {
-    const refused = refuse(envelope) ?? (entry.handlers.length === 0 ? noHandler(envelope.name, 0) : undefined)
-    if (refused !== undefined) return recordedOr(entry, envelope, refused, startedAt)
+    if (entry.handlers.length === 0) return recordedOr(entry, envelope, noHandler(envelope.name), startedAt)
     return isWrapped(entry, envelope) ? longWay.wrapped(fiber, entry, envelope, startedAt) : longWay.long(fiber, entry, envelope, startedAt)
   }
   const runnerOf = (entry: TableEntry): Runner => {

@@ -28,6 +28,10 @@ export interface Runner {
 /** An event, what stands before it, and who handles it. */
 export interface TableEntry extends EventRegistry.Entry {
   readonly handlers: Array<HandlerEntry>
+  /** Names of the middleware that its definitions stand behind. */
+  readonly guards: Set<string>
+  /** One of them that is not there: nothing of this event is carried out without it. */
+  unguarded: string | undefined
   /** The middleware of the layers that define it. */
   readonly own: Set<ReadonlyArray<Hook>>
   /** All of its middleware, outermost first. */
@@ -67,6 +71,7 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     const isPlain = only !== undefined && others.length === 0 && only.key === undefined && only.timeoutMillis === undefined
     entry.wrapping = entry.hooks.filter(({ around }) => around !== undefined)
     entry.direct = isPlain && entry.wrapping.every(({ when }) => when !== undefined) ? only : undefined
+    entry.unguarded = [...entry.guards].find((name) => !entry.hooks.some((hook) => hook.name === name))
     entry.mayRefuse = entry.hooks.some(({ error }) => error.ast._tag !== "Never")
     entry.runner = undefined
   }
@@ -75,9 +80,10 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     const registered = registry.register(event)
     if (Result.isFailure(registered)) return failedToWire(event.name, registered.failure)
     const entry: TableEntry = entries.get(event.name) ??
-      { ...registered.success, handlers: [], own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], timed: false, mayRefuse: false, runner: undefined, definitions: 0 }
+      { ...registered.success, handlers: [], guards: new Set(), unguarded: undefined, own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], timed: false, mayRefuse: false, runner: undefined, definitions: 0 }
     entry.definitions++
     if (hooks.length > 0) entry.own.add(hooks)
+    for (const { name } of event.middleware) entry.guards.add(name)
     entries.set(event.name, entry)
     compile(entry)
     return Effect.succeed(entry)
@@ -170,9 +176,8 @@ export const make = Effect.gen(function*() {
         : undefined
     },
     unknown: (name: string) => KsiError.exit(registry.unknown(name)),
-    /** Nobody answers: no handler is there, or so many passed. */
-    noHandler: (event: string, passed: number) =>
-      KsiError.exit(new KsiError.NoHandler({ event, passed, similar: registry.similar(event) }))
+    /** Nobody answers: no handler is there. */
+    noHandler: (event: string) => KsiError.exit(new KsiError.NoHandler({ event, passed: 0, similar: registry.similar(event) }))
   }
 })
 
