@@ -35,7 +35,7 @@ import type * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import { jsonCodec } from "../event/EventCodec.ts"
 import {
-  type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, type Pass, type ProvidedTo, type RequestHandler,
+  type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, type ProvidedTo, type RequestHandler,
   type ServicesOfReturn
 } from "../event/EventGroup.ts"
 import * as EventName from "../event/EventName.ts"
@@ -489,4 +489,4 @@ export const observe = <R>(
   }))
 
 /** "Not mine": the next handler is asked. Whose call it is gets `NoHandler` when all of them pass. */
-export const pass: Effect.Effect<never, Pass> = Answers.pass as Effect.Effect<never, never> // its error is for the router alone
+export const pass: Effect.Effect<never, KsiError.KsiError> = Answers.pass

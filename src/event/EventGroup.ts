@@ -37,12 +37,7 @@ import type { KsiError } from "./KsiError.ts"
 // `any` is written nowhere; where TypeScript needs "whatever this function is", `unknown` and `never` say it.
 type Yielded<E> = Effect.Effect<unknown, E, unknown>
 
-/** What a handler says that is not the one to answer: the next one is asked. */
-export interface Pass {
-  readonly "~ksi/Pass": "Pass"
-}
-
-type MayFail<Ev extends Event.AnyRequest> = Event.Declared<Ev> | KsiError | Pass
+type MayFail<Ev extends Event.AnyRequest> = Event.Declared<Ev> | KsiError
 
 /** What answers a request. */
 export type RequestHandler<Ev extends Event.AnyRequest> = (
