@@ -39,7 +39,7 @@ interface Field {
   readonly definitions: JsonObject
 }
 
-/** The node of a field, and the members of its union: any one of them may accept a value. */
+/** The node of a field, and the members of its union: one of them must accept a value. */
 const nodesOf = ({ definitions, schema }: Field, depth = 0): ReadonlyArray<JsonObject> => {
   if (!Json.isObject(schema) || depth > 8) return []
   const name = typeof schema["$ref"] === "string" ? schema["$ref"].split("/").at(-1) ?? "" : undefined

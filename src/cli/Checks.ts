@@ -191,14 +191,21 @@ export const lock = (file: string, { lock }: StoreInspection.Inspection, running
       "wait where one starts or stops; else find the process (fuser, lsof) and stop it, or set KSI_SOCKET to its socket")
 }
 
+// Where the value comes from is where it must be changed: what is further away would have no effect.
+const by = (origin: string, variable: string, value: string): string =>
+  origin.startsWith("--") ? `give ${origin} ${value}` : origin.startsWith("ksi.toml") ? `change ${origin} to "${value}"` : `set ${variable} to ${value}`
+
 /** What `sync` and `store` mean for what is acknowledged. */
-export const durability = ({ store, sync }: Pick<Config.Values, "store" | "sync">): Check => {
+export const durability = (
+  { store, sync }: Pick<Config.Values, "store" | "sync">,
+  originOf: (setting: "store" | "sync") => string = () => "default"
+): Check => {
   if (store === "memory") {
-    return warning("durability", "store = memory: every fact is gone when the daemon ends", "set KSI_STORE to sqlite to keep them")
+    return warning("durability", "store = memory: every fact is gone when the daemon ends", `${by(originOf("store"), "KSI_STORE", "sqlite")} to keep them`)
   }
   return sync === "normal"
     ? warning("durability", "sync = normal: the last facts may be lost when the machine loses power, never when the process dies",
-      "set KSI_SYNC to full to keep them")
+      `${by(originOf("sync"), "KSI_SYNC", "full")} to keep them`)
     : ok("durability", "sync = full: an acknowledged fact survives a power cut")
 }
 

@@ -76,7 +76,7 @@ export const examine = Effect.fnUntraced(function*(config: Config.Config, node: 
     checks.push(look.store(storeFile, inspection), look.lock(storeFile, inspection, daemon.running), yield* look.disk(storeFile))
   }
   checks.push(
-    look.durability({ store, sync }),
+    look.durability({ store, sync }, (name) => config.settings.find(({ setting }) => setting.name === name)?.origin ?? "default"),
     look.clock(yield* Clock.currentTimeMillis, recordedAt),
     ...look.limits(limits)
   )

@@ -137,7 +137,7 @@ export type WithMiddleware<Ev extends Any, Mw extends AnyMiddleware> =
 
 type Fields<P> = P extends Schema.Top ? P : P extends Schema.Struct.Fields ? Schema.Struct<P> : never
 
-/** The payload of an event that takes none: any object is accepted, and its fields are ignored. */
+/** The payload of an event that takes none: every object is accepted, and its fields are ignored. */
 export const NoPayload = Schema.Struct({}).check(
   Schema.makeFilter((value: unknown) => Json.isObject(value), { expected: "an object" })
 )

@@ -18,7 +18,7 @@
  * ```
  *
  * **Gotchas** A number without a unit is bytes for a size and milliseconds for a limit whose name ends with `millis`; a
- * `duration` must say its unit.
+ * `duration` must say its unit, but for 0.
  */
 import * as ByteSize from "effect/ByteSize"
 import * as Option from "effect/Option"

@@ -1,6 +1,6 @@
 /**
  * The events that belong to a connection: greeting it, following what happens over it. They are ordinary requests of
- * the router (described, recorded, published as any other), only that their handler must know which connection asked.
+ * the router (described, recorded, published like all others), only that their handler must know which connection asked.
  *
  * The rule: a connection hands its doors over beside the envelope (`attach`); an envelope without doors did not come
  * over a connection, and its request fails with `WrongShape`.

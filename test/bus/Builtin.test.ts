@@ -11,6 +11,7 @@ import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
 import { Ksi, type Runtime } from "../../src/Ksi.ts"
+import { keptSpans } from "../Spans.ts"
 
 class SoldOut extends Schema.TaggedError<SoldOut>()("SoldOut", { at: Schema.Date }) {}
 class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", { who: Schema.String }) {}
@@ -118,14 +119,7 @@ describe("trace across processes", () => {
   const traceId = "4bf92f3577b34da6a3ce929d0e0e4736"
   const traceparent = `00-${traceId}-00f067aa0ba902b7-01`
   const kept = () => {
-    const spans: Array<Tracer.NativeSpan> = []
-    const tracer = Tracer.make({
-      span: (options) => {
-        const span = new Tracer.NativeSpan(options)
-        spans.push(span)
-        return span
-      }
-    })
+    const { spans, tracer } = keptSpans()
     const last = (name: string) => spans.findLast((span) => span.name === name)
     const above = (name: string) => Option.getOrUndefined(last(name)?.parent ?? Option.none())?.spanId
     return { spans, last, above, tracer: Effect.provideService(Tracer.Tracer, tracer) }

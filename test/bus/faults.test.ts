@@ -3,8 +3,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
 import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Result, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { Activity } from "../../src/bus/Activity.ts"
-import { DeadLetters, type NewLetter } from "../../src/bus/DeadLetters.ts"
+import type { NewLetter } from "../../src/bus/DeadLetters.ts"
 import { DeclaredFailure, KsiService } from "../../src/bus/KsiService.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
 import { pass, Router } from "../../src/bus/Router.ts"
@@ -16,6 +15,7 @@ import { KsiError } from "../../src/event/KsiError.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import { watch } from "./Generation.ts"
+import { telling } from "./Bus.ts"
 
 const Payload = { what: Schema.Literals(["bad", "good", "slow"]), key: Schema.String }
 const Ask = Event.make("fault:ask", { payload: Payload, success: Schema.Struct({ text: Schema.String }), error: Schema.Literal("no") })
@@ -106,19 +106,7 @@ const ran: Array<string> = []
 const slow = { gate: Deferred.makeUnsafe<void>() }
 let running = 0
 
-const bus = Router.layer.pipe(
-  Layer.provideMerge(Subscriptions.layer),
-  Layer.provideMerge(Layer.mergeAll(
-    EventStore.layerMemory,
-    Layer.succeed(Activity, {
-      isOn: true,
-      record: ({ envelope }) => void recorded.push(envelope.id),
-      query: () => Effect.succeed({ records: [], total: 0 }),
-      flush: Effect.void
-    }),
-    Layer.effect(DeadLetters, Effect.map(DeadLetters, (none) => ({ ...none, record: (letter: NewLetter) => void letters.push(letter) }))).pipe(
-      Layer.provide(DeadLetters.layerOff))
-  )),
+const bus = telling(({ envelope }) => void recorded.push(envelope.id), (letter) => void letters.push(letter)).pipe(
   Layer.provide(Layer.succeed(Limits.Limits, { ...Limits.defaults, depth: 8, factHandlerMillis: timeout }))
 )
 

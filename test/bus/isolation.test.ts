@@ -2,9 +2,8 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Option, Schema, Scope, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
-import { Activity } from "../../src/bus/Activity.ts"
 import * as Causation from "../../src/bus/Causation.ts"
-import { DeadLetters, type NewLetter } from "../../src/bus/DeadLetters.ts"
+import type { NewLetter } from "../../src/bus/DeadLetters.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
 import { Router, serve } from "../../src/bus/Router.ts"
@@ -13,6 +12,7 @@ import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import * as EventPattern from "../../src/event/EventPattern.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
+import { telling } from "./Bus.ts"
 
 const Any = Schema.Struct({ any: Schema.Unknown })
 const Ask = Event.make("quiz:ask", { payload: Any, success: Schema.Unknown })
@@ -22,20 +22,7 @@ const recorded: Array<string> = []
 const letters: Array<NewLetter> = []
 const bus = Layer.suspend(() => {
   recorded.length = letters.length = 0
-  return Router.layer.pipe(
-    Layer.provideMerge(Subscriptions.layer),
-    Layer.provideMerge(Layer.mergeAll(
-      EventStore.layerMemory,
-      Layer.succeed(Activity, {
-        isOn: true,
-        record: ({ envelope }) => void recorded.push(envelope.name),
-        query: () => Effect.succeed({ records: [], total: 0 }),
-        flush: Effect.void
-      }),
-      Layer.effect(DeadLetters, Effect.map(DeadLetters, (none) => ({ ...none, record: (letter: NewLetter) => void letters.push(letter) }))).pipe(
-        Layer.provide(DeadLetters.layerOff))
-    ))
-  )
+  return telling(({ envelope }) => void recorded.push(envelope.name), (letter) => void letters.push(letter))
 })
 const all = Effect.runSync(EventPattern.fromText("*"))
 const empty = Context.empty()

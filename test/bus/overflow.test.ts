@@ -12,6 +12,7 @@ import type { Delivery } from "../../src/event/Envelope.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
+import { seeded } from "../Seeded.ts"
 
 const Ticked = Event.fact("clock:ticked", { payload: { n: Schema.Int }, streamId: () => "clock" })
 const Asked = Event.make("clock:ask", { payload: { n: Schema.Int } })
@@ -35,13 +36,8 @@ const run = <A, E>(effect: Effect.Effect<A, E, Services>, loggers: ReadonlyArray
 
 /** Numbers from 0 to below 1, the same for the same seed. */
 const random = (seed: number) => {
-  let state = seed * 2654435761 >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
+  const next = seeded(seed * 2654435761)
+  return () => next(2 ** 32) / 2 ** 32
 }
 
 type Kind = "fact" | "request"

@@ -2,37 +2,22 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { Activity, outcomeOf } from "../../src/bus/Activity.ts"
-import { DeadLetters } from "../../src/bus/DeadLetters.ts"
+import { outcomeOf } from "../../src/bus/Activity.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
 import { Router } from "../../src/bus/Router.ts"
-import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as Event from "../../src/event/Event.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
-import * as EventStore from "../../src/store/EventStore.ts"
+import { telling } from "./Bus.ts"
 
 const Count = Event.make("items:count", { success: Schema.Int, error: Schema.String, stream: true })
 const Root = Event.make("items:root", { success: Schema.Unknown })
 class Secret extends Context.Service<Secret, { readonly text: string }>()("test/Secret") {}
 
 const recorded: Array<string> = []
-const bus = Router.layer.pipe(
-  Layer.provideMerge(Subscriptions.layer),
-  Layer.provideMerge(Layer.mergeAll(
-    EventStore.layerMemory,
-    Layer.succeed(Activity, {
-      isOn: true,
-      record: ({ envelope, exit }) => {
-        if (envelope.name === Count.name) recorded.push(outcomeOf(exit)[0])
-        return undefined
-      },
-      query: () => Effect.succeed({ records: [], total: 0 }),
-      flush: Effect.void
-    }),
-    DeadLetters.layerOff
-  ))
-)
+const bus = telling(({ envelope, exit }) => {
+  if (envelope.name === Count.name) recorded.push(outcomeOf(exit)[0])
+})
 
 /** Reads a stream whose handler is given, behind middleware that is given. */
 const reading = <A>(

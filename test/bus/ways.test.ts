@@ -18,6 +18,7 @@ import * as Event from "../../src/event/Event.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import { watch } from "./Generation.ts"
+import { seeded } from "../Seeded.ts"
 
 const Ask = Event.make("ways:ask", { payload: { n: Schema.Int }, success: Schema.Struct({ text: Schema.String }), error: Schema.String })
 const Other = Event.make("ways:other", { success: Schema.Unknown })
@@ -177,19 +178,8 @@ interface Plan {
   readonly interruptedAt: number | undefined
 }
 
-/** Random numbers of a seed (mulberry32). */
-const random = (seed: number) => {
-  let state = seed >>> 0
-  return (below: number): number => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % below
-  }
-}
-
 const planOf = (seed: number): Plan => {
-  const pick = random(seed)
+  const pick = seeded(seed)
   const one = <A>(list: ReadonlyArray<A>): A => list[pick(list.length)] as A
   // Every second is harmless: a plan that ends at its first hook says little about the rest.
   const often = (names: ReadonlyArray<string>, harmless: number) => pick(2) === 0 ? names[pick(harmless)] : one(names)

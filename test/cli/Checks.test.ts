@@ -112,6 +112,9 @@ describe("store and lock", () => {
   it("durability is said plainly", () => {
     expect(Checks.durability({ store: "sqlite", sync: "full" })).toMatchObject(is("ok", "survives a power cut"))
     expect(Checks.durability({ store: "sqlite", sync: "normal" })).toMatchObject(is("warning", "may be lost when the machine loses power, never when the process dies"))
+    for (const [origin, mend] of [["--sync", "give --sync full"], ["ksi.toml:3", "change ksi.toml:3 to \"full\""], ["KSI_SYNC", "set KSI_SYNC to full"]] as const) {
+      expect(Checks.durability({ store: "sqlite", sync: "normal" }, () => origin).mend).toBe(`${mend} to keep them`)
+    }
     expect(Checks.durability({ store: "memory", sync: "full" })).toMatchObject(is("warning", "gone when the daemon ends"))
   })
 })

@@ -3,6 +3,7 @@ import { Arbitrary, Effect, Exit, Option, Schema, SchemaIssue } from "effect"
 import * as Event from "../../src/event/Event.ts"
 import * as EventCodec from "../../src/event/EventCodec.ts"
 import type { KsiError } from "../../src/event/KsiError.ts"
+import { seeded } from "../Seeded.ts"
 
 const codecOf = (payload: Schema.Top | Schema.Struct.Fields) => EventCodec.compile(Event.make("demo:codec", { payload }))
 const json = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
@@ -254,17 +255,6 @@ describe("compilation", () => {
   })
 })
 
-/** Random numbers of a seed (mulberry32), so that one seed builds the same schema twice. */
-const random = (seed: number) => {
-  let state = seed >>> 0
-  return (below: number): number => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % below
-  }
-}
-
 const leaf = (pick: (below: number) => number): Schema.Top =>
   [
     () => Schema.String,
@@ -321,12 +311,12 @@ const spoil = (value: unknown, pick: (below: number) => number): unknown => {
 it.effect.prop("compiled and interpreted decoding agree on values, on problems and on the way back", [Schema.Int], ([seed]) =>
   Effect.gen(function*() {
     // Two schemas of one shape: only the first is compiled, for the compiler is switched on by schema.
-    const compiled = codecOf(fields(random(seed), 3))
-    const schema = fields(random(seed), 3)
+    const compiled = codecOf(fields(seeded(seed), 3))
+    const schema = fields(seeded(seed), 3)
     const interpreted = Schema.toCodecJson(schema) as unknown as Schema.Codec<unknown, unknown>
     const decode = Schema.decodeUnknownExit(interpreted)
     const format = SchemaIssue.makeFormatterStandardSchemaV1()
-    const pick = random(seed + 1)
+    const pick = seeded(seed + 1)
     const values = yield* Arbitrary.sampleEffect(Arbitrary.schema(schema), { count: 5, size: 6, seed })
     for (const value of values) {
       const encoded = json(Schema.encodeUnknownSync(interpreted)(value))

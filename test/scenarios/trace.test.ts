@@ -15,6 +15,7 @@ import * as Client from "../../src/wire/Client.ts"
 import * as Control from "../../src/wire/Control.ts"
 import * as Listener from "../../src/wire/Listener.ts"
 import { folder, Plain } from "../wire/Daemon.ts"
+import { keptSpans } from "../Spans.ts"
 
 const traceId = "4bf92f3577b34da6a3ce929d0e0e4736"
 const spanId = "00f067aa0ba902b7"
@@ -22,14 +23,7 @@ const traceparent = `00-${traceId}-${spanId}-01`
 
 /** A tracer that keeps what it is given. */
 const kept = () => {
-  const spans: Array<Tracer.NativeSpan> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
+  const { spans, tracer } = keptSpans()
   const named = (name: string) => {
     const found = spans.filter((span) => span.name === name)
     expect(found.length, `spans called ${name}`).toBe(1)

@@ -55,12 +55,10 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
   const happened = (entry: FactEntry, envelope: LiveEnvelope, kept: unknown, emitted: Emitted, trace: TraceContext.Texts): Effect.Effect<void> | undefined => {
     const { id, position, streamId, version } = emitted
     const { name } = envelope
-    if (entry.handlers.length > 0 || reactions.isObserved()) {
+    if (!reactions.isIgnored(entry)) {
       const metadata = saidIn(envelope, streamId, trace)
       // What is stored, and not what somebody may have made of it since.
-      const delivery = (): Envelope.Delivery => ({ id, name, data: entry.codec.readFact(kept), metadata, position, version, missed: 0 })
-      for (const handler of entry.handlers) reactions.react(entry, handler, delivery())
-      if (reactions.isObserved()) reactions.observe(entry, delivery())
+      reactions.stored(entry, () => ({ id, name, data: entry.codec.readFact(kept), metadata, position, version, missed: 0 }))
     }
     return subscriptions.room(name, Number(position))
   }

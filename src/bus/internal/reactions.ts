@@ -93,10 +93,19 @@ const makeSurroundings = Effect.gen(function*() {
   }
 })
 
+/** Keeps a reaction that has failed, and logs it. */
+const makeFailed = (bury: Effect.Success<ReturnType<typeof makeUndertaker>>) =>
+  (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, cause: Cause.Cause<unknown>) => {
+    const error = Cause.hasInterruptsOnly(cause) ? "it interrupted itself" : KsiError.sentenceOf(Cause.squash(cause))
+    bury(entry, handler, envelope, reasonOf(cause), error)
+    return Effect.annotateLogs(Effect.logError(`handler ${handler.name} of ${envelope.name} failed`, cause), labels(envelope))
+  }
+
 /** The reactions of one router. */
 export const make = Effect.fnUntraced(function*(table: Table) {
   const { factHandlerMillis, factHandlers, keyedHandlers } = yield* Limits
   const bury = yield* makeUndertaker(table)
+  const failed = makeFailed(bury)
   const running = yield* FiberSet.make()
   const lanes = new Lanes(keyedHandlers)
   const observers = makeObservers()
@@ -113,12 +122,6 @@ export const make = Effect.fnUntraced(function*(table: Table) {
       lanes.inTurn(handler, envelope, bounded(handler, Effect.suspend(() => start(handler, envelope)))),
       () => surroundings(handler, envelope)
     )
-
-  const failed = (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, cause: Cause.Cause<unknown>) => {
-    const error = Cause.hasInterruptsOnly(cause) ? "it interrupted itself" : KsiError.sentenceOf(Cause.squash(cause))
-    bury(entry, handler, envelope, reasonOf(cause), error)
-    return Effect.annotateLogs(Effect.logError(`handler ${handler.name} of ${envelope.name} failed`, cause), labels(envelope))
-  }
 
   const fork = (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, reaction: Run): void => {
     inFlight++
@@ -152,9 +155,15 @@ export const make = Effect.fnUntraced(function*(table: Table) {
 
   return {
     run,
-    react,
     observers,
-    isObserved: (): boolean => !observers.isEmpty(),
+    /** A fact is stored: those who react to it begin. `delivery` is made for each. Never waits. */
+    stored: (entry: TableEntry, delivery: () => Envelope.Delivery): void => {
+      for (const handler of entry.handlers) react(entry, handler, delivery())
+      if (observers.isEmpty()) return
+      for (const observer of observers.of(entry.event.name)) react(entry, observer, delivery())
+    },
+    /** Whether nobody reacts to an event. */
+    isIgnored: (entry: TableEntry): boolean => entry.handlers.length === 0 && observers.isEmpty(),
     /** Tells the observers of an event. Never waits. */
     observe: (entry: TableEntry, envelope: Envelope.Envelope): void => {
       if (observers.isEmpty()) return

@@ -51,11 +51,9 @@ export const make = (journal: Journal["Service"], subscriptions: Subscriptions["
     const rest = way.say(fact, envelope.timestamp)
     const { version } = fact
     const position = BigInt(fact.position)
-    const { handlers } = entry
-    if (handlers.length > 0 || reactions.isObserved()) {
+    if (!reactions.isIgnored(entry)) {
       const delivery: Delivery = { id, name, data: Json.freeze(copy), metadata: saidIn(envelope, streamId, own), position, version, missed: 0 }
-      for (const handler of handlers) reactions.react(entry, handler, delivery)
-      reactions.observe(entry, delivery)
+      reactions.stored(entry, () => delivery)
     }
     const emitted: Emitted = { id, streamId, position, version }
     const room = subscriptions.room(name, fact.position)

@@ -1,4 +1,4 @@
-// Requests that are answered by a stream. The request itself is a fiber that goes through deadline and middleware as any
+// Requests that are answered by a stream. The request itself is a fiber that goes through deadline and middleware like every
 // other, waits inside for as long as the stream runs, and is recorded when it ends; whoever reads pulls the items of the
 // handler, one pull after the other, and learns from that fiber how it ended.
 import type * as Arr from "effect/Array"

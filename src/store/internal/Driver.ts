@@ -11,7 +11,7 @@ export interface StreamInfo {
   readonly version: number
 }
 
-/** What a driver (memory, SQLite, PostgreSQL) does; everything else is built on it once. Not an API for users. */
+/** What a driver (memory, SQLite) does; everything else is built on it once. Not an API for users. */
 export interface Driver extends Pick<Journal["Service"], "append" | "read" | "head" | "listen"> {
   /** Facts of one stream with `from <= version <= to`; newest first when `backward`. Bounds as `read`. */
   readonly readStream: (options: {
