@@ -61,7 +61,9 @@ const makeUndertaker = Effect.fnUntraced(function*({ clock }: Table) {
 
 const makeObservers = () => {
   const observers = EventPattern.makeTrie<HandlerEntry>()
+  const none: ReadonlyArray<HandlerEntry> = []
   const of = (name: string): ReadonlyArray<HandlerEntry> => {
+    if (observers.isEmpty()) return none
     const found: Array<HandlerEntry> = []
     observers.match(name, (observer) => found.push(observer))
     return found
@@ -159,7 +161,6 @@ export const make = Effect.fnUntraced(function*(table: Table) {
     /** A fact is stored: those who react to it begin. `delivery` is made for each. Never waits. */
     stored: (entry: TableEntry, delivery: () => Envelope.Delivery): void => {
       for (const handler of entry.handlers) react(entry, handler, delivery())
-      if (observers.isEmpty()) return
       for (const observer of observers.of(entry.event.name)) react(entry, observer, delivery())
     },
     /** Whether nobody reacts to an event. */
