@@ -58,7 +58,10 @@ const ls = Command.make(
     yield* Output.items(items, lineOf, columns)
     if (!some) yield* Output.narrate("no dead letters")
   }, Effect.scoped)
-).pipe(Command.withDescription("List reactions that failed, newest first"))
+).pipe(
+  Command.withDescription("List reactions that failed, newest first"),
+  Command.withExamples([{ command: "ksi dead ls 'order:*'" }])
+)
 
 const show = Command.make(
   "show",
@@ -67,7 +70,10 @@ const show = Command.make(
     const remote = yield* Remote.connect
     yield* Output.document(answerOf(yield* remote.call("deadletter:show", { letter }), {}))
   }, Effect.scoped)
-).pipe(Command.withDescription("Show a letter with its event and data"))
+).pipe(
+  Command.withDescription("Show a letter with its event and data"),
+  Command.withExamples([{ command: "ksi dead show 3" }])
+)
 
 /** What became of a rerun. */
 interface Rerun {
@@ -117,7 +123,10 @@ const discard = Command.make(
     }
     yield* Output.documentOr({ discarded }, () => `discarded ${Output.counted(discarded, "letter")}\n`)
   }, Effect.scoped)
-).pipe(Command.withDescription("Remove letters without running anything"))
+).pipe(
+  Command.withDescription("Remove letters without running anything"),
+  Command.withExamples([{ command: "ksi dead discard 3 4" }])
+)
 
 /** `ksi dead`. */
 export const dead = Command.make("dead").pipe(

@@ -284,6 +284,24 @@ export const lines = Effect.fnUntraced(function*<A, E, R>(source: Stream.Stream<
   yield* Stream.runForEachArray(source, (page) => write(`${page.map(toLine).join("\n")}\n`))
 })
 
+// A column narrower than this is harder to read than a line that the terminal breaks.
+const minColumn = 24
+
+/** A text in lines of at most so many characters, those after the first one below its beginning. */
+export const hanging = (text: string, indent: number, width: number): string => {
+  const room = width - indent
+  if (text.length <= room || room < minColumn) return text
+  const lines: Array<string> = []
+  let line = ""
+  for (const word of text.split(" ")) {
+    if (line !== "" && line.length + 1 + word.length > room) {
+      lines.push(line)
+      line = word
+    } else line = line === "" ? word : `${line} ${word}`
+  }
+  return [...lines, line].join(`\n${" ".repeat(indent)}`)
+}
+
 /** A line that fits: one that is wider ends in `…`. */
 export const shortened = (line: string, width: number): string => {
   if (line.length <= width) return line

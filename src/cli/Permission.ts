@@ -35,11 +35,13 @@ export const columns = (item: JsonObject): ReadonlyArray<string> => {
 const principal = Argument.String("principal").pipe(Argument.withDescription("Who, as token:till-1a2b3c4d or local-http"))
 const pattern = Argument.String("pattern").pipe(Argument.withDescription("Which events, as order:* or order:placed"), Argument.optional)
 const profile = Flag.Literals("profile", profileNames).pipe(
-  Flag.withDescription("A named set of rules: restricted, standard, trusted or owner"),
+  Flag.withDescription("A named set of rules, each more than the one before"),
+  Flag.withMetavar(profileNames.join("|")),
   Flag.optional
 )
 const action = Flag.Literals("action", actions).pipe(
-  Flag.withDescription("What may be done: call, emit, stream, subscribe; may be repeated; default all"),
+  Flag.withDescription("What may be done; may be repeated; default all"),
+  Flag.withMetavar(actions.join("|")),
   Flag.atLeast(0)
 )
 const at = Flag.String("at").pipe(Flag.withDescription("As of this instant or position"), Flag.withMetavar("MOMENT"), Flag.optional)
@@ -108,7 +110,9 @@ const check = Command.make(
   {
     event: Argument.String("event").pipe(Argument.withDescription("The event's name")),
     principal: Argument.String("principal").pipe(Argument.withDescription("Who; oneself when absent"), Argument.optional),
-    action: Flag.Literals("action", actions).pipe(Flag.withDescription("What; what the event is for when absent"), Flag.optional),
+    action: Flag.Literals("action", actions).pipe(
+      Flag.withDescription("What; what the event is for when absent"), Flag.withMetavar(actions.join("|")), Flag.optional
+    ),
     at
   },
   Effect.fnUntraced(function*({ action, at, event, principal }) {
@@ -131,7 +135,7 @@ const ls = Command.make(
   "ls",
   {
     principal: Argument.String("principal").pipe(Argument.withDescription("Only what this one was given"), Argument.optional),
-    profile: Flag.Literals("profile", profileNames).pipe(Flag.withDescription("What this profile means, instead"), Flag.optional),
+    profile: Flag.Literals("profile", profileNames).pipe(Flag.withDescription("What this profile means, instead"), Flag.withMetavar(profileNames.join("|")), Flag.optional),
     at
   },
   Effect.fnUntraced(function*({ at, principal, profile }) {
@@ -146,7 +150,10 @@ const ls = Command.make(
     yield* Output.items(items, (item) => JSON.stringify(item), columns)
     if (!some) yield* Output.narrate("nothing was granted")
   }, Effect.scoped)
-).pipe(Command.withDescription("List who was given what"))
+).pipe(
+  Command.withDescription("List who was given what"),
+  Command.withExamples([{ command: "ksi permission ls local-http" }, { command: "ksi permission ls --profile standard", description: "What the profile allows" }])
+)
 
 /** `ksi permission`. */
 export const permission = Command.make("permission").pipe(

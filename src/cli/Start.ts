@@ -40,6 +40,7 @@ import * as Config from "../server/Config.ts"
 import * as Setting from "../server/Setting.ts"
 import * as Control from "../wire/Control.ts"
 import * as Listener from "../wire/Listener.ts"
+import * as Help from "./Help.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Settings from "./Settings.ts"
@@ -213,6 +214,7 @@ export const start = Command.make("start", {
   }).pipe(Effect.scoped, Effect.provide(logging(io, levels[logLevel])))
 })).pipe(
   Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
+  Command.annotate(Help.Sections, [Help.limits, Help.exits(0, 2, 5)]),
   Command.withExamples([
     { command: "ksi start", description: "The daemon alone, with its store in var/" },
     { command: "ksi start app.ts", description: "With the layer that app.ts exports by default" }
