@@ -311,16 +311,22 @@ export const shortened = (line: string, width: number): string => {
 
 /**
  * Prints items as they come: a JSON line each with `--json`, else aligned columns. Widths grow as wider items come, so
- * that nothing is held back. On a terminal a line is cut to its width; what is piped is whole.
+ * that nothing is held back; `heads` stand above them where there are any. On a terminal a line is cut to its width; what
+ * is piped is whole.
  */
 export const items = Effect.fnUntraced(function*<A, E, R>(
   source: Stream.Stream<A, E, R>,
   toLine: (item: A) => string,
-  toRow: (item: A) => ReadonlyArray<string>
+  toRow: (item: A) => ReadonlyArray<string>,
+  heads: ReadonlyArray<string> = []
 ) {
   if (yield* Json) return yield* lines(source, toLine)
   const { width, write } = yield* Io
   const widths: Array<number> = []
-  yield* Stream.runForEachArray(source, (page) =>
-    write(aligned(page.map(toRow), widths).map((line) => `${shortened(line, width)}\n`).join("")))
+  let above = heads.length === 0 ? [] : [heads]
+  yield* Stream.runForEachArray(source, (page) => {
+    const rows = aligned([...above, ...page.map(toRow)], widths)
+    above = []
+    return write(rows.map((line) => `${shortened(line, width)}\n`).join(""))
+  })
 })

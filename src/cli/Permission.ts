@@ -15,9 +15,11 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as EventName from "../event/EventName.ts"
 import { actions, profileNames } from "../event/Grant.ts"
 import { isObject, type JsonObject } from "../event/Json.ts"
 import * as Output from "./Output.ts"
+import { tellUnknown } from "./Registry.ts"
 import * as Remote from "./Remote.ts"
 import { momentOf } from "./Time.ts"
 
@@ -73,6 +75,17 @@ const tell = (reply: JsonObject) => {
     `${Output.textOf(principal)} has ${rows.length === 0 ? "nothing now" : "now"}\n${text}`)
 }
 
+/** Says so where nobody has the name that something was given to, as far as one may know. Silent with `--json`. */
+const tellNobody = Effect.fnUntraced(function*(remote: Remote.Remote, principal: string) {
+  if (yield* Output.Json) return
+  const { tokens } = yield* remote.call("permission:token_list", {}).pipe(Effect.orElseSucceed((): JsonObject => ({})))
+  if (tokens === undefined) return
+  const known = ["local-http", ...listOf(tokens).filter(isObject).map((token) => Output.textOf(token["principal"]))]
+  if (known.includes(principal)) return
+  const near = EventName.nearest(principal, known)
+  yield* Output.narrate(`nobody is called "${principal}" yet${near.length === 0 ? "" : `; nearest: ${near.join(", ")}`}`)
+})
+
 const grant = Command.make(
   "grant",
   {
@@ -82,6 +95,8 @@ const grant = Command.make(
   Effect.fnUntraced(function*({ deny, ...given }) {
     const remote = yield* Remote.connect
     yield* tell(yield* remote.call("permission:grant", { ...chosen(given), ...(deny ? { allow: false } : {}) }))
+    yield* tellNobody(remote, given.principal)
+    if (Option.isSome(given.pattern)) yield* tellUnknown(remote, given.pattern.value)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Give somebody a profile, or allow them events by a pattern"),
@@ -124,6 +139,7 @@ const check = Command.make(
     yield* Output.documentOr(reply, () =>
       `${Output.textOf(who)} ${allowed === true ? "may" : "may not"} ${Output.textOf(what)} ${event}: ${Output.textOf(because)}\n` +
       (next === undefined ? "" : `  next  ${Output.textOf(next)}\n`))
+    yield* tellUnknown(remote, event)
     if (allowed !== true) return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.PermissionDenied }))
   }, Effect.scoped)
 ).pipe(
@@ -148,7 +164,9 @@ const ls = Command.make(
       return page
     }))
     yield* Output.items(items, (item) => JSON.stringify(item), columns)
-    if (!some) yield* Output.narrate("nothing was granted")
+    if (some) return
+    yield* Output.narrate("nothing was granted")
+    if (Option.isSome(principal)) yield* tellNobody(remote, principal.value)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("List who was given what"),

@@ -130,6 +130,13 @@ export const nearest = Effect.fnUntraced(function*(remote: Remote.Remote, patter
   return names.length === 0 ? "" : `; nearest: ${names.join(", ")}`
 })
 
+/** Says so where no event is called as a pattern says; for commands that take it all the same. Silent with `--json`. */
+export const tellUnknown = Effect.fnUntraced(function*(remote: Remote.Remote, pattern: string) {
+  if (yield* Output.Json) return
+  const { total_events: total } = yield* remote.call("system:discover", { pattern })
+  if (total === 0) yield* Output.narrate(`no event matches ${pattern}${yield* nearest(remote, pattern)}`)
+})
+
 /** `ksi discover`. */
 export const discover = Command.make(
   "discover",
