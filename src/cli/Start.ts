@@ -82,6 +82,14 @@ const placeOf = (cause: unknown): string => {
   return place === undefined ? "" : `, at ${place}`
 }
 
+/** What went wrong with a module that is there. The words that V8 has for one that is read as CommonJS do not say why. */
+const faultOf = (cause: Cause.Cause<unknown>): string => {
+  const said = `${sentence(cause)}${placeOf(Cause.squash(cause))}`
+  return /import statement outside a module|Unexpected token 'export'/.test(said)
+    ? `${said}; it is read as CommonJS: set "type": "module" in package.json`
+    : said
+}
+
 /** Why there is nothing to load at a path, in a sentence; `undefined` where a file is there. */
 const absence = Effect.fnUntraced(function*(file: string) {
   const fs = yield* FileSystem.FileSystem
@@ -99,7 +107,7 @@ const absence = Effect.fnUntraced(function*(file: string) {
 const loadModule = Effect.fnUntraced(function*(host: Host["Service"], path: string) {
   const module = yield* Effect.tryPromise({ try: () => host.load(path), catch: (cause) => cause }).pipe(
     Effect.catchCause((cause) =>
-      Effect.flatMap(absence(path), (absent) => Effect.fail(absent ?? `${sentence(cause)}${placeOf(Cause.squash(cause))}`)))
+      Effect.flatMap(absence(path), (absent) => Effect.fail(absent ?? faultOf(cause))))
   )
   if (typeof module !== "object" || module === null || !("default" in module)) {
     return yield* Effect.fail("it has no default export; is it a program? run it with node")

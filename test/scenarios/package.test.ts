@@ -107,14 +107,16 @@ describe("the command", () => {
     expect(ksi("--version")).toEqual({ code: 0, stdout: `ksi ${manifest.version}\n`, stderr: "" })
   })
   it("runs a daemon with modules in JavaScript and TypeScript, and asks it", async () => {
-    const daemon = spawn(join(app, "node_modules", ".bin", "ksi"), ["start", "shop.js", "till.ts"], { cwd: app, env })
+    const daemon = spawn(join(app, "node_modules", ".bin", "ksi"), ["start", "shop.js", "till.ts"], {
+      cwd: app, env: { ...env, npm_lifecycle_event: "start", npm_package_name: "shop" }
+    })
     const ended = once(daemon, "close")
     let said = ""
     for await (const text of daemon.stdout.setEncoding("utf8")) {
       said += String(text)
       if (said.includes("ksi is ready\n")) break
     }
-    expect(said).toContain("try     ksi health\n")
+    expect(said).toContain("try     npx ksi health\n")
     expect(JSON.parse(ksi("health", "--json").stdout)).toMatchObject({ version: manifest.version })
     expect(ksi("call", "shop:order", "sku=tea", "--json")).toEqual({ code: 0, stdout: "{\"cents\":3}\n", stderr: "" })
     expect(ksi("call", "till:order", "sku=tea", "--json").stdout).toBe("{\"cents\":5}\n")
