@@ -84,6 +84,14 @@ describe("a failure", () => {
   })
 })
 
+it("the log line of a failed reaction names the command that shows it", async () => {
+  await using other = new Home()
+  const daemon = await other.start("test/scenarios/fixtures/printer.ts")
+  await Effect.runPromise(ksi(["emit", "order:placed", "total=1"], { env: { KSI_HOME: other.path } }))
+  await daemon.tells("handler order:placed")
+  await daemon.tells("\"next\":\"ksi dead ls order:placed\"")
+})
+
 describe("what is allowed and may be a mistake is told beside the answer", () => {
   const told: ReadonlyArray<readonly [argv: ReadonlyArray<string>, says: string]> = [
     [["discover", "ap:*"], "no event matches ap:*; nearest: app\n"],
