@@ -1,7 +1,7 @@
 // Builds the package into dist: what the compiler makes of src. It leaves the names of files in declarations as they are
 // in the sources; here they become those of the files that are shipped, as the compiler does in the code itself.
 import { execFileSync } from "node:child_process"
-import { globSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { copyFileSync, globSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 
 const root = join(import.meta.dirname, "..")
@@ -18,3 +18,4 @@ for (const file of globSync("**/*.d.ts", { cwd: dist })) {
     line.replace(/((?:\bfrom |\bimport |\bimport\()"\.{1,2}\/[^"\n]*)\.ts"/g, "$1.js\""))
   writeFileSync(path, text)
 }
+copyFileSync(join(import.meta.dirname, "command.js"), join(dist, "command.js"))

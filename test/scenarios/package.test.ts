@@ -15,7 +15,7 @@ const folder = mkdtempSync(join(tmpdir(), "ksi-package-"))
 const app = join(folder, "app")
 const installed = join(app, "node_modules", "ksi")
 // npm and the commands of the package look for `node`: they get the one that the tests run on.
-const env = { PATH: [dirname(process.execPath), process.env["PATH"]].join(delimiter), HOME: folder, KSI_HOME: join(app, "var") }
+const env = { PATH: [dirname(process.execPath), process.env["PATH"]].join(delimiter), HOME: folder, KSI_HOME: join(app, "var"), KSI_PORT: "0" }
 
 interface Manifest {
   readonly version: string
@@ -26,7 +26,7 @@ const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as
 /** Packs a copy of the sources, so that nothing is built inside of the checkout. */
 const pack = (): string => {
   const copy = join(folder, "copy")
-  for (const name of ["package.json", "tsconfig.json", "tsconfig.build.json", "README.md", "LICENSE", ".ci", "bin", "src"]) {
+  for (const name of ["package.json", "tsconfig.json", "tsconfig.build.json", "README.md", "LICENSE", ".ci", "src"]) {
     cpSync(join(root, name), join(copy, name), { recursive: true })
   }
   symlinkSync(join(root, "node_modules"), join(copy, "node_modules"))
@@ -84,7 +84,7 @@ describe("the tarball", () => {
   it("holds the code, its types, and what one reads first; nothing else", () => {
     const modules = globSync("**/*.ts", { cwd: join(root, "src") }).map((name) => name.replace(/\.ts$/, ""))
     const built = modules.flatMap((name) => [`dist/${name}.js`, `dist/${name}.d.ts`])
-    expect(files().toSorted()).toEqual([...built, "LICENSE", "README.md", "bin/ksi.js", "package.json"].toSorted())
+    expect(files().toSorted()).toEqual([...built, "LICENSE", "README.md", "dist/command.js", "package.json"].toSorted())
   })
   it("refers to no file that it does not hold", () => {
     let relative = 0
@@ -125,7 +125,7 @@ describe("the command", () => {
   })
   it("tells an old Node what it needs", () => {
     // The check is all that such a Node would run.
-    const text = readFileSync(join(installed, "bin", "ksi.js"), "utf8").replace("process.versions", "{ node: \"20.20.2\" }")
+    const text = readFileSync(join(installed, manifest.bin.ksi), "utf8").replace("process.versions", "{ node: \"20.20.2\" }")
     const old = join(folder, "old.mjs")
     writeFileSync(old, text)
     const { status, stderr } = spawnSync(process.execPath, [old], { encoding: "utf8" })
