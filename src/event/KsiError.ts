@@ -285,7 +285,7 @@ export class StoreFailure extends Schema.TaggedClass<StoreFailure>()("StoreFailu
     return true
   }
   get next(): string {
-    return this.operation === "open" ? "ksi start --store-file <another file>" : "ksi health"
+    return this.operation === "open" ? "ksi start --store-file <another file>" : "ksi doctor"
   }
 }
 

@@ -22,6 +22,8 @@ const world = (modules: Readonly<Record<string, unknown>>) =>
       load: async (path) => modules[path],
       command: "ksi",
       serves: () => {},
+      uncaught: Effect.never,
+      exit: () => {},
       info: { version: "1.2.3" }
     })
   )
