@@ -231,8 +231,8 @@ const opening = <A>(filename: string, f: () => A): Effect.Effect<A, KsiError.Ksi
     }
   })
 
-const scoped = (operation: string, acquire: () => DatabaseSync) =>
-  Effect.acquireRelease(attempt(operation, acquire), (db) => Effect.ignore(attempt("close", () => db.close())))
+const scoped = (filename: string, acquire: () => DatabaseSync) =>
+  Effect.acquireRelease(opening(filename, acquire), (db) => Effect.ignore(attempt("close", () => db.close())))
 
 /** Opens or creates the file. Fails with `StoreLocked` or `StoreFailure`. */
 export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiError.KsiError, Scope.Scope> =>
@@ -242,10 +242,10 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
       return yield* Effect.fail(failure("open", new Error(`"${filename}" is not a file; use the memory store`)))
     }
     // A stranger's file must not even get a lock beside it: so it is looked at first, locked, and looked at again.
-    const open = (name: string) => scoped("open", () => openWritable(name, busyMillis))
+    const open = (name: string) => scoped(name, () => openWritable(name, busyMillis))
     yield* Effect.scoped(Effect.flatMap(open(filename), (db) => opening(filename, () => isEmpty(db, filename))))
     const real = yield* attempt("open", () => realFile(filename))
-    yield* scoped("open", () => takeLock(real))
+    yield* scoped(real, () => takeLock(real))
     const db = yield* open(real)
     const sync = options.sync === "normal" ? "NORMAL" : "FULL"
     const transaction = transactionOn(db)
