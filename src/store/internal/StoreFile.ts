@@ -182,6 +182,18 @@ const whyNot = (filename: string): string | undefined => {
   }
 }
 
+/** The process that holds a lock, where the kernel tells: a line is `3: POSIX  ADVISORY  WRITE 1234 fe:00:2720002 …`. */
+const holderOf = (lock: string): number | undefined => {
+  try {
+    const { ino } = Fs.statSync(lock)
+    const held = new RegExp(`WRITE (\\d+) \\S+:${ino} `).exec(Fs.readFileSync("/proc/locks", "utf8"))
+    // Of a process in another container the kernel says 0.
+    return Number(held?.[1]) || undefined
+  } catch {
+    return undefined
+  }
+}
+
 const takeLock = (filename: string): DatabaseSync => {
   const lock = openWritable(`${filename}.lock`, lockMillis)
   try {
@@ -191,7 +203,9 @@ const takeLock = (filename: string): DatabaseSync => {
     lock.close()
     // node:sqlite puts SQLite's own code there.
     const busy = cause instanceof Error && "errcode" in cause && cause.errcode === SQLITE_BUSY
-    throw busy ? KsiError.make(new KsiError.StoreLocked({ file: filename })) : cause
+    if (!busy) throw cause
+    const pid = holderOf(`${filename}.lock`)
+    throw KsiError.make(new KsiError.StoreLocked({ file: filename, ...(pid === undefined ? {} : { pid }) }))
   }
 }
 
