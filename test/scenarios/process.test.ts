@@ -285,7 +285,8 @@ describe("a clock that is set", () => {
     const at = async (instant: number, recorded: boolean) => {
       const data = { at: new Date(instant).toISOString(), stream: "notes", recorded }
       const [reply] = await ask(home, { event: "time:at", data })
-      return (reply?.data["items"] as ReadonlyArray<{ readonly state: { readonly n: number } }>)[0]?.state.n
+      const items = reply?.data["items"] as ReadonlyArray<{ readonly state: { readonly n: number } }> | undefined
+      return items?.[0]?.state.n
     }
     expect(await at(began - hour / 2, false)).toBe(9)
     expect(await at(began + hour / 2, false)).toBe(12)
