@@ -250,6 +250,7 @@ type Size = { readonly [K in keyof LimitsShape]: K }[keyof LimitsShape]
 
 // The first should not be more than the second: what it means if it is.
 const atMost: ReadonlyArray<readonly [less: Size, more: Size, status: "warning" | "problem", why: string]> = [
+  ["frameBytes", "incomingBytes", "problem", "the longest line allowed would be refused, even alone"],
   ["frameBytes", "outgoingBytes", "problem", "one long answer would close its connection"],
   ["connectionBufferBytes", "outgoingBytes", "problem", "one slow reader would be closed before its subscriptions pause"],
   ["pageBytes", "frameBytes", "warning", "a full page is longer than a line that may be sent back"],

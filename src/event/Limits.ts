@@ -36,6 +36,8 @@ export interface LimitsShape {
   readonly connections: number
   /** Bytes that may wait to be written to one connection before its subscriptions pause. */
   readonly connectionBufferBytes: number
+  /** Bytes that all connections together may hold of lines that have not ended; beyond it the longest is refused. */
+  readonly incomingBytes: number
   /** Bytes that may wait to be written to all connections together; beyond it the one that reads least is closed. */
   readonly outgoingBytes: number
   /** Live facts, and live requests, held for one subscriber; what happens beyond it is its `overflow`. */
@@ -79,6 +81,7 @@ export const defaults: LimitsShape = {
   connectionSubscriptions: 1024,
   connections: 10_000,
   connectionBufferBytes: 1024 * 1024,
+  incomingBytes: 256 * 1024 * 1024,
   outgoingBytes: 256 * 1024 * 1024,
   subscriptionBuffer: 512,
   subscriptionBlockMillis: 10_000,

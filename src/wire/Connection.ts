@@ -8,7 +8,7 @@
  * Who is at the other end is bound to the connection. A token in `wire:hello` changes it from that line on, and ends what was
  * followed before; nothing else in a message does.
  *
- * Memory is bounded on both ways: a line by `frameBytes`, running requests by `connectionRequests`, what waits to be
+ * Memory is bounded on both ways: a line by `frameBytes`, those under way in all connections by `incomingBytes`, running requests by `connectionRequests`, what waits to be
  * written by `connectionBufferBytes`. At a bound the connection reads no further, and the client's own writes wait; a
  * subscription that cannot be written is not pulled, and goes back to the journal for what it missed. What waits in all
  * connections together is bounded by `outgoingBytes`: beyond it the one in which most waits is closed.
@@ -50,8 +50,9 @@ import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
-import { Lines } from "./Lines.ts"
+import { Gathering } from "./internal/Gathering.ts"
 import { Budget, Outgoing } from "./internal/Outgoing.ts"
+import { Lines } from "./Lines.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -88,6 +89,8 @@ export interface Options {
   readonly principal: string
   /** What may wait in this and all other connections; one of its own where it has none. */
   readonly budget?: Budget | undefined
+  /** The lines under way of this and all other connections; one of its own where it has none. */
+  readonly gathering?: Gathering | undefined
 }
 
 // ----------------------------------------------------------------------------------------------------------- requests
@@ -221,7 +224,7 @@ const makeRequests = (parts: Parts, completed: () => void) => {
 const lineOverhead = 64
 
 /** What has come in and not begun. */
-const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
+const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape, gathering: Gathering, gaveUp: () => void) => {
   let queue: Array<string | Frame.Unreadable> = []
   let at = 0
   let length = 0
@@ -231,8 +234,13 @@ const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
       if (text.trim() === "") return
       push(text)
     },
-    bad: (why) => push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
-  })
+    bad: (why) => {
+      if (why !== "one too many") return push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
+      push(Frame.oneTooMany(gathering.max))
+      // It may be another connection that has brought this about.
+      gaveUp()
+    }
+  }, gathering)
   const costOf = (incoming: string | Frame.Unreadable) => lineOverhead + (typeof incoming === "string" ? incoming.length : 0)
   const push = (incoming: string | Frame.Unreadable): void => {
     length += costOf(incoming)
@@ -254,9 +262,9 @@ const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
 }
 
 /** Begins what comes in as there is room for it, and knows when the connection is over. */
-const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
+const makeReading = (transport: Transport, parts: Parts, gathering: Gathering, done: () => void) => {
   const { followers, fork, limits, outgoing } = parts
-  const pending = makePending(limits)
+  const pending = makePending(limits, gathering, () => advance())
   let paused = false
   let ended: Ended | undefined
   const requests = makeRequests(parts, () => advance())
@@ -299,6 +307,7 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
     },
     ended: (how) => {
       if (how === "half-closed" && ended === undefined) pending.lines.end()
+      pending.lines.close()
       ended = how
       if (how === "gone") {
         outgoing.break()
@@ -328,7 +337,7 @@ export const run: (
   const identity: Identity = { principal: options.principal }
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const over = Deferred.makeUnsafe<void>()
-  const { budget = new Budget(limits.outgoingBytes) } = options
+  const { budget = new Budget(limits.outgoingBytes), gathering = new Gathering(limits.incomingBytes) } = options
   const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes, budget, (bytes) => {
     fork(Effect.logWarning(`a connection was closed that had not read ${bytes} bytes`))
     transport.destroy()
@@ -338,7 +347,7 @@ export const run: (
     subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed: () => reading.advance()
   })
   const parts: Parts = { router, followers, outgoing, limits, clock, identity, fork }
-  const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))
+  const reading = makeReading(transport, parts, gathering, () => Deferred.doneUnsafe(over, Exit.void))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(reading.requests.interrupt, Effect.sync(() => {
       outgoing.flush()

@@ -126,6 +126,13 @@ export const tooLong = (max: number): Unreadable => ({
   correlationId: undefined
 })
 
+/** What to say of a line that was the longest when all connections together held more than `max` bytes. */
+export const oneTooMany = (max: number): Unreadable => ({
+  reason: new KsiError.LimitExceeded({ limit: "incomingBytes", max, retryable: true }),
+  event: undefined,
+  correlationId: undefined
+})
+
 const control = /^(?:wire|pubsub):/
 const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key", "traceparent", "tracestate"])
 
