@@ -36,7 +36,7 @@ export interface LimitsShape {
   readonly connections: number
   /** Bytes that may wait to be written to one connection before its subscriptions pause. */
   readonly connectionBufferBytes: number
-  /** Bytes that all connections together may hold of lines that have not ended; beyond it the longest is refused. */
+  /** Bytes of long lines that all connections together may hold, under way or of running requests; beyond it one is refused. */
   readonly incomingBytes: number
   /** Bytes that may wait to be written to all connections together; beyond it the one that reads least is closed. */
   readonly outgoingBytes: number

@@ -89,7 +89,7 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   connectionBufferBytes: limit("connectionBufferBytes", bytes(4096, 1024 * MiB),
     "What may wait to be written to one connection before its subscriptions pause"),
   incomingBytes: limit("incomingBytes", bytes(4096, 64 * 1024 * MiB),
-    "What all connections may hold of lines that have not ended; beyond it the longest is refused"),
+    "What long lines of all connections may hold, coming in or running; beyond it one is refused"),
   outgoingBytes: limit("outgoingBytes", bytes(4096, 64 * 1024 * MiB),
     "What may wait to be written to all connections; beyond it the one that reads least is closed"),
   subscriptionBuffer: limit("subscriptionBuffer", count(1, 1_000_000), "Live facts held for one subscriber"),

@@ -117,6 +117,7 @@ interface Parts {
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
   readonly identity: Identity
+  readonly gathering: Gathering
   /** Runs in the surroundings of the listener: its loggers, its clock. */
   readonly fork: Fork
 }
@@ -150,15 +151,9 @@ const makeWriter = ({ clock, fork, limits }: Parts) => {
   return textOf
 }
 
-/** Runs the requests of one connection and appends their replies. */
-const makeRequests = (parts: Parts, completed: () => void) => {
-  const { clock, followers, fork, identity, limits, outgoing, router } = parts
-  const textOf = makeWriter(parts)
-  const running = new Set<Fiber.Fiber<unknown, unknown>>()
-  // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
-  let beginning = false
-
-  const envelopeOf = (request: Frame.Request, data: unknown): LiveEnvelope => {
+/** Makes the envelopes of requests. */
+const makeEnvelopes = ({ clock, identity, limits, router }: Parts) =>
+  (request: Frame.Request, data: unknown): LiveEnvelope => {
     const { principal } = identity
     const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
     const clientCorrelationId = labelOf(correlationId, limits.idLength)
@@ -172,7 +167,16 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       : router.envelope(event, data, { ...labels, deadline: envelope.timestamp + deadlineMillis })
   }
 
-  const dispatch = (request: Frame.Request): void => {
+/** Runs the requests of one connection and appends their replies. */
+const makeRequests = (parts: Parts, completed: () => void) => {
+  const { clock, followers, fork, gathering, limits, outgoing, router } = parts
+  const textOf = makeWriter(parts)
+  const envelopeOf = makeEnvelopes(parts)
+  const running = new Set<Fiber.Fiber<unknown, unknown>>()
+  // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
+  let beginning = false
+
+  const dispatch = (request: Frame.Request, bytes: number): void => {
     const { correlationId, event } = request
     const greeting = event === Control.Hello.name ? followers.greet(request.data) : undefined
     const envelope = envelopeOf(request, greeting === undefined ? request.data : greeting.data)
@@ -186,18 +190,25 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       return answered?.()
     }
     running.add(fiber)
+    gathering.pin(bytes)
     fiber.addObserver((exit) => {
       running.delete(fiber)
+      gathering.pin(-bytes)
       if (!outgoing.isBroken) outgoing.append(textOf(envelope, correlationId, exit))
       answered?.()
       completed()
     })
   }
 
+  const refuse = (line: Frame.Unreadable): void => outgoing.append(Frame.encodeUnreadable(line, clock.currentTimeMillisUnsafe()))
+
   const begin = (incoming: string | Frame.Unreadable): void => {
     const request = typeof incoming === "string" ? Frame.decode(incoming, limits) : Result.fail(incoming)
-    if (Result.isSuccess(request)) return dispatch(request.success)
-    outgoing.append(Frame.encodeUnreadable(request.failure, clock.currentTimeMillisUnsafe()))
+    if (Result.isFailure(request)) return refuse(request.failure)
+    // A text has about as many characters as its line had bytes.
+    const bytes = typeof incoming === "string" ? incoming.length : 0
+    if (gathering.hasRoom(bytes)) dispatch(request.success, bytes)
+    else refuse(Frame.oneTooMany(gathering.max, request.success))
   }
 
   return {
@@ -212,7 +223,7 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       } catch (cause) {
         beginning = false
         fork(Effect.logError("a line could not be begun", cause))
-        outgoing.append(Frame.encodeUnreadable(Frame.broken, clock.currentTimeMillisUnsafe()))
+        refuse(Frame.broken)
       }
     }
   }
@@ -262,8 +273,8 @@ const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape, gatheri
 }
 
 /** Begins what comes in as there is room for it, and knows when the connection is over. */
-const makeReading = (transport: Transport, parts: Parts, gathering: Gathering, done: () => void) => {
-  const { followers, fork, limits, outgoing } = parts
+const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
+  const { followers, fork, gathering, limits, outgoing } = parts
   const pending = makePending(limits, gathering, () => advance())
   let paused = false
   let ended: Ended | undefined
@@ -346,8 +357,8 @@ export const run: (
   const followers = new Followers({
     subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed: () => reading.advance()
   })
-  const parts: Parts = { router, followers, outgoing, limits, clock, identity, fork }
-  const reading = makeReading(transport, parts, gathering, () => Deferred.doneUnsafe(over, Exit.void))
+  const parts: Parts = { router, followers, outgoing, limits, clock, identity, gathering, fork }
+  const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(reading.requests.interrupt, Effect.sync(() => {
       outgoing.flush()

@@ -126,11 +126,9 @@ export const tooLong = (max: number): Unreadable => ({
   correlationId: undefined
 })
 
-/** What to say of a line that was the longest when all connections together held more than `max` bytes. */
-export const oneTooMany = (max: number): Unreadable => ({
-  reason: new KsiError.LimitExceeded({ limit: "incomingBytes", max, retryable: true }),
-  event: undefined,
-  correlationId: undefined
+/** What to say of a long line that finds no room, as all connections together hold `max` bytes of such. */
+export const oneTooMany = (max: number, { correlationId, event }: Partial<Request> = {}): Unreadable => ({
+  reason: new KsiError.LimitExceeded({ limit: "incomingBytes", max, retryable: true }), event, correlationId
 })
 
 const control = /^(?:wire|pubsub):/

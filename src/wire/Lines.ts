@@ -17,7 +17,7 @@
  * **Gotchas** A line ends with a line feed; a carriage return before it belongs to the line, as does a byte order mark.
  */
 import { Buffer, isUtf8 } from "node:buffer"
-import type { Gathering } from "./internal/Gathering.ts"
+import { type Gathering, shortBytes as firstCapacity } from "./internal/Gathering.ts"
 
 /** Why a line could not be handed on. */
 export type BadLine = "too long" | "not UTF-8" | "one too many"
@@ -30,7 +30,6 @@ interface LineSink {
 }
 
 const newline = 10
-const firstCapacity = 4096
 
 /** The cutter of one stream of bytes; a line has at most `maxBytes`, its newline not counted. */
 export class Lines {

@@ -176,6 +176,24 @@ describe("a daemon with many clients whose long line does not end", () => {
     expect(refused.length).toBeLessThan(many)
     // All lines together are 450 MiB; what was let go is not collected at once.
     expect(residentBytes(daemon) - before).toBeLessThan(256 * 1024 * 1024)
+
+    // The same with long requests that run: the room they take is not there for others that are long.
+    const value = "x".repeat(3 * 1024 * 1024)
+    const holder = connect(home.socket)
+    await once(holder, "connect")
+    for (let n = 0; n < 20; n++) holder.write(`${JSON.stringify({ event: "hostile:hold", data: { value }, correlation_id: n })}\n`)
+    const told: Array<Reply> = []
+    for await (const line of createInterface({ input: holder })) {
+      told.push(JSON.parse(line) as Reply)
+      if (told.length === 15) break
+    }
+    for (const { data } of told) expect(data).toMatchObject({ reason: "LimitExceeded", retryable: true, details: { limit: "incomingBytes" } })
+    const echo = async () => (await ask(home, JSON.stringify({ event: "hostile:echo", data: { value } })))[0]
+    expect(await echo()).toMatchObject({ ok: false, data: { reason: "LimitExceeded" } })
+    expect(await ask(home, `{"event":"hostile:echo","data":{"value":2}}`)).toMatchObject([{ ok: true, data: { result: 2 } }])
+    holder.destroy()
+    // They end with their connection, which the daemon notices soon.
+    while ((await echo())?.ok !== true) await health(home)
     expect((await daemon.kill("SIGTERM")).code).toBe(0)
   })
 })

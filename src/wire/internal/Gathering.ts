@@ -1,5 +1,6 @@
-// What all connections of a listener hold together of lines that have not ended. Each may send a long one, but so many
-// clients with one each must not fill the memory: beyond the bound the one that holds most gives its line up.
+// What all connections of a listener hold together of long lines: while they come in, and while their requests run. Each
+// client may send some, but so many clients must not fill the memory: beyond the bound the longest that has not ended is given
+// up, and one that has ended is refused. Short lines go on, so that others are served: their number is bounded elsewhere.
 
 /** Who gathers a line. */
 export interface Gatherer {
@@ -9,7 +10,10 @@ export interface Gatherer {
   readonly giveUp: () => void
 }
 
-/** The lines of all connections that are under way. */
+/** A line of at most so many bytes counts nothing. */
+export const shortBytes = 4096
+
+/** The long lines of all connections. */
 export class Gathering {
   /** In bytes. */
   readonly max: number
@@ -18,6 +22,16 @@ export class Gathering {
 
   constructor(max: number) {
     this.max = max
+  }
+
+  /** Whether a line of so many bytes may become a request. */
+  hasRoom(bytes: number): boolean {
+    return bytes <= shortBytes || this.used + bytes <= this.max
+  }
+
+  /** Counts the line of a request that runs (negative: has ended). */
+  pin(bytes: number): void {
+    if (Math.abs(bytes) > shortBytes) this.used += bytes
   }
 
   /** Counts what a gatherer holds more (or less), and makes others give up until it fits. */
