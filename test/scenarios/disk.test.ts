@@ -66,9 +66,14 @@ const nobody = isRoot ? { uid: 65_534 } : {}
 
 // ------------------------------------------------------------------------------------------------------- the stories
 
+interface Item {
+  readonly position: number
+  readonly data: { readonly n: number }
+}
+
 interface Reply {
   readonly ok: boolean
-  readonly data: { readonly position?: number; readonly error?: string; readonly reason?: string; readonly retryable?: boolean; readonly result?: unknown }
+  readonly data: { readonly position?: number; readonly error?: string; readonly reason?: string; readonly retryable?: boolean; readonly result?: unknown; readonly cursor?: string; readonly items?: ReadonlyArray<Item> }
 }
 
 const text = "x".repeat(20_000)
@@ -83,14 +88,17 @@ const logged = ({ stderr }: Running): ReadonlyArray<string> =>
     return typeof message === "string" ? message : message[0] ?? ""
   })
 
-/** What is in the store: position and `n` of each fact, however long it is. */
+/** What is in the store: position and `n` of each fact, page by page. */
 const stored = async (home: Home) => {
-  const { code, stderr, stdout } = await home.ksi("export")
-  expect([code, stderr]).toEqual([0, ""])
-  return stdout.trimEnd().split("\n").map((line) => {
-    const { data, position } = JSON.parse(line) as { readonly position: number; readonly data: { readonly n: number } }
-    return [position, data.n]
-  })
+  const all: Array<readonly [number, number]> = []
+  let cursor: string | undefined
+  do {
+    const [reply] = await ask(home, { event: "store:export", data: cursor === undefined ? {} : { cursor } })
+    expect(reply).toMatchObject({ ok: true })
+    for (const { data, position } of reply?.data.items ?? []) all.push([position, data.n])
+    cursor = reply?.data.cursor
+  } while (cursor !== undefined)
+  return all
 }
 
 /** Emits until the store refuses `refusals` times; answers with what was acknowledged, as `stored` would tell it. */
@@ -120,12 +128,10 @@ const servesAllTheSame = async (home: Home) => {
 }
 
 /** A store that refuses, and does not any more. */
-const story = async (home: Home, daemon: Running, why: string, makeRoom: () => void) => {
+const story = async (home: Home, daemon: Running, why: string, meanwhile: () => Promise<void>, makeRoom: () => void) => {
   const before = await emitUntilRefused(home, 1, 3, why)
   expect(before.length).toBeGreaterThan(2)
-  const human = await home.ksi("emit", "note:noted", "n=0", `text=${text}`)
-  expect([human.code, human.stdout]).toEqual([5, ""])
-  expect(human.stderr).toBe(`✗ StoreFailure  the store failed to append: ${why}\n  next       ksi doctor\n`)
+  await meanwhile()
   const once = { ...note(5000), idempotency_key: "k" }
   expect((await ask(home, once))[0]).toMatchObject({ ok: false, data: { reason: "StoreFailure" } })
   await servesAllTheSame(home)
@@ -156,7 +162,12 @@ describe("a disk that is full", () => {
     using disk = new Disk(home.path, 4)
     disk.fill("ballast", 2)
     const daemon = await home.start(notes)
-    const all = await story(home, daemon, "database or disk is full", () => Fs.rmSync(join(disk.path, "ballast")))
+    const meanwhile = async () => {
+      const human = await home.ksi("emit", "note:noted", "n=0", `text=${text}`)
+      expect([human.code, human.stdout]).toEqual([5, ""])
+      expect(human.stderr).toBe("✗ StoreFailure  the store failed to append: database or disk is full\n  next       ksi doctor\n")
+    }
+    const all = await story(home, daemon, "database or disk is full", meanwhile, () => Fs.rmSync(join(disk.path, "ballast")))
     // Killed or not, it is all there.
     await daemon.kill("SIGKILL")
     await home.start(notes)
@@ -166,7 +177,7 @@ describe("a disk that is full", () => {
   it.runIf(canLimit)("as one that fails to write for another reason", async () => {
     await using home = new Home()
     const daemon = await home.startIn({ under: ["sh", "-c", "trap '' XFSZ; ulimit -S -f 600; exec \"$@\"", "sh"] }, notes)
-    await story(home, daemon, "disk I/O error", () => {
+    await story(home, daemon, "disk I/O error", async () => {}, () => {
       expect(spawnSync("prlimit", ["--pid", String(daemon.child.pid), "--fsize=unlimited:"]).status).toBe(0)
     })
   })
