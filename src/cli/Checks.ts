@@ -167,6 +167,8 @@ export const store = (file: string, { state }: StoreInspection.Inspection): Chec
       return ok("store", `${file} is empty; ksi start lays it out`)
     case "Unreadable":
       return problem("store", `${file} cannot be read: ${state.problem}`, restore)
+    case "ReadOnly":
+      return problem("store", `${state.file} cannot be written`, "give the user of the daemon the right to read and write it")
     case "Foreign":
       return problem("store", `${file} is a database of another program`, "set KSI_STORE_FILE to a file of its own")
     case "Newer":

@@ -246,7 +246,10 @@ describe.concurrent("a home that cannot be one", () => {
     for (const name of ["ksi.db", "ksi.db.lock"]) {
       const file = join(home.path, name)
       Fs.chmodSync(file, 0o444)
-      refused(await start().ended(), `${file} cannot be written`, "EACCES")
+      const [started, doctor] = await Promise.all([start().ended(), home.spawnIn(nobody, "doctor").ended()])
+      refused(started, `${file} cannot be written`, "EACCES")
+      expect(doctor.code).toBe(7)
+      expect(doctor.stdout).toMatch(new RegExp(`✗ store +${file} cannot be written\n`))
       expect(Fs.readdirSync(home.path).toSorted()).toEqual(before)
       Fs.chmodSync(file, 0o644)
     }
