@@ -21,7 +21,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Path from "effect/Path"
 import * as References from "effect/References"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Builtin from "../bus/Builtin.ts"
 import * as Middleware from "../bus/Middleware.ts"
 import * as Plugin from "../bus/Plugin.ts"
@@ -36,6 +36,7 @@ import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
 import * as Config from "../server/Config.ts"
+import * as HttpToken from "../server/HttpToken.ts"
 import * as Setting from "../server/Setting.ts"
 import * as Control from "../wire/Control.ts"
 import * as Listener from "../wire/Listener.ts"
@@ -124,9 +125,29 @@ const runtime = Effect.fnUntraced(function*(options: Options) {
   return Ksi.layerSqlite({ filename, sync, audit })
 })
 
+/** HTTP, and the token that makes its bearer the owner; `undefined` where it is off. Loaded only where it is on. */
+const listenHttp = Effect.fnUntraced(function*({ drain, home, host, hosts, port }: Options) {
+  if (port === Setting.off) return undefined
+  const path = yield* Path.Path
+  const { Http, layer } = yield* Effect.promise(() => import("../server/Http.ts"))
+  const ownerToken = yield* HttpToken.make(path.join(home, "run"))
+  return Context.get(yield* Layer.build(layer({ host, port, hosts, ownerToken, drain })), Http)
+})
+
+/** The ways in: all close at once, and each waits for what it has begun. */
+const listenAll = Effect.fnUntraced(function*(options: Options, path: string) {
+  const doors = yield* Scope.fork(yield* Effect.scope, "parallel")
+  // A port is taken more often than a socket: where it is, nobody has reached anything.
+  const http = yield* Scope.provide(listenHttp(options), yield* Scope.fork(doors))
+  const unix = yield* Layer.buildWithScope(Listener.layerUnix({ path, drain: options.drain }), yield* Scope.fork(doors))
+  return { http, unix: Context.get(unix, Listener.Listener) }
+})
+
 /** What a started daemon says of itself. */
 export interface Started {
   readonly socket: string
+  /** Where HTTP is; none where it is off. */
+  readonly url: string | undefined
   readonly store: string
   /** Completes when somebody asked the daemon to stop. */
   readonly stopped: Effect.Effect<void>
@@ -142,17 +163,18 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   const socket = options.socket ?? path.join(options.home, "run", "daemon.sock")
   // Before the store is made: a daemon that cannot be reached leaves nothing behind.
   yield* Listener.checkPath(socket)
-  let connections = () => 0
+  let ways: Effect.Success<ReturnType<typeof listenAll>> | undefined
   const info = Layer.succeed(System.Info, {
-    ...host.info, home: options.home, socket, connections: () => connections()
+    ...host.info, home: options.home, socket,
+    url: () => ways?.http?.url, connections: () => (ways?.unix.connections() ?? 0) + (ways?.http?.connections() ?? 0)
   })
   const core = (yield* runtime(options)).pipe(Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)))
   const context = yield* Layer.build(builtins.pipe(Layer.provide(info), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
-  const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket, drain: options.drain })), context)
-  connections = Context.get(listening, Listener.Listener).connections
+  ways = yield* Effect.provideContext(listenAll(options, socket), context)
   return {
     socket,
+    url: ways.http?.url,
     store: options.store === "memory" ? "in memory" : options.storeFile ?? path.join(options.home, "ksi.db"),
     stopped: Context.get(context, System.Shutdown).requested
   }
@@ -165,6 +187,7 @@ const greeting = (started: Started, command: string): string =>
   [
     "ksi is ready",
     `  socket  ${started.socket}`,
+    ...(started.url === undefined ? [] : [`  http    ${started.url}`]),
     `  store   ${started.store}`,
     `  try     ${command} health`,
     `          ${command} discover`,
@@ -226,12 +249,11 @@ export const start = Command.make("start", {
   yield* Effect.gen(function*() {
     yield* tellSettings(config)
     const started = yield* daemon(options)
-    yield* Effect.logInfo("ready").pipe(Effect.annotateLogs({ socket: started.socket, store: started.store }))
-    const said = (yield* Output.Json)
-      ? `${JSON.stringify({ socket: started.socket, store: started.store })}\n`
-      : greeting(started, command)
+    const { socket, store, url } = started
+    const told = { socket, store, ...(url === undefined ? {} : { url }) }
+    yield* Effect.logInfo("ready").pipe(Effect.annotateLogs(told))
     // Whoever started it may have gone, or the disk that its output goes to may be full: it serves all the same.
-    yield* Effect.ignore(io.write(said))
+    yield* Effect.ignore(io.write((yield* Output.Json) ? `${JSON.stringify(told)}\n` : greeting(started, command)))
     yield* started.stopped.pipe(Effect.onExit(() => Effect.logInfo("stopping")))
   }).pipe(Effect.raceFirst(crash(options.drain)), Effect.scoped, Effect.provide(logging(io, levels[logLevel])))
 })).pipe(

@@ -327,6 +327,7 @@ export class ListenFailed extends Schema.TaggedClass<ListenFailed>()("ListenFail
     return false
   }
   get next(): string {
+    if (this.address.startsWith("http:")) return `ksi start --port <another port>, or --port off`
     return this.taken ? "ksi status, or ksi stop" : "ksi start --socket <another path>"
   }
 }
