@@ -56,7 +56,7 @@ import { Lines } from "./Lines.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
-export { Budget }
+export { Budget, Gathering }
 
 /**
  * How the incoming side ended: the other side is gone, it sends no more but still reads, or this side stops and
