@@ -2,6 +2,7 @@
 /** The entry point: the only place that speaks to the process. Everything else is handed what it needs. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { readFileSync } from "node:fs"
@@ -18,6 +19,7 @@ const argv = process.argv.slice(2)
 
 // Whether this command line was `start`, wherever its flags stood.
 let serves = false
+const uncaught = Deferred.makeUnsafe<unknown>()
 
 /** How people call it here: as it is on their path, by npm in the checkout, or as a package of another project. */
 const calledAs = (): string => {
@@ -35,6 +37,8 @@ const world = Layer.mergeAll(
     serves: () => {
       serves = true
     },
+    uncaught: Deferred.await(uncaught),
+    exit: (code) => process.exit(code),
     info: { version, pid: process.pid, memoryBytes: () => process.memoryUsage.rss() }
   })
 )
@@ -50,6 +54,13 @@ const onSignal = (signal: keyof typeof exitCodes) => (): void => {
 }
 process.on("SIGINT", onSignal("SIGINT"))
 process.on("SIGTERM", onSignal("SIGTERM"))
+
+// The first exception that nobody caught is the daemon's to tell; those that follow from it change nothing.
+process.on("uncaughtException", (cause) => {
+  if (serves) return Deferred.doneUnsafe(uncaught, Effect.succeed(cause))
+  process.stderr.write(`${cause.stack ?? String(cause)}\n`)
+  process.exit(Output.exitCodes.Defect)
+})
 
 NodeRuntime.runMain(Cli.run(argv, { version, node: process.versions.node, start: Start.start }).pipe(Effect.provide(world)), {
   disableErrorReporting: true,

@@ -38,6 +38,8 @@ export interface Origin {
   readonly clientCorrelationId: string | undefined
   /** Milliseconds since 1970. */
   readonly deadline: number | undefined
+  /** The same by a clock that nobody sets: what counts. The router knows. */
+  readonly due: number | undefined
   readonly idempotencyKey: string | undefined
   /** W3C Trace Context: the span that it is asked in, over there. */
   readonly traceparent: string | undefined
@@ -51,6 +53,7 @@ export const own: Origin = {
   clientId: undefined,
   clientCorrelationId: undefined,
   deadline: undefined,
+  due: undefined,
   idempotencyKey: undefined,
   traceparent: undefined,
   tracestate: undefined
@@ -235,7 +238,7 @@ export class LiveEnvelope implements Envelope.Envelope {
   get unhurried(): LiveEnvelope {
     if (this.deadline === undefined) return this
     const stamps: Stamps = { now: () => this.timestamp, ids: () => this.id }
-    return new LiveEnvelope(this.name, this.data, this.parent, { ...this.origin, deadline: undefined }, stamps)
+    return new LiveEnvelope(this.name, this.data, this.parent, { ...this.origin, deadline: undefined, due: undefined }, stamps)
   }
 
   get metadata(): Envelope.Metadata {
@@ -272,12 +275,21 @@ export const originOf = (parent: Envelope.Envelope | undefined): Origin => {
   return { ...own, principal, clientId, clientCorrelationId, ...TraceContext.accept(traceparent, tracestate) }
 }
 
+type Times = Pick<Partial<Origin>, "deadline" | "due">
+
+/** Whether a deadline comes before that of the origin. */
+const isEarlier = ({ deadline, due }: Times, origin: Times): boolean => {
+  if (deadline === undefined || origin.deadline === undefined) return deadline !== undefined
+  return due === undefined || origin.due === undefined ? deadline < origin.deadline : due < origin.due
+}
+
 /**
  * The origin of a child that a handler labels: its client's words may be replaced and its deadline brought forward.
  * Who asks stays who asked. A malformed `traceparent` is ignored.
  */
 export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, labels: Partial<Origin>): Origin => {
-  const { clientCorrelationId, clientId, deadline, idempotencyKey } = labels
+  const { clientCorrelationId, clientId, idempotencyKey } = labels
+  const { deadline, due } = isEarlier(labels, origin) ? labels : origin
   // Together or not at all: the state of one trace says nothing of another.
   const { traceparent, tracestate } = TraceContext.accept(labels.traceparent, labels.tracestate) ?? origin
   return {
@@ -286,7 +298,8 @@ export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, la
     clientId: clientId ?? origin.clientId,
     clientCorrelationId: clientCorrelationId ?? origin.clientCorrelationId,
     idempotencyKey,
-    deadline: deadline === undefined ? origin.deadline : Math.min(deadline, origin.deadline ?? deadline),
+    deadline,
+    due,
     traceparent,
     tracestate
   }

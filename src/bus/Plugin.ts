@@ -184,6 +184,7 @@ const build = Effect.fnUntraced(function*(entry: Entry, scope: Scope.Scope, need
     if (entry.state === "running") entry.state = "stopped"
   }))
   entry.startedAt = yield* Clock.currentTimeMillis
+  const begun = yield* Clock.monotonicTimeNanos
   // What a plugin needs cannot be checked here; a service that is missing is a defect of its build.
   const layer = entry.layer as Layer.Layer<never, unknown>
   const built = yield* Layer.buildWithScope(layer, scope).pipe(
@@ -194,7 +195,7 @@ const build = Effect.fnUntraced(function*(entry: Entry, scope: Scope.Scope, need
   // Also where its wiring is wrong: those that need it show their own faults.
   entry.services = Context.omit(Layer.CurrentMemoMap, Scope.Scope)(built)
   if (entry.faults.size > 0) return
-  entry.took = (yield* Clock.currentTimeMillis) - entry.startedAt
+  entry.took = Math.round(Number((yield* Clock.monotonicTimeNanos) - begun) / 1e6)
   entry.state = "running"
   yield* Effect.logDebug(`started ${entry.name}`)
 })

@@ -167,6 +167,8 @@ export const store = (file: string, { state }: StoreInspection.Inspection): Chec
       return ok("store", `${file} is empty; ksi start lays it out`)
     case "Unreadable":
       return problem("store", `${file} cannot be read: ${state.problem}`, restore)
+    case "ReadOnly":
+      return problem("store", `${state.file} cannot be written`, "give the user of the daemon the right to read and write it")
     case "Foreign":
       return problem("store", `${file} is a database of another program`, "set KSI_STORE_FILE to a file of its own")
     case "Newer":
@@ -250,6 +252,7 @@ type Size = { readonly [K in keyof LimitsShape]: K }[keyof LimitsShape]
 
 // The first should not be more than the second: what it means if it is.
 const atMost: ReadonlyArray<readonly [less: Size, more: Size, status: "warning" | "problem", why: string]> = [
+  ["frameBytes", "incomingBytes", "problem", "the longest line allowed would be refused, even alone"],
   ["frameBytes", "outgoingBytes", "problem", "one long answer would close its connection"],
   ["connectionBufferBytes", "outgoingBytes", "problem", "one slow reader would be closed before its subscriptions pause"],
   ["pageBytes", "frameBytes", "warning", "a full page is longer than a line that may be sent back"],

@@ -44,6 +44,9 @@ export class Usage extends Schema.TaggedClass<Usage>()("Usage", {
   next: Schema.String
 }) {}
 
+/** Something threw where nobody catches: a timer, a promise that nobody waits for. */
+export class Uncaught extends Schema.TaggedClass<Uncaught>()("Uncaught", { message: Schema.String }) {}
+
 /** The command has said all there is to say; only the exit code is left. */
 export class Ended extends Schema.TaggedClass<Ended>()("Ended", { code: Schema.Int }) {}
 
@@ -215,6 +218,7 @@ export const failureOf = (error: unknown): Failure => {
       code: exitCodes.IoFailed
     }
   }
+  if (error instanceof Uncaught) return ofDefect(error.message, {}, "look for it in the log above")
   if (error instanceof RemoteFailure) return ofRemote(error)
   return ofDefect(error instanceof Error ? error.message : textOf(error), {}, "report this: it is a defect of ksi")
 }

@@ -14,7 +14,6 @@
 import * as Cause from "effect/Cause"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -69,6 +68,10 @@ export class Host extends Context.Service<Host, {
   readonly command: string
   /** Told when a daemon is what this process runs: it was right to stop when it is interrupted. */
   readonly serves: () => void
+  /** Completes with the first exception that nobody caught. */
+  readonly uncaught: Effect.Effect<unknown>
+  /** Ends the process at once. */
+  readonly exit: (code: number) => void
   readonly info: Pick<System.InfoShape, "version" | "pid" | "memoryBytes">
 }>()("ksi/cli/Host") {}
 
@@ -138,10 +141,12 @@ const runtime = Effect.fnUntraced(function*(options: Options) {
   const filename = options.storeFile ?? path.join(options.home, "ksi.db")
   const { audit, sync } = options
   if (options.store === "memory") return Ksi.layerMemoryWith({ audit })
-  yield* fs.makeDirectory(path.dirname(filename), { recursive: true }).pipe(
-    Effect.catch((cause) =>
-      KsiError.fail(new KsiError.StoreFailure({ operation: "open", problem: `${filename}: ${cause.message}` }))
-    )
+  const directory = path.dirname(filename)
+  yield* fs.makeDirectory(directory, { recursive: true }).pipe(
+    Effect.catch(({ reason }) => {
+      const problem = `${directory} cannot be made a directory (${KsiError.sentenceOf(reason.cause ?? reason)})`
+      return KsiError.fail(new KsiError.StoreFailure({ operation: "open", problem }))
+    })
   )
   return Ksi.layerSqlite({ filename, sync, audit })
 })
@@ -186,7 +191,7 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   yield* Listener.checkPath(socket)
   let ways: Effect.Success<ReturnType<typeof listenAll>> | undefined
   const info = Layer.succeed(System.Info, {
-    ...host.info, home: options.home, socket, startedAt: yield* Clock.currentTimeMillis,
+    ...host.info, home: options.home, socket,
     url: () => ways?.http?.url, connections: () => (ways?.unix.connections() ?? 0) + (ways?.http?.connections() ?? 0)
   })
   const core = (yield* runtime(options)).pipe(Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)))
@@ -215,6 +220,22 @@ const greeting = (started: Started, command: string): string =>
     `          ${command} subscribe '*'`,
     ""
   ].join("\n")
+
+// What was interrupted may take so long to end, when there may be nobody who insists.
+const insistAfterMillis = 10_000
+
+/**
+ * An exception that nobody caught, as in a timer of a module, leaves something half done and nobody knows what. So the
+ * daemon ends, as if it had been told to, and says why: whoever watches over it starts it again.
+ */
+const crash = Effect.fnUntraced(function*(drainMillis: number) {
+  const { exit, uncaught } = yield* Host
+  const cause = yield* uncaught
+  yield* Effect.logFatal("nobody caught an exception", Cause.die(cause))
+  const insist = Effect.sync(() => exit(Output.exitCodes.Defect))
+  yield* Effect.forkDetach(Effect.delay(insist, drainMillis + insistAfterMillis))
+  return yield* Effect.fail(new Output.Uncaught({ message: `nobody caught an exception: ${KsiError.sentenceOf(cause)}` }))
+})
 
 // What Effect calls them.
 const levels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error", none: "None" } as const
@@ -257,11 +278,10 @@ export const start = Command.make("start", {
     const { socket, store, url } = started
     const told = { socket, store, ...(url === undefined ? {} : { url }) }
     yield* Effect.logInfo("ready").pipe(Effect.annotateLogs(told))
-    if (yield* Output.Json) {
-      yield* io.write(`${JSON.stringify(told)}\n`)
-    } else yield* io.write(greeting(started, command))
+    // Whoever started it may have gone, or the disk that its output goes to may be full: it serves all the same.
+    yield* Effect.ignore(io.write((yield* Output.Json) ? `${JSON.stringify(told)}\n` : greeting(started, command)))
     yield* started.stopped.pipe(Effect.onExit(() => Effect.logInfo("stopping")))
-  }).pipe(Effect.scoped, Effect.provide(logging(io, levels[logLevel])))
+  }).pipe(Effect.raceFirst(crash(options.drain)), Effect.scoped, Effect.provide(logging(io, levels[logLevel])))
 })).pipe(
   Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
   Command.annotate(Help.Sections, [Help.limits, Help.exits(0, 2, 5)]),

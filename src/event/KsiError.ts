@@ -263,9 +263,13 @@ export class IdempotencyConflict extends Schema.TaggedClass<IdempotencyConflict>
 }
 
 /** Another process writes this store. */
-export class StoreLocked extends Schema.TaggedClass<StoreLocked>()("StoreLocked", { file: Schema.String }) {
+export class StoreLocked extends Schema.TaggedClass<StoreLocked>()("StoreLocked", {
+  file: Schema.String,
+  /** Which process, where that is known. */
+  pid: Schema.optionalKey(Schema.Int)
+}) {
   get message(): string {
-    return `another process is writing ${this.file}`
+    return `${this.pid === undefined ? "another process" : `process ${this.pid}`} is writing ${this.file}`
   }
   get retryable(): boolean {
     return true
@@ -287,7 +291,7 @@ export class StoreFailure extends Schema.TaggedClass<StoreFailure>()("StoreFailu
     return true
   }
   get next(): string {
-    return this.operation === "open" ? "ksi start --store-file <another file>" : "ksi health"
+    return this.operation === "open" ? "ksi start --store-file <another file>" : "ksi doctor"
   }
 }
 

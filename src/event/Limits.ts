@@ -44,6 +44,8 @@ export interface LimitsShape {
   readonly idleMillis: number
   /** Bytes that may wait to be written to one connection before its subscriptions pause. */
   readonly connectionBufferBytes: number
+  /** Bytes of long lines that all connections together may hold, under way or of running requests; beyond it one is refused. */
+  readonly incomingBytes: number
   /** Bytes that may wait to be written to all connections together; beyond it the one that reads least is closed. */
   readonly outgoingBytes: number
   /** Live facts, and live requests, held for one subscriber; what happens beyond it is its `overflow`. */
@@ -91,6 +93,7 @@ export const defaults: LimitsShape = {
   bodyMillis: 60_000,
   idleMillis: 60_000,
   connectionBufferBytes: 1024 * 1024,
+  incomingBytes: 256 * 1024 * 1024,
   outgoingBytes: 256 * 1024 * 1024,
   subscriptionBuffer: 512,
   subscriptionBlockMillis: 10_000,

@@ -156,8 +156,6 @@ export const Group = EventGroup.make(Health, Discover, HelpOf, ShutDown)
 /** What only the process knows; the defaults are those of a process that says nothing. */
 export interface InfoShape {
   readonly version: string
-  /** Milliseconds since 1970; absent: when the plugin was built. */
-  readonly startedAt?: number | undefined
   readonly pid?: number | undefined
   /** KSI_HOME. */
   readonly home?: string | undefined
@@ -231,6 +229,9 @@ const listed = (handlers: (name: string) => number) => ({ event }: EventRegistry
 const byNamespace = (entries: Entries): ReadonlyMap<string, Entries> =>
   Map.groupBy(entries, ({ event }) => EventName.namespace(event.name))
 
+// Not by the time of day: somebody may set that.
+const nanosPerMilli = 1_000_000n
+
 /** The figures of `system:health`, from what is in memory. */
 const makeHealth = Effect.gen(function*() {
   const info = yield* Info
@@ -238,7 +239,7 @@ const makeHealth = Effect.gen(function*() {
   const subscriptions = yield* Subscriptions
   const { registry } = yield* Router.Router
   const everything = yield* EventPattern.fromText("*")
-  const startedAt = info.startedAt ?? (yield* Clock.currentTimeMillis)
+  const startedAt = yield* Clock.monotonicTimeNanos
   const { file, kind } = store.describe
   const still = {
     ...(info.pid === undefined ? {} : { pid: info.pid }),
@@ -246,10 +247,10 @@ const makeHealth = Effect.gen(function*() {
     ...(info.socket === undefined ? {} : { socket: info.socket })
   }
   const urlOf = (url: string | undefined) => url === undefined ? {} : { url }
-  return (now: number): Event.Success<typeof Health> => ({
+  return (now: bigint): Event.Success<typeof Health> => ({
     status: "healthy",
     version: info.version,
-    uptime: Math.max(0, now - startedAt) / 1000,
+    uptime: Number((now - startedAt) / nanosPerMilli) / 1000,
     position: store.head(),
     store: { kind, ...(file === undefined ? {} : { file }) },
     events: registry.list(everything).length,
@@ -317,7 +318,7 @@ const handlers = Group.toLayer(Effect.gen(function*() {
   const authorizer = yield* Authorizer
   return {
     *"system:health"() {
-      return health(yield* Clock.currentTimeMillis)
+      return health(yield* Clock.monotonicTimeNanos)
     },
     *"system:discover"(payload: Event.Payload<typeof Discover>, { metadata: { principal } }: Envelope) {
       const pattern = yield* EventPattern.fromText(payload.pattern ?? "*")

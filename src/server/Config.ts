@@ -104,6 +104,8 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   idleMillis: limit("idleMillis", millis(100, day), "How long an HTTP connection may be idle, and a WebSocket silent"),
   connectionBufferBytes: limit("connectionBufferBytes", bytes(4096, 1024 * MiB),
     "What may wait to be written to one connection before its subscriptions pause"),
+  incomingBytes: limit("incomingBytes", bytes(4096, 64 * 1024 * MiB),
+    "What long lines of all connections may hold, coming in or running; beyond it one is refused"),
   outgoingBytes: limit("outgoingBytes", bytes(4096, 64 * 1024 * MiB),
     "What may wait to be written to all connections; beyond it the one that reads least is closed"),
   subscriptionBuffer: limit("subscriptionBuffer", count(1, 1_000_000), "Live facts held for one subscriber"),

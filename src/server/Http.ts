@@ -342,9 +342,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
     guard: (headers) => guard(headers), identify: makeIdentify(authorizer, options), calls, follow, isReady: () => ready
   }
   yield* Effect.addFinalizer(() => connections.destroy)
-  const budget = new Connection.Budget(limits.outgoingBytes)
+  const shared = { budget: new Connection.Budget(limits.outgoingBytes), gathering: new Connection.Gathering(limits.incomingBytes) }
   const webSockets = yield* makeWebSockets(site, limits, (transport, principal) =>
-    Effect.provideContext(Connection.run(transport, { principal, budget }), context))
+    Effect.provideContext(Connection.run(transport, { principal, ...shared }), context))
   server.on("upgrade", (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer) => {
     connections.leave(stream)
     webSockets.upgrade(request, stream, head)

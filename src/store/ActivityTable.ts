@@ -238,7 +238,7 @@ export const layer = (
         write: table.write,
         max: limits.activityBuffer,
         whenFull: "slow",
-        problem: "requests are not recorded",
+        rows: "requests",
         lost
       })
       return {

@@ -225,7 +225,7 @@ export const layer: Layer.Layer<DeadLetters, KsiError.KsiError, StoreFile.StoreF
       write: table.write,
       max: limits.deadLetters,
       whenFull: "forget",
-      problem: "dead letters are not recorded",
+      rows: "dead letters",
       lost
     })
     return serviceOf(table, (letter) => void push(keep(letter)), flush)

@@ -393,7 +393,8 @@ const makeTokens = Effect.fnUntraced(function*(book: GrantBook.GrantBook, limits
 
 // --------------------------------------------------------------------------------------------------------- in force
 
-const maxSleep = 24 * 60 * 60 * 1000
+// A timer counts on while the clock is set, and stands still while a machine sleeps: so it is looked at again.
+const maxSleep = 10 * 60 * 1000
 
 /** Tells of changes: those that are committed, and tokens that expire by themselves. */
 const makeChanges = Effect.fnUntraced(function*(book: GrantBook.GrantBook, clock: Clock.Clock) {
@@ -407,7 +408,6 @@ const makeChanges = Effect.fnUntraced(function*(book: GrantBook.GrantBook, clock
     alarm = undefined
     const now = clock.currentTimeMillisUnsafe()
     const next = isClosed || listeners.size === 0 ? undefined : book.nextExpiry(now)
-    // A timer holds at most some weeks.
     if (next !== undefined) alarm = fork(Effect.andThen(Effect.sleep(Math.min(next - now, maxSleep)), Effect.sync(tell)))
   }
   yield* Effect.addFinalizer(() => Effect.sync(() => {

@@ -64,23 +64,31 @@ interface Entry {
   encoded: Encoded | KsiError.KsiError | undefined
 }
 
+/** What an operator is told. */
+interface Report {
+  readonly listenerThrew: (cause: unknown) => void
+  readonly storesNothing: (error: KsiError.KsiError) => void
+  readonly storesAgain: () => void
+}
+
 /** Collects appends, commits them by the batch, tells listeners and callers. */
 class GroupCommit {
   readonly append: Journal["Service"]["append"]
   private readonly writer: FactWriter
   private readonly clock: Clock.Clock
   private readonly announcer: Announcer
-  private readonly report: (cause: unknown) => void
+  private readonly report: Report
   private readonly queue: Array<Entry> = []
   private scheduled = false
   private closed = false
+  private failing = false
 
   constructor(
     writer: FactWriter,
     clock: Clock.Clock,
     announcer: Announcer,
     encodeAhead: number,
-    report: (cause: unknown) => void
+    report: Report
   ) {
     this.writer = writer
     this.clock = clock
@@ -143,11 +151,17 @@ class GroupCommit {
     if (entries.length === 0) return
     try {
       const { answers, facts } = this.writer.commit(appends, this.clock.currentTimeMillisUnsafe())
-      if (facts.length > 0 && !this.announcer.isIdle()) this.announcer.announce(facts.map(storedFact)).forEach(this.report)
+      if (facts.length > 0 && !this.announcer.isIdle()) this.announcer.announce(facts.map(storedFact)).forEach(this.report.listenerThrew)
       answers.forEach((answer, i) =>
         entries[i]?.resume(KsiError.is(answer) ? Exit.fail(answer) : Exit.succeed(answer)))
+      if (this.failing) this.report.storesAgain()
+      this.failing = false
     } catch (cause) {
-      const exit = Exit.fail(StoreFile.failure("append", cause))
+      const error = StoreFile.failure("append", cause)
+      // Every caller is told; the log once, until it goes well again.
+      if (!this.failing) this.report.storesNothing(error)
+      this.failing = true
+      const exit = Exit.fail(error)
       for (const entry of entries) entry.resume(exit)
     }
   }
@@ -185,8 +199,11 @@ const makeDriver = (options: Options): Effect.Effect<
       const reader = new FactReader(file.db, limits.pageBytes)
       return [reader, new FactWriter(file, reader, options.indexThreshold ?? defaultThreshold)] as const
     })
-    const report = (cause: unknown) => {
-      Effect.runForkWith(context)(Effect.logError("a listener of the store threw", cause))
+    const fork = Effect.runForkWith(context)
+    const report: Report = {
+      listenerThrew: (cause) => void fork(Effect.logError("a listener of the store threw", cause)),
+      storesNothing: (error) => void fork(Effect.logError("facts are not stored", error.message)),
+      storesAgain: () => void fork(Effect.logInfo("facts are stored again"))
     }
     const announcer = makeAnnouncer()
     const commits = yield* Effect.acquireRelease(

@@ -27,6 +27,8 @@ export type State =
   /** There is a file with nothing in it; a daemon lays it out. */
   | { readonly _tag: "Empty" }
   | { readonly _tag: "Unreadable"; readonly problem: string }
+  /** The file, or its lock, may not be written by whoever looks. */
+  | { readonly _tag: "ReadOnly"; readonly file: string }
   /** A database of another program. */
   | { readonly _tag: "Foreign" }
   | { readonly _tag: "Newer"; readonly format: number; readonly known: number }
@@ -61,6 +63,16 @@ const reading = <A>(path: string, immutable: boolean, f: (db: DatabaseSync) => A
     return f(db)
   } finally {
     db.close()
+  }
+}
+
+/** As the writer asks when it opens it. */
+const mayWrite = (path: string): boolean => {
+  try {
+    Fs.accessSync(path, Fs.constants.R_OK | Fs.constants.W_OK)
+    return true
+  } catch {
+    return false
   }
 }
 
@@ -112,6 +124,8 @@ const look = (filename: string): Inspection => {
   if (stat.nlink > 1) return unreadable(`it has ${stat.nlink} names (hard links); keep one`)
   const real = Fs.realpathSync(filename)
   const lock = lockOf(`${real}.lock`)
+  const readOnly = [real, `${real}.lock`].find((file) => sizeOf(file) !== undefined && !mayWrite(file))
+  if (readOnly !== undefined) return { lock, state: { _tag: "ReadOnly", file: readOnly } }
   // A reader of a database with a log joins those who share it; where nobody does, it would make the files they share.
   const shared = (sizeOf(`${real}-wal`) ?? 0) > 0 && sizeOf(`${real}-shm`) !== undefined
   try {

@@ -8,7 +8,7 @@
  * Who is at the other end is bound to the connection. A token in `wire:hello` changes it from that line on, and ends what was
  * followed before; nothing else in a message does.
  *
- * Memory is bounded on both ways: a line by `frameBytes`, running requests by `connectionRequests`, what waits to be
+ * Memory is bounded on both ways: a line by `frameBytes`, those under way in all connections by `incomingBytes`, running requests by `connectionRequests`, what waits to be
  * written by `connectionBufferBytes`. At a bound the connection reads no further, and the client's own writes wait; a
  * subscription that cannot be written is not pulled, and goes back to the journal for what it missed. What waits in all
  * connections together is bounded by `outgoingBytes`: beyond it the one in which most waits is closed.
@@ -50,12 +50,13 @@ import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
-import { Lines } from "./Lines.ts"
+import { Gathering } from "./internal/Gathering.ts"
 import { Budget, Outgoing } from "./internal/Outgoing.ts"
+import { Lines } from "./Lines.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
-export { Budget }
+export { Budget, Gathering }
 
 /**
  * How the incoming side ended: the other side is gone, it sends no more but still reads, or this side stops and
@@ -90,6 +91,8 @@ export interface Options {
   readonly principal: string
   /** What may wait in this and all other connections; one of its own where it has none. */
   readonly budget?: Budget | undefined
+  /** The lines under way of this and all other connections; one of its own where it has none. */
+  readonly gathering?: Gathering | undefined
 }
 
 // ----------------------------------------------------------------------------------------------------------- requests
@@ -116,6 +119,7 @@ interface Parts {
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
   readonly identity: Identity
+  readonly gathering: Gathering
   /** Runs in the surroundings of the listener: its loggers, its clock. */
   readonly fork: Fork
 }
@@ -149,15 +153,9 @@ const makeWriter = ({ clock, fork, limits }: Parts) => {
   return textOf
 }
 
-/** Runs the requests of one connection and appends their replies. */
-const makeRequests = (parts: Parts, completed: () => void) => {
-  const { clock, followers, fork, identity, limits, outgoing, router } = parts
-  const textOf = makeWriter(parts)
-  const running = new Set<Fiber.Fiber<unknown, unknown>>()
-  // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
-  let beginning = false
-
-  const envelopeOf = (request: Frame.Request, data: unknown): LiveEnvelope => {
+/** Makes the envelopes of requests. */
+const makeEnvelopes = ({ clock, identity, limits, router }: Parts) =>
+  (request: Frame.Request, data: unknown): LiveEnvelope => {
     const { principal } = identity
     const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
     const clientCorrelationId = labelOf(correlationId, limits.idLength)
@@ -171,7 +169,16 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       : router.envelope(event, data, { ...labels, deadline: envelope.timestamp + deadlineMillis })
   }
 
-  const dispatch = (request: Frame.Request): void => {
+/** Runs the requests of one connection and appends their replies. */
+const makeRequests = (parts: Parts, completed: () => void) => {
+  const { clock, followers, fork, gathering, limits, outgoing, router } = parts
+  const textOf = makeWriter(parts)
+  const envelopeOf = makeEnvelopes(parts)
+  const running = new Set<Fiber.Fiber<unknown, unknown>>()
+  // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
+  let beginning = false
+
+  const dispatch = (request: Frame.Request, bytes: number): void => {
     const { correlationId, event } = request
     const greeting = event === Control.Hello.name ? followers.greet(request.data) : undefined
     const envelope = envelopeOf(request, greeting === undefined ? request.data : greeting.data)
@@ -185,18 +192,25 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       return answered?.()
     }
     running.add(fiber)
+    gathering.pin(bytes)
     fiber.addObserver((exit) => {
       running.delete(fiber)
+      gathering.pin(-bytes)
       if (!outgoing.isBroken) outgoing.append(textOf(envelope, correlationId, exit))
       answered?.()
       completed()
     })
   }
 
+  const refuse = (line: Frame.Unreadable): void => outgoing.append(Frame.encodeUnreadable(line, clock.currentTimeMillisUnsafe()))
+
   const begin = (incoming: string | Frame.Unreadable): void => {
     const request = typeof incoming === "string" ? Frame.decode(incoming, limits) : Result.fail(incoming)
-    if (Result.isSuccess(request)) return dispatch(request.success)
-    outgoing.append(Frame.encodeUnreadable(request.failure, clock.currentTimeMillisUnsafe()))
+    if (Result.isFailure(request)) return refuse(request.failure)
+    // A text has about as many characters as its line had bytes.
+    const bytes = typeof incoming === "string" ? incoming.length : 0
+    if (gathering.hasRoom(bytes)) dispatch(request.success, bytes)
+    else refuse(Frame.oneTooMany(gathering.max, request.success))
   }
 
   return {
@@ -211,7 +225,7 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       } catch (cause) {
         beginning = false
         fork(Effect.logError("a line could not be begun", cause))
-        outgoing.append(Frame.encodeUnreadable(Frame.broken, clock.currentTimeMillisUnsafe()))
+        refuse(Frame.broken)
       }
     }
   }
@@ -223,7 +237,7 @@ const makeRequests = (parts: Parts, completed: () => void) => {
 const lineOverhead = 64
 
 /** What has come in and not begun. */
-const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
+const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape, gathering: Gathering, gaveUp: () => void) => {
   let queue: Array<string | Frame.Unreadable> = []
   let at = 0
   let length = 0
@@ -233,8 +247,13 @@ const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
       if (text.trim() === "") return
       push(text)
     },
-    bad: (why) => push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
-  })
+    bad: (why) => {
+      if (why !== "one too many") return push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
+      push(Frame.oneTooMany(gathering.max))
+      // It may be another connection that has brought this about.
+      gaveUp()
+    }
+  }, gathering)
   const costOf = (incoming: string | Frame.Unreadable) => lineOverhead + (typeof incoming === "string" ? incoming.length : 0)
   const push = (incoming: string | Frame.Unreadable): void => {
     length += costOf(incoming)
@@ -257,8 +276,8 @@ const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
 
 /** Begins what comes in as there is room for it, and knows when the connection is over. */
 const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
-  const { followers, fork, limits, outgoing } = parts
-  const pending = makePending(limits)
+  const { followers, fork, gathering, limits, outgoing } = parts
+  const pending = makePending(limits, gathering, () => advance())
   let paused = false
   let ended: Ended | undefined
   const requests = makeRequests(parts, () => advance())
@@ -301,6 +320,7 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
     },
     ended: (how) => {
       if (how === "half-closed" && ended === undefined) pending.lines.end()
+      pending.lines.close()
       ended = how
       if (how === "gone") {
         outgoing.break()
@@ -330,7 +350,7 @@ export const run: (
   const identity: Identity = { principal: options.principal }
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const over = Deferred.makeUnsafe<void>()
-  const { budget = new Budget(limits.outgoingBytes) } = options
+  const { budget = new Budget(limits.outgoingBytes), gathering = new Gathering(limits.incomingBytes) } = options
   const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes, budget, (bytes) => {
     fork(Effect.logWarning(`a connection was closed that had not read ${bytes} bytes`))
     transport.destroy()
@@ -339,7 +359,7 @@ export const run: (
   const followers = new Followers({
     subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed: () => reading.advance()
   })
-  const parts: Parts = { router, followers, outgoing, limits, clock, identity, fork }
+  const parts: Parts = { router, followers, outgoing, limits, clock, identity, gathering, fork }
   const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(reading.requests.interrupt, Effect.sync(() => {

@@ -126,6 +126,11 @@ export const tooLong = (max: number): Unreadable => ({
   correlationId: undefined
 })
 
+/** What to say of a long line that finds no room, as all connections together hold `max` bytes of such. */
+export const oneTooMany = (max: number, { correlationId, event }: Partial<Request> = {}): Unreadable => ({
+  reason: new KsiError.LimitExceeded({ limit: "incomingBytes", max, retryable: true }), event, correlationId
+})
+
 const control = /^(?:wire|pubsub):/
 const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key", "traceparent", "tracestate"])
 

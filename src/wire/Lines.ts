@@ -1,7 +1,7 @@
 /**
  * Cuts incoming bytes into lines of UTF-8.
  *
- * The rule: memory is bounded by the longest line allowed. A chunk that holds many lines is decoded once; a line that
+ * The rule: memory is bounded by the longest line allowed, and by what all that share a `Gathering` may hold together. A chunk that holds many lines is decoded once; a line that
  * arrives in pieces is gathered in one growing buffer, so that a sender of single bytes costs linear time.
  *
  * **Example**
@@ -17,9 +17,10 @@
  * **Gotchas** A line ends with a line feed; a carriage return before it belongs to the line, as does a byte order mark.
  */
 import { Buffer, isUtf8 } from "node:buffer"
+import { type Gathering, shortBytes as firstCapacity } from "./internal/Gathering.ts"
 
 /** Why a line could not be handed on. */
-export type BadLine = "too long" | "not UTF-8"
+export type BadLine = "too long" | "not UTF-8" | "one too many"
 
 /** Who hears of lines. */
 interface LineSink {
@@ -29,19 +30,37 @@ interface LineSink {
 }
 
 const newline = 10
-const firstCapacity = 4096
 
 /** The cutter of one stream of bytes; a line has at most `maxBytes`, its newline not counted. */
 export class Lines {
   private readonly maxBytes: number
   private readonly sink: LineSink
+  private readonly gathering: Gathering | undefined
   private held: Buffer = Buffer.alloc(0)
   private heldBytes = 0
   private skipping = false
 
-  constructor(maxBytes: number, sink: LineSink) {
+  constructor(maxBytes: number, sink: LineSink, gathering?: Gathering) {
     this.maxBytes = maxBytes
     this.sink = sink
+    this.gathering = gathering
+  }
+
+  /** Bytes of memory that the line under way takes, where it is more than every connection has anyway. */
+  get gathered(): number {
+    return this.held.length > firstCapacity ? this.held.length : 0
+  }
+
+  /** Lets the line under way go: there are too many, and it is the longest. */
+  giveUp(): void {
+    this.skipping = true
+    this.release()
+    this.sink.bad("one too many")
+  }
+
+  /** There will be no more. */
+  close(): void {
+    this.release()
   }
 
   /** Takes the next bytes. */
@@ -78,9 +97,10 @@ export class Lines {
       return this.sink.bad("too long")
     }
     if (length > this.held.length) {
-      const grown = Buffer.allocUnsafe(Math.max(firstCapacity, length, this.held.length * 2))
+      const grown = Buffer.allocUnsafe(Math.max(firstCapacity, length, Math.min(this.maxBytes, this.held.length * 2)))
       this.held.copy(grown, 0, 0, this.heldBytes)
-      this.held = grown
+      this.hasNow(grown)
+      if (this.skipping) return
     }
     bytes.copy(this.held, this.heldBytes)
     this.heldBytes = length
@@ -94,7 +114,13 @@ export class Lines {
 
   private release(): void {
     this.heldBytes = 0
-    if (this.held.length > firstCapacity) this.held = Buffer.alloc(0)
+    if (this.gathered > 0) this.hasNow(Buffer.alloc(0))
+  }
+
+  private hasNow(held: Buffer): void {
+    const before = this.gathered
+    this.held = held
+    if (this.gathered !== before) this.gathering?.change(this, this.gathered - before)
   }
 
   private one(line: Buffer): void {

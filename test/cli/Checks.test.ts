@@ -98,6 +98,7 @@ describe("store and lock", () => {
     expect(check({ _tag: "Empty" })).toMatchObject(is("ok", "is empty"))
     expect(check({ _tag: "Unreadable", problem: "why" })).toMatchObject(is("problem", "f.db cannot be read: why"))
     expect(check({ _tag: "Foreign" })).toMatchObject(is("problem", "another program"))
+    expect(check({ _tag: "ReadOnly", file: "ksi.db.lock" })).toMatchObject(is("problem", "ksi.db.lock cannot be written"))
     expect(check({ _tag: "Newer", format: 9, known: 1 })).toMatchObject(is("problem", "format 9; this KSI knows formats up to 1"))
     expect(check(ready)).toMatchObject(is("ok", "format 1 and 1,234 facts"))
     expect(check({ ...ready, altered: ["a", "b"] })).toMatchObject(is("problem", "a, b are missing or altered"))

@@ -110,7 +110,7 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
   [
     new KsiError.StoreFailure({ operation: "append", problem: "disk full" }),
     5,
-    "✗ StoreFailure  the store failed to append: disk full\n  next       ksi health\n"
+    "✗ StoreFailure  the store failed to append: disk full\n  next       ksi doctor\n"
   ],
   [
     new KsiError.ConnectionLost({ address: "var/run/daemon.sock", problem: "connect ENOENT", unsent: true }),

@@ -1,15 +1,18 @@
 import { NodeServices } from "@effect/platform-node"
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Layer, Schema } from "effect"
+import { Deferred, Effect, Layer, Schema } from "effect"
+import { TestClock } from "effect/testing"
 import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Cli from "../../src/cli/Cli.ts"
 import * as Start from "../../src/cli/Start.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
-import { ksi } from "./commandLine.ts"
+import { eventually } from "../wire/Daemon.ts"
+import { Kept, ksi, world as ioWorld } from "./commandLine.ts"
 
 const Ping = Event.make("net:ping", { success: Schema.String })
 const Net = EventGroup.make(Ping)
@@ -22,6 +25,8 @@ const world = (modules: Readonly<Record<string, unknown>>) =>
       load: async (path) => modules[path],
       command: "ksi",
       serves: () => {},
+      uncaught: Effect.never,
+      exit: () => {},
       info: { version: "1.2.3" }
     })
   )
@@ -132,4 +137,30 @@ describe("the command", () => {
       expect(code).toBe(0)
       expect(stdout).toContain("start")
     }))
+
+  it.effect("ends at once what does not end by itself after an exception that nobody caught, when its time is over", () => {
+    let closing = false
+    let code: number | undefined
+    const stuck = Layer.effectDiscard(Effect.acquireRelease(Effect.void, () => {
+      closing = true
+      return Effect.never
+    }))
+    const uncaught = Deferred.makeUnsafe<unknown>()
+    const host = Layer.effect(Start.Host, Effect.map(Start.Host, (host) => ({
+      ...host, uncaught: Deferred.await(uncaught), exit: (given: number) => void (code = given)
+    }))).pipe(Layer.provide(world({ "stuck.ts": { default: stuck } })))
+    const stdout = new Kept()
+    const stderr = new Kept()
+    return Effect.gen(function*() {
+      const argv = ["start", "--home", yield* home, "--store", "memory", "--port", "off", "--drain", "5s", "stuck.ts"]
+      yield* Effect.forkDetach(Cli.run(argv, { version: "1.2.3", node: process.versions.node, start: Start.start }))
+      yield* eventually(() => stdout.text.includes("ksi is ready"))
+      yield* Deferred.succeed(uncaught, new Error("half done"))
+      yield* eventually(() => closing)
+      yield* TestClock.adjust("14 seconds")
+      expect(code).toBeUndefined()
+      yield* TestClock.adjust("1 second")
+      expect(code).toBe(70)
+    }).pipe(Effect.provide(Layer.mergeAll(ioWorld({ stdout, stderr }), host)))
+  })
 })

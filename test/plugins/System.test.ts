@@ -46,7 +46,7 @@ describe("system:health", () => {
         version: "1.2.3", pid: 42, home: "var", socket: "var/run/daemon.sock", memory_bytes: 5, connections: 7, uptime: 0
       })
     }).pipe(Effect.provide(runtime({}, Layer.succeed(System.Info, {
-      version: "1.2.3", startedAt: 1000, pid: 42, home: "var", socket: "var/run/daemon.sock", memoryBytes: () => 5, connections: () => 7
+      version: "1.2.3", pid: 42, home: "var", socket: "var/run/daemon.sock", memoryBytes: () => 5, connections: () => 7
     })))))
 })
 

@@ -18,6 +18,17 @@ export interface Ended {
   readonly stderr: string
 }
 
+/** How a process is started otherwise than usually. */
+export interface Circumstances {
+  readonly cwd?: string
+  readonly uid?: number
+  readonly env?: Readonly<Record<string, string>>
+  /** Options of node's own. */
+  readonly node?: ReadonlyArray<string>
+  /** The command that runs it, as a shell that sets limits. */
+  readonly under?: ReadonlyArray<string>
+}
+
 /** A process that may still run. */
 export class Running {
   readonly child: ChildProcess
@@ -28,9 +39,10 @@ export class Running {
   constructor(
     args: ReadonlyArray<string>,
     env: Readonly<Record<string, string>> = {},
-    { cwd = root, uid }: { readonly cwd?: string; readonly uid?: number } = {}
+    { cwd = root, node: more = [], uid, under = [] }: Omit<Circumstances, "env"> = {}
   ) {
-    this.child = spawn(process.execPath, [...node, ...args], {
+    const [command = process.execPath, ...words] = [...under, process.execPath, ...more, ...node, ...args]
+    this.child = spawn(command, words, {
       cwd,
       ...(uid === undefined ? {} : { uid }),
       // As in the npm scripts: what was compiled once need not be compiled again.
@@ -83,14 +95,24 @@ export class Home implements AsyncDisposable {
 
   /** Starts a command and does not wait for its end. */
   spawn(...args: ReadonlyArray<string>): Running {
-    const process = new Running(args, { KSI_HOME: this.path })
+    return this.spawnIn({}, ...args)
+  }
+
+  /** As `spawn`, in other circumstances. */
+  spawnIn({ env, ...circumstances }: Circumstances, ...args: ReadonlyArray<string>): Running {
+    const process = new Running(args, { KSI_HOME: this.path, ...env }, circumstances)
     this.running.push(process)
     return process
   }
 
   /** Starts a daemon and waits until it is ready. */
   async start(...args: ReadonlyArray<string>): Promise<Running> {
-    const daemon = this.spawn("start", ...args)
+    return this.startIn({}, ...args)
+  }
+
+  /** As `start`, in other circumstances. */
+  async startIn(circumstances: Circumstances, ...args: ReadonlyArray<string>): Promise<Running> {
+    const daemon = this.spawnIn(circumstances, "start", ...args)
     await daemon.says("ksi is ready")
     return daemon
   }

@@ -140,6 +140,64 @@ describe("a daemon bears", () => {
   })
 })
 
+describe("a daemon with many clients whose long line does not end", () => {
+  it("refuses the longest of them, serves everybody else, and takes what is ended after all", async () => {
+    await using home = new Home()
+    const max = 16 * 1024 * 1024
+    const many = 80
+    const daemon = await home.startIn({ env: { KSI_LIMIT_INCOMING_BYTES: "16 MiB" } }, "--store", "memory", module)
+    const before = residentBytes(daemon)
+    const long = `{"event":"hostile:echo","data":{"value":"${"x".repeat(3 * 1024 * 1024)}`
+    const clients = await Promise.all(Array.from({ length: many }, async () => {
+      const socket = connect(home.socket)
+      await once(socket, "connect")
+      let heard = ""
+      socket.setEncoding("utf8").on("data", (text: string) => (heard += text))
+      await new Promise((resolve) => socket.write(long, resolve))
+      return { socket, heard: () => heard }
+    }))
+    expect(await health(home)).toMatchObject({ ok: true })
+    // What came last may still be on its way through the socket; so may the answers.
+    const answers = Promise.all(clients.map(async ({ heard, socket }) => {
+      socket.write("\"}}\n{\"event\":\"hostile:echo\",\"data\":{\"value\":1}}\n")
+      while (heard().split("\n").length < 3) await once(socket, "data")
+      socket.destroy()
+      return heard().trimEnd().split("\n").map((line) => JSON.parse(line) as Reply)
+    }))
+    const refused = (await answers).filter((replies) => {
+      // In whatever order: each has an answer to both of its lines, and the short one is taken.
+      expect(replies.filter(({ data }) => data.result === 1)).toHaveLength(1)
+      const [other] = replies.filter(({ data }) => data.result !== 1)
+      if (other?.ok === true) return false
+      expect(other?.data).toMatchObject({ reason: "LimitExceeded", retryable: true, details: { limit: "incomingBytes", max } })
+      return true
+    })
+    expect(refused.length).toBeGreaterThanOrEqual(many - max / (3 * 1024 * 1024))
+    expect(refused.length).toBeLessThan(many)
+    // All lines together are 240 MiB; what was let go is not collected at once.
+    expect(residentBytes(daemon) - before).toBeLessThan(192 * 1024 * 1024)
+
+    // The same with long requests that run: the room they take is not there for others that are long.
+    const value = "x".repeat(3 * 1024 * 1024)
+    const holder = connect(home.socket)
+    await once(holder, "connect")
+    for (let n = 0; n < 20; n++) holder.write(`${JSON.stringify({ event: "hostile:hold", data: { value }, correlation_id: n })}\n`)
+    const told: Array<Reply> = []
+    for await (const line of createInterface({ input: holder })) {
+      told.push(JSON.parse(line) as Reply)
+      if (told.length === 15) break
+    }
+    for (const { data } of told) expect(data).toMatchObject({ reason: "LimitExceeded", retryable: true, details: { limit: "incomingBytes" } })
+    const echo = async () => (await ask(home, JSON.stringify({ event: "hostile:echo", data: { value } })))[0]
+    expect(await echo()).toMatchObject({ ok: false, data: { reason: "LimitExceeded" } })
+    expect(await ask(home, `{"event":"hostile:echo","data":{"value":2}}`)).toMatchObject([{ ok: true, data: { result: 2 } }])
+    holder.destroy()
+    // They end with their connection, which the daemon notices soon.
+    while ((await echo())?.ok !== true) await health(home)
+    expect((await daemon.kill("SIGTERM")).code).toBe(0)
+  })
+})
+
 describe("a daemon whose handler cannot be interrupted", () => {
   it("waits for it when it is told to end, and no longer when it is told again", async () => {
     await using home = new Home()

@@ -263,7 +263,7 @@ describe("the file", () => {
       const problems = yield* Effect.forEach([filename, Path.join(folder, "no", "x.db"), ":memory:", ""], (filename) =>
         Effect.map(reasonOf(open({ filename }, () => Effect.void)), (reason) => reason.message))
       expect(problems[0]).toContain("format 99")
-      expect(problems[1]).toContain("unable to open")
+      expect(problems[1]).toContain("cannot be opened")
       expect(problems[2]).toContain("memory store")
       expect(problems[3]).toContain("not a file")
     }))

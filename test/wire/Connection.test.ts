@@ -8,6 +8,7 @@ import { TestClock } from "effect/testing"
 import * as Limits from "../../src/event/Limits.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as Connection from "../../src/wire/Connection.ts"
+import { Gathering } from "../../src/wire/internal/Gathering.ts"
 import { Budget } from "../../src/wire/internal/Outgoing.ts"
 import { eventually, makeCounts, type Reply, runtime } from "./Daemon.ts"
 
@@ -44,11 +45,11 @@ class Driven implements Connection.Transport {
   }
 }
 
-const open = Effect.fnUntraced(function*(limits: Partial<Limits.LimitsShape> = {}, budget?: Budget) {
+const open = Effect.fnUntraced(function*(limits: Partial<Limits.LimitsShape> = {}, budget?: Budget, gathering?: Gathering) {
   const counts = makeCounts()
   const context = yield* Layer.build(runtime(counts)).pipe(Effect.provideService(Limits.Limits, { ...Limits.defaults, ...limits }))
   const transport = new Driven()
-  const fiber = yield* Connection.run(transport, { principal: "owner", budget }).pipe(
+  const fiber = yield* Connection.run(transport, { principal: "owner", budget, gathering }).pipe(
     Effect.provideContext(context),
     Effect.provideService(Limits.Limits, { ...Limits.defaults, ...limits }),
     Effect.forkScoped({ startImmediately: true })
@@ -61,6 +62,26 @@ const later = (value: unknown) => ({ event: "t:later", data: { value }, correlat
 const happened = (n: number) => ({ event: "t:happened", data: { n }, correlation_id: n })
 
 describe("lines", () => {
+  it.live("a long one is refused while all connections hold too much of such, and finds room when they have ended", () =>
+    Effect.gen(function*() {
+      const gathering = new Gathering(100_000)
+      const [{ counts, transport: holder }, { transport }] = yield* Effect.all([open({}, undefined, gathering), open({}, undefined, gathering)])
+      const long = (event: string, correlation_id: number) => ({ event, data: { value: "x".repeat(60_000) }, correlation_id })
+      holder.send(long("t:forever", 1), long("t:forever", 2))
+      expect(counts.running).toBe(1)
+      expect(holder.replies).toMatchObject([
+        { ok: false, correlation_id: 2, event: "t:forever", data: { reason: "LimitExceeded", retryable: true, details: { limit: "incomingBytes", max: 100_000 } } }
+      ])
+      transport.send(long("t:echo", 3), { event: "t:echo", data: { value: 4 }, correlation_id: 4 })
+      transport.sink.bytes(bytes(`{"event":"t:echo","data":{"value":"${"x".repeat(70_000)}`))
+      transport.sink.bytes(bytes(`"}}\n`))
+      expect(transport.replies.map(({ correlation_id, ok }) => [correlation_id, ok])).toEqual([[3, false], [4, true], [null, false]])
+      holder.sink.ended("gone")
+      yield* eventually(() => counts.interrupted === 1)
+      transport.send(long("t:echo", 5), long("t:echo", 6))
+      expect(transport.replies.slice(3).map(({ correlation_id, ok }) => [correlation_id, ok])).toEqual([[5, true], [6, true]])
+    }))
+
   it.live("bad lines are answered, and the connection stays usable", () =>
     Effect.gen(function*() {
       const { transport } = yield* open({ frameBytes: 1000 })

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Schema } from "effect"
+import { Gathering } from "../../src/wire/internal/Gathering.ts"
 import { Lines } from "../../src/wire/Lines.ts"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -63,5 +64,42 @@ describe("Lines", () => {
     const expected = text.split("\n").map((line) => bytes(line).length > 10 ? "(too long)" : line)
     if (expected.at(-1) === "") expected.pop()
     expect(told(chunks, 10).out).toEqual(expected)
+  })
+
+  it("what all gather is bounded: the longest gives up, is told once, and goes on with its next line", () => {
+    const gathering = new Gathering(20_000)
+    const lines = Array.from({ length: 3 }, () => {
+      const out: Array<string> = []
+      return { out, lines: new Lines(15_000, { line: (text) => out.push(`${text.length}`), bad: (why) => out.push(`(${why})`) }, gathering) }
+    })
+    const [a, b, c] = lines.map(({ lines }) => (length: number, end = "") => lines.push(bytes("x".repeat(length) + end)))
+    a?.(9000)
+    b?.(8000)
+    c?.(100)
+    expect(lines.map(({ out }) => out)).toEqual([[], [], []])
+    // Short lines count nothing; the one that goes over the bound need not be the longest.
+    c?.(5000)
+    expect(lines.map(({ out }) => out)).toEqual([["(one too many)"], [], []])
+    a?.(4000)
+    a?.(1000, "\n")
+    a?.(7, "\n")
+    b?.(0, "\n")
+    c?.(0, "\n")
+    expect(lines.map(({ out }) => out)).toEqual([["(one too many)", "7"], ["8000"], ["5100"]])
+    // Those that have ended, or are closed, hold nothing.
+    for (let round = 0; round < 10; round++) {
+      b?.(14_000)
+      lines[1]?.lines.close()
+      c?.(14_000, "\n")
+    }
+    expect(lines.flatMap(({ out }) => out).filter((told) => told === "(one too many)")).toHaveLength(1)
+  })
+
+  it("one that is longer than all may be gives up itself", () => {
+    const out: Array<string> = []
+    const lines = new Lines(100_000, { line: (text) => out.push(`${text.length}`), bad: (why) => out.push(`(${why})`) }, new Gathering(10_000))
+    for (let i = 0; i < 5; i++) lines.push(bytes("x".repeat(5000)))
+    lines.push(bytes("\nabc\n"))
+    expect(out).toEqual(["(one too many)", "3"])
   })
 })

@@ -12,6 +12,7 @@ import * as Compiled from "./compiled.ts"
 import { type AnyExit, type AnyFiber, contextOf, enter, type Finish, type Run, settle } from "./drive.ts"
 import { type Core, effectful, isWrapping, Passage, takesElapsed } from "./pipeline.ts"
 import type { Reactions } from "./reactions.ts"
+import { steadyMillis } from "./steady.ts"
 import * as Streams from "./streams.ts"
 import type { Runner, Table, TableEntry } from "./table.ts"
 
@@ -59,9 +60,7 @@ const makeRecorder = Effect.fnUntraced(function*({ clock }: Table) {
 const makeDeadlines = ({ clock }: Table) => {
   /** Milliseconds that are left, where the envelope must be answered earlier than what caused it. */
   const millisLeft = (envelope: LiveEnvelope): number | undefined =>
-    envelope.deadline === undefined || !envelope.isDeadlineOwn
-      ? undefined
-      : envelope.deadline - clock.currentTimeMillisUnsafe()
+    envelope.origin.due === undefined || !envelope.isDeadlineOwn ? undefined : envelope.origin.due - steadyMillis(clock)
   const late = (envelope: LiveEnvelope) =>
     KsiError.exit(
       new KsiError.DeadlineExceeded({ event: envelope.name, millis: (envelope.deadline ?? 0) - envelope.timestamp })

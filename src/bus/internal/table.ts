@@ -17,6 +17,7 @@ import type { Letter } from "../DeadLetters.ts"
 import type { AnyFiber, Run } from "./drive.ts"
 import * as Pipelines from "./pipeline.ts"
 import type { Hook, Pipeline } from "./pipeline.ts"
+import { steadyMillis } from "./steady.ts"
 
 /** Runs the requests of an event in the fiber that asks. */
 export interface Runner {
@@ -132,6 +133,12 @@ export const make = Effect.gen(function*() {
 
   const envelope = (name: string, data: unknown, parent: Envelope.Envelope | undefined, origin: Causation.Origin) =>
     new Causation.LiveEnvelope(name, data, parent, origin, stamps)
+  const labelled = (parent: Envelope.Envelope | undefined, origin: Causation.Origin, labels: Partial<Causation.Origin>) => {
+    const { deadline } = labels
+    // From here on the clock on the wall may be set: what is left is left.
+    const due = deadline === undefined ? undefined : steadyMillis(clock) + deadline - clock.currentTimeMillisUnsafe()
+    return Causation.narrow(parent, origin, due === undefined ? labels : { ...labels, due })
+  }
 
   const currentOf = Causation.makeFinder()
   return {
@@ -146,15 +153,15 @@ export const make = Effect.gen(function*() {
     get: (name: string) => entries.get(name),
     /** The envelope of something that comes from outside. */
     root: (name: string, data: unknown, labels?: Partial<Causation.Origin>) =>
-      envelope(name, data, undefined, labels === undefined ? Causation.own : Causation.narrow(undefined, Causation.own, labels)),
+      envelope(name, data, undefined, labels === undefined ? Causation.own : labelled(undefined, Causation.own, labels)),
     /** The envelope of a fact that was made elsewhere. */
     received: (fact: NewFact, labels: Partial<Causation.Origin>) =>
-      new Causation.ReceivedEnvelope(fact, { ...Causation.narrow(undefined, Causation.own, labels), source: fact.source }, stamps),
+      new Causation.ReceivedEnvelope(fact, { ...labelled(undefined, Causation.own, labels), source: fact.source }, stamps),
     /** The envelope of what is asked or said in this fiber; `labels` may narrow what it inherits, never widen it. */
     child: (fiber: AnyFiber, name: string, data: unknown, labels?: Partial<Causation.Origin>) => {
       const parent = currentOf(fiber)
       const origin = Causation.originOf(parent)
-      return envelope(name, data, parent, labels === undefined ? origin : Causation.narrow(parent, origin, labels))
+      return envelope(name, data, parent, labels === undefined ? origin : labelled(parent, origin, labels))
     },
     /** The envelope of something that a person runs once more: new, and caused by the old one. */
     again: (fiber: AnyFiber, old: Letter["event"], data: unknown): Envelope.Envelope => {
@@ -169,13 +176,13 @@ export const make = Effect.gen(function*() {
     },
     /** Why an envelope may go no further: its chain of causes is too long, or its time is over. */
     refuse: (envelope: Causation.LiveEnvelope): Exit.Exit<never, KsiError.KsiError> | undefined => {
-      const { deadline, depth } = envelope
+      const { deadline = 0, depth, origin: { due } } = envelope
       if (depth > limits.depth) {
         return KsiError.exit(
           new KsiError.LimitExceeded({ limit: "depth", max: limits.depth, actual: depth, retryable: false })
         )
       }
-      return deadline !== undefined && deadline <= clock.currentTimeMillisUnsafe()
+      return due !== undefined && due <= steadyMillis(clock)
         ? KsiError.exit(new KsiError.DeadlineExceeded({ event: envelope.name, millis: Math.max(0, deadline - envelope.timestamp) }))
         : undefined
     },

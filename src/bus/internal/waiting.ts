@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type { Delivery } from "../../event/Envelope.ts"
 import type { Lane } from "./backlog.ts"
+import { steadyMillis } from "./steady.ts"
 
 // Resumed in a turn of its own: a publisher goes on neither on the subscriber's stack nor in the middle of its take.
 const go = Effect.yieldNow
@@ -96,7 +97,7 @@ export class Waiting {
 
   // One watch for all that wait; it ends by itself when it finds nobody.
   private begin(place: Place): void {
-    if (this.isEmpty) this.since = this.parts.clock.currentTimeMillisUnsafe()
+    if (this.isEmpty) this.since = steadyMillis(this.parts.clock)
     if (place instanceof Caller) this.callers.push(place)
     else if (place instanceof Publisher) this.insert(place)
     this.watch ??= this.parts.fork(this.watching)
@@ -110,7 +111,7 @@ export class Waiting {
 
   private readonly watching: Effect.Effect<void> = Effect.suspend(() => {
     const { clock, patience, stalled } = this.parts
-    const left = Math.max(this.since, this.takenAt) + patience - clock.currentTimeMillisUnsafe()
+    const left = Math.max(this.since, this.takenAt) + patience - steadyMillis(clock)
     if (!this.isEmpty && left > 0) return Effect.andThen(Effect.sleep(left), this.watching)
     this.watch = undefined
     if (this.isEmpty) return Effect.void
@@ -174,7 +175,7 @@ export class Waiting {
   asked(fiber: number): void {
     this.taker = fiber
     this.isStalled = false
-    this.takenAt = this.parts.clock.currentTimeMillisUnsafe()
+    this.takenAt = steadyMillis(this.parts.clock)
   }
 
   /** Lets those go on for whom there is room now. */

@@ -24,6 +24,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Fs from "node:fs"
+import * as Path from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../event/KsiError.ts"
 
@@ -148,8 +149,53 @@ const realFile = (filename: string): string => {
   return Fs.realpathSync(filename)
 }
 
+/**
+ * Opens a database for reading and writing. SQLite says only that it cannot, and would open a file that may not be written
+ * for reading alone: so the file system is asked which it is, and why.
+ */
+const openWritable = (filename: string, timeout: number): DatabaseSync => {
+  const db = opened(filename, timeout)
+  try {
+    Fs.accessSync(filename, Fs.constants.R_OK | Fs.constants.W_OK)
+    return db
+  } catch (cause) {
+    db.close()
+    return refuse(`${filename} cannot be written (${KsiError.sentenceOf(cause)})`)
+  }
+}
+
+const opened = (filename: string, timeout: number): DatabaseSync => {
+  try {
+    return new DatabaseSync(filename, { timeout })
+  } catch (cause) {
+    return refuse(`${filename} cannot be opened (${whyNot(filename) ?? KsiError.sentenceOf(cause)})`)
+  }
+}
+
+/** What the file system has against a file, or against one being made there. */
+const whyNot = (filename: string): string | undefined => {
+  try {
+    Fs.accessSync(Fs.existsSync(filename) ? filename : Path.dirname(filename), Fs.constants.R_OK | Fs.constants.W_OK)
+    return undefined
+  } catch (cause) {
+    return KsiError.sentenceOf(cause)
+  }
+}
+
+/** The process that holds a lock, where the kernel tells: a line is `3: POSIX  ADVISORY  WRITE 1234 fe:00:2720002 …`. */
+const holderOf = (lock: string): number | undefined => {
+  try {
+    const { ino } = Fs.statSync(lock)
+    const held = new RegExp(`WRITE (\\d+) \\S+:${ino} `).exec(Fs.readFileSync("/proc/locks", "utf8"))
+    // Of a process in another container the kernel says 0.
+    return Number(held?.[1]) || undefined
+  } catch {
+    return undefined
+  }
+}
+
 const takeLock = (filename: string): DatabaseSync => {
-  const lock = new DatabaseSync(`${filename}.lock`, { timeout: lockMillis })
+  const lock = openWritable(`${filename}.lock`, lockMillis)
   try {
     lock.exec("BEGIN EXCLUSIVE")
     return lock
@@ -157,7 +203,9 @@ const takeLock = (filename: string): DatabaseSync => {
     lock.close()
     // node:sqlite puts SQLite's own code there.
     const busy = cause instanceof Error && "errcode" in cause && cause.errcode === SQLITE_BUSY
-    throw busy ? KsiError.make(new KsiError.StoreLocked({ file: filename })) : cause
+    if (!busy) throw cause
+    const pid = holderOf(`${filename}.lock`)
+    throw KsiError.make(new KsiError.StoreLocked({ file: filename, ...(pid === undefined ? {} : { pid }) }))
   }
 }
 
@@ -186,8 +234,19 @@ const withoutSync = (db: DatabaseSync, sync: string) => {
   }
 }
 
-const scoped = (operation: string, acquire: () => DatabaseSync) =>
-  Effect.acquireRelease(attempt(operation, acquire), (db) => Effect.ignore(attempt("close", () => db.close())))
+/** As `attempt`; what SQLite says is told with the file. */
+const opening = <A>(filename: string, f: () => A): Effect.Effect<A, KsiError.KsiError> =>
+  attempt("open", () => {
+    try {
+      return f()
+    } catch (cause) {
+      if (KsiError.is(cause)) throw cause
+      return refuse(`${filename}: ${KsiError.sentenceOf(cause)}`)
+    }
+  })
+
+const scoped = (filename: string, acquire: () => DatabaseSync) =>
+  Effect.acquireRelease(opening(filename, acquire), (db) => Effect.ignore(attempt("close", () => db.close())))
 
 /** Opens or creates the file. Fails with `StoreLocked` or `StoreFailure`. */
 export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiError.KsiError, Scope.Scope> =>
@@ -197,14 +256,14 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
       return yield* Effect.fail(failure("open", new Error(`"${filename}" is not a file; use the memory store`)))
     }
     // A stranger's file must not even get a lock beside it: so it is looked at first, locked, and looked at again.
-    const open = (name: string) => scoped("open", () => new DatabaseSync(name, { timeout: busyMillis }))
-    yield* Effect.scoped(Effect.flatMap(open(filename), (db) => attempt("open", () => isEmpty(db, filename))))
+    const open = (name: string) => scoped(name, () => openWritable(name, busyMillis))
+    yield* Effect.scoped(Effect.flatMap(open(filename), (db) => opening(filename, () => isEmpty(db, filename))))
     const real = yield* attempt("open", () => realFile(filename))
-    yield* scoped("open", () => takeLock(real))
+    yield* scoped(real, () => takeLock(real))
     const db = yield* open(real)
     const sync = options.sync === "normal" ? "NORMAL" : "FULL"
     const transaction = transactionOn(db)
-    yield* attempt("open", () => {
+    yield* opening(real, () => {
       const empty = isEmpty(db, filename)
       db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${checkpointPages};
         PRAGMA synchronous = ${sync}`)

@@ -19,8 +19,8 @@ export interface Options<A> {
   readonly max: number
   /** `slow`: who brings one more is told to wait. `forget`: the oldest goes, for it is the next to go anyway. */
   readonly whenFull: "slow" | "forget"
-  /** What is said, once, when rows are lost. */
-  readonly problem: string
+  /** The rows, for what is said when they are lost, and when they are not any more: `requests`. */
+  readonly rows: string
   readonly lost: Metric.Counter<number>
 }
 
@@ -35,12 +35,12 @@ export interface WriteBehind<A> {
 /** A buffer that lives as long as the scope, which writes the rest when it closes. */
 export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const { lost, max, operation, problem, whenFull, write } = options
+    const { lost, max, operation, rows, whenFull, write } = options
     const buffer: Array<A> = []
     const some = Latch.makeUnsafe()
     const full = Latch.makeUnsafe()
     const room = Latch.makeUnsafe(true)
-    let failing = false
+    let missing = 0
 
     const writeBatch = Effect.suspend(() => {
       const batch = buffer.splice(0, batchRows)
@@ -48,14 +48,15 @@ export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, neve
       if (batch.length === 0) return Effect.void
       return Effect.matchEffect(StoreFile.attempt(operation, () => write(batch)), {
         onSuccess: () => {
-          failing = false
-          return Effect.void
+          const were = missing
+          missing = 0
+          return were === 0 ? Effect.void : Effect.logInfo(`${rows} are recorded again; ${were} were not`)
         },
         onFailure: (error) => {
-          const first = !failing
-          failing = true
+          const first = missing === 0
+          missing += batch.length
           const counted = Metric.update(lost, batch.length)
-          return first ? Effect.andThen(counted, Effect.logError(problem, error.message)) : counted
+          return first ? Effect.andThen(counted, Effect.logError(`${rows} are not recorded`, error.message)) : counted
         }
       })
     })
