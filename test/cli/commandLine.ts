@@ -39,6 +39,8 @@ const host: Start.Host["Service"] = {
   load: () => Promise.reject(new Error("no daemon is started here")),
   command: "ksi",
   serves: () => {},
+  uncaught: Effect.never,
+  exit: () => {},
   info: { version: "1.2.3", pid: 1, memoryBytes: () => 1 }
 }
 

@@ -62,6 +62,7 @@ describe("the Dockerfile", () => {
     const tsc = join(root, "node_modules", "typescript", "bin", "tsc")
     const built = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json", "--outDir", join(image, "dist")], { cwd: root, encoding: "utf8" })
     expect(built).toMatchObject({ status: 0, stdout: "" })
+    Fs.copyFileSync(join(root, ".ci", "command.js"), join(image, "dist", "command.js"))
     Fs.copyFileSync(join(root, "package.json"), join(image, "package.json"))
     Fs.symlinkSync(join(root, "node_modules"), join(image, "node_modules"))
     return () => Fs.rmSync(image, { recursive: true, force: true })
@@ -75,12 +76,13 @@ describe("the Dockerfile", () => {
       readonly bin: { readonly ksi: string }; readonly engines: { readonly node: string }; readonly files: ReadonlyArray<string>; readonly scripts: Record<string, string>
     }
     expect(files).toContain("dist")
-    expect(scripts["build"]).toBe("tsc -p tsconfig.build.json")
+    expect(scripts["build"]).toBe("node .ci/build.mjs")
+    expect(copied).toContain(".ci")
     expect(file).toContain("npm run build")
     expect(command("ENTRYPOINT")).toContain(bin.ksi.replace("./", ""))
     expect(instructions("FROM").every((line) => line.startsWith(`node:${engines.node.replace(">=", "")}-`))).toBe(true)
     // The flag of the package's own first line.
-    expect(Fs.readFileSync(join(root, "src", "main.ts"), "utf8").split("\n")[0]).toContain(command("ENTRYPOINT")[1])
+    expect(Fs.readFileSync(join(root, ".ci", "command.js"), "utf8").split("\n")[0]).toContain(command("ENTRYPOINT")[1])
   })
 
   it("runs a daemon whose health is well, as a process that stops when it is told", async () => {
