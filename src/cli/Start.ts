@@ -37,6 +37,8 @@ import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
 import * as Config from "../server/Config.ts"
+import * as Logs from "../server/Logs.ts"
+import * as Metrics from "../server/Metrics.ts"
 import * as Setting from "../server/Setting.ts"
 import * as Control from "../wire/Control.ts"
 import * as Listener from "../wire/Listener.ts"
@@ -141,8 +143,12 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   const info = Layer.succeed(System.Info, {
     ...host.info, home: options.home, socket, startedAt: yield* Clock.currentTimeMillis, connections: () => connections()
   })
-  const core = (yield* runtime(options)).pipe(Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)))
-  const context = yield* Layer.build(builtins.pipe(Layer.provide(info), Layer.provideMerge(core)))
+  const core = (yield* runtime(options)).pipe(
+    Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)), Layer.provide(Metrics.layerMeter)
+  )
+  // Outside of all other middleware.
+  const traced = options.otlp === "off" ? Layer.empty : Middleware.use(Builtin.trace)
+  const context = yield* Layer.build(Layer.merge(builtins, Metrics.layer).pipe(Layer.provide(info), Layer.provideMerge(traced), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
   const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket, drain: options.drain })), context)
   connections = Context.get(listening, Listener.Listener).connections
@@ -170,13 +176,21 @@ const greeting = (started: Started, command: string): string =>
 // What Effect calls them.
 const levels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error", none: "None" } as const
 
-/** Logs go to stderr: for people on a terminal, as JSON lines for a collector. */
+/** Logs go to stderr: for people on a terminal, as JSON lines for a collector. Each line says which event it is of. */
 const logging = ({ coloured, watched }: Io["Service"], level: typeof levels[keyof typeof levels]) =>
   Layer.mergeAll(
-    Logger.layer([watched ? Logger.consolePrettyTty({ colors: coloured }) : Logger.withConsoleError(Logger.formatJson)]),
+    Logger.layer([Logs.labelled(watched ? Logger.consolePrettyTty({ colors: coloured }) : Logger.withConsoleError(Logger.formatJson))]),
     Layer.succeed(Logger.LogToStderr, true),
     Layer.succeed(References.MinimumLogLevel, level)
   )
+
+/** Traces, metrics and logs for a collector, where one is named; else nothing of it is loaded. */
+const telemetry = (values: Omit<Config.Values, "logLevel">, serviceVersion: string): Layer.Layer<never> => {
+  const { otlp: endpoint, otlpFormat: format, otlpHeaders: headers, resourceAttributes: attributes, serviceName } = values
+  if (endpoint === "off") return Layer.empty
+  return Layer.unwrap(Effect.map(Effect.promise(() => import("../server/Telemetry.ts")), ({ layer }) =>
+    layer({ endpoint, format, headers, serviceName, serviceVersion, attributes })))
+}
 
 /** Warnings of the settings, and for those who look for faults every value with its origin. */
 const tellSettings = Effect.fnUntraced(function*({ settings, warnings }: Config.Config) {
@@ -200,7 +214,7 @@ export const start = Command.make("start", {
   const config = yield* Settings.load(flags.settings)
   const { logLevel, ...values } = yield* Settings.valid(config)
   const options: Options = { ...values, modules: flags.modules }
-  const { command, serves } = yield* Host
+  const { command, info: { version }, serves } = yield* Host
   serves()
   yield* Effect.gen(function*() {
     yield* tellSettings(config)
@@ -210,7 +224,7 @@ export const start = Command.make("start", {
       yield* io.write(`${JSON.stringify({ socket: started.socket, store: started.store })}\n`)
     } else yield* io.write(greeting(started, command))
     yield* started.stopped.pipe(Effect.onExit(() => Effect.logInfo("stopping")))
-  }).pipe(Effect.scoped, Effect.provide(logging(io, levels[logLevel])))
+  }).pipe(Effect.scoped, Effect.provide(telemetry(values, version)), Effect.provide(logging(io, levels[logLevel])))
 })).pipe(
   Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
   Command.withExamples([
