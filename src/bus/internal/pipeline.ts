@@ -199,7 +199,8 @@ export const reacting = (hooks: ReadonlyArray<Hook>, handler: string, envelope: 
     const { context } = fiber
     const next = Effect.updateContext(inner, (within: Context.Context<never>) => inSpanOf(context, within))
     const { reaction } = hook
-    const wrapped = reaction === undefined ? next : guarded((event) => reaction(next, event, handler), envelope) ?? next
+    const wrapped = reaction === undefined ? next : guarded((event) => reaction(next, event, handler), envelope) ??
+      Exit.die(new TypeError(`middleware "${hook.name}": reaction must return an effect`))
     return Effect.updateContext(wrapped, (_: Context.Context<never>) => contextOf(hook, envelope, fiber))
   }), run)
 
