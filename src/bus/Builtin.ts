@@ -78,12 +78,20 @@ const spanAbove = (envelope: Envelope, current: Tracer.AnySpan | undefined): Tra
   return current === undefined ? TraceContext.toSpan(envelope.metadata) : undefined
 }
 
-/** What is said of an event on its span; nothing on one that is not sent. */
-const attributesOf = (envelope: Envelope, isSent: boolean, more: Readonly<Record<string, string>>): Readonly<Record<string, string>> => {
-  if (!isSent) return {}
+/** Says on the span of an event what it is. */
+const introduce = (span: Tracer.Span, envelope: Envelope, more: Readonly<Record<string, string>>): void => {
   const { id, metadata: { correlationId, principal }, name } = envelope
-  return { "ksi.event": name, "ksi.id": id, "ksi.correlation_id": correlationId, "ksi.principal": principal, ...more }
+  span.attribute("ksi.event", name)
+  span.attribute("ksi.id", id)
+  span.attribute("ksi.correlation_id", correlationId)
+  span.attribute("ksi.principal", principal)
+  for (const key in more) span.attribute(key, more[key])
 }
+
+/** What messaging systems say of a message, by OpenTelemetry's conventions. */
+const messageOf = ({ id, name }: Envelope, operation: "send" | "process") => ({
+  "messaging.system": "ksi", "messaging.operation.type": operation, "messaging.destination.name": name, "messaging.message.id": id
+})
 
 const nameOf = (u: unknown): string | undefined => {
   if (KsiError.is(u)) return u.reason._tag
@@ -129,14 +137,13 @@ export const trace = Middleware.make("trace", {
       // Two of them, a module's own and the daemon's, make one span.
       const open = openSpanOf(envelope)
       if (open !== undefined) return Effect.succeed(open)
-      const { id, metadata: { causationId }, name } = envelope
+      const { name } = envelope
       const parent = spanAbove(envelope, Context.getOrUndefined(context, Tracer.ParentSpan))
       const isFact = Context.get(context, Router).registry.get(name)?.event.kind === "fact"
-      const attributes = attributesOf(envelope, parent?.sampled !== false, isFact
-        ? { "messaging.system": "ksi", "messaging.operation.type": "send", "messaging.destination.name": name, "messaging.message.id": id }
-        : { "rpc.system.name": "ksi", "rpc.method": name })
-      const kind = isFact ? "producer" : causationId === undefined ? "server" : "internal"
-      return Effect.map(Effect.makeSpan(name, { attributes, parent, kind }), (span) => {
+      const kind = isFact ? "producer" : envelope.metadata.depth === 0 ? "server" : "internal"
+      return Effect.map(Effect.makeSpan(name, { parent, kind }), (span) => {
+        // On one that is not sent nobody reads it.
+        if (span.sampled) introduce(span, envelope, isFact ? messageOf(envelope, "send") : { "rpc.system.name": "ksi", "rpc.method": name })
         // An envelope passes once; where it passes again, inside of a retry, the span before has ended.
         setSpan(envelope, span)
         return span
@@ -154,13 +161,11 @@ export const trace = Middleware.make("trace", {
       const parent = Context.getOrUndefined(context, Tracer.ParentSpan)
       // Who observes a request is told before it has a span: without one above, it would begin a tree of its own.
       if (parent === undefined || standsFor(parent, envelope, handler)) return next
-      const { id, name } = envelope
-      const attributes = attributesOf(envelope, parent.sampled, {
-        "ksi.handler": handler, "messaging.system": "ksi", "messaging.operation.type": "process",
-        "messaging.destination.name": name, "messaging.message.id": id
+      return Effect.useSpan(`process ${envelope.name}`, { kind: "consumer", parent }, (span) => {
+        if (!span.sampled) return Effect.withParentSpan(next, span)
+        introduce(span, envelope, { "ksi.handler": handler, ...messageOf(envelope, "process") })
+        return Effect.onExit(Effect.withParentSpan(next, span), (exit) => Effect.sync(() => conclude(span, exit)))
       })
-      return Effect.useSpan(`process ${name}`, { attributes, kind: "consumer", parent }, (span) =>
-        Effect.onExit(Effect.withParentSpan(next, span), (exit) => Effect.sync(() => span.sampled && conclude(span, exit))))
     })
 })
 

@@ -186,10 +186,10 @@ const logging = ({ coloured, watched }: Io["Service"], level: typeof levels[keyo
 
 /** Traces, metrics and logs for a collector, where one is named; else nothing of it is loaded. */
 const telemetry = (values: Omit<Config.Values, "logLevel">, serviceVersion: string): Layer.Layer<never> => {
-  const { otlp: endpoint, otlpFormat: format, otlpHeaders: headers, resourceAttributes: attributes, serviceName } = values
+  const { otlp: endpoint, otlpFormat: format, otlpHeaders: headers, resourceAttributes: attributes, serviceName, traceShare } = values
   if (endpoint === "off") return Layer.empty
   return Layer.unwrap(Effect.map(Effect.promise(() => import("../server/Telemetry.ts")), ({ layer }) =>
-    layer({ endpoint, format, headers, serviceName, serviceVersion, attributes })))
+    layer({ endpoint, format, headers, traceShare, serviceName, serviceVersion, attributes })))
 }
 
 /** Warnings of the settings, and for those who look for faults every value with its origin. */

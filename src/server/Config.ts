@@ -83,6 +83,10 @@ export const settings = {
     name: "otlpHeadersFile", kind: Setting.optionalPath("FILE"), default: undefined, fileOf: "otlpHeaders",
     description: "A file that holds them instead"
   }),
+  traceShare: Setting.make({
+    name: "traceShare", kind: Setting.share, default: 1,
+    description: "How many of the traces that begin here are recorded; of others whoever began them decides"
+  }),
   serviceName: Setting.make({
     name: "serviceName", kind: Setting.text("NAME"), default: "ksi", fallback: "OTEL_SERVICE_NAME",
     description: "What the daemon is called in traces, metrics and logs"

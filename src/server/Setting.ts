@@ -204,6 +204,17 @@ export const count = (min: number, max: number): Kind<number> => ({
   metavar: "N"
 })
 
+/** A share: from nothing, 0, to everything, 1. */
+export const share: Kind<number> = {
+  expects: "a number from 0 to 1, as 0.1",
+  read: (given) => {
+    const value = typeof given === "number" ? given : typeof given === "string" && /^\d(?:\.\d{1,9})?$/.test(given) ? Number(given) : NaN
+    return value >= 0 && value <= 1 ? value : undefined
+  },
+  show: String,
+  metavar: "SHARE"
+}
+
 const sizes = [["GiB", 1024 ** 3], ["MiB", 1024 ** 2], ["KiB", 1024]] as const
 
 /** A size in words, exactly: `4 MiB`. */

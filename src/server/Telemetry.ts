@@ -38,7 +38,10 @@ import * as OtlpLogger from "effect/observability/OtlpLogger"
 import * as OtlpMetrics from "effect/observability/OtlpMetrics"
 import * as OtlpSerialization from "effect/observability/OtlpSerialization"
 import * as OtlpTracer from "effect/observability/OtlpTracer"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
+import * as Tracer from "effect/Tracer"
 import { sentenceOf } from "../event/KsiError.ts"
 import * as Logs from "./Logs.ts"
 import * as Metrics from "./Metrics.ts"
@@ -51,6 +54,8 @@ export interface Options {
   readonly format: "protobuf" | "json"
   /** As `Setting.pairs`. */
   readonly headers: Redacted.Redacted<string> | undefined
+  /** Which share of the traces that begin here is recorded; default all. */
+  readonly traceShare?: number
   readonly serviceName: string
   readonly serviceVersion: string
   /** Of the resource, as `Setting.pairs`. */
@@ -154,15 +159,30 @@ const surroundings = ({ endpoint, format }: Options, cut: Deferred.Deferred<neve
     OtlpExporter.layerFlusher
   )
 
-const signals = ({ attributes, endpoint, headers, intervalMillis, serviceName, serviceVersion }: Options) => {
+/** The tracer of fewer traces. Who is asked within a trace is asked as it is: a tree is whole, or not there. */
+const makeSampled = Effect.fnUntraced(function*(tracer: Tracer.Tracer, share: number) {
+  const random = yield* Random.Random
+  if (share >= 1) return tracer
+  return Tracer.make({
+    ...tracer,
+    span: (options) => tracer.span({
+      ...options,
+      sampled: options.sampled && (Option.isSome(options.parent) || random.nextDoubleUnsafe() < share)
+    })
+  })
+})
+
+const signals = (options: Options) => {
+  const { attributes, endpoint, headers, intervalMillis, serviceName, serviceVersion, traceShare = 1 } = options
   const shared = {
     resource: { serviceName, serviceVersion, attributes: { ...Setting.pairsOf(attributes) } },
     headers: headers && Setting.pairsOf(Redacted.value(headers)),
     shutdownTimeout: shutdownMillis
   }
   const logger = OtlpLogger.make({ ...shared, url: urlOf(endpoint, "logs"), exportInterval: Math.min(1000, intervalMillis ?? 1000) })
+  const tracer = OtlpTracer.make({ ...shared, url: urlOf(endpoint, "traces"), exportInterval: intervalMillis })
   return Layer.mergeAll(
-    OtlpTracer.layer({ ...shared, url: urlOf(endpoint, "traces"), exportInterval: intervalMillis }),
+    Layer.effect(Tracer.Tracer, Effect.flatMap(tracer, (tracer) => makeSampled(tracer, traceShare))),
     OtlpMetrics.layer({ ...shared, url: urlOf(endpoint, "metrics"), exportInterval: intervalMillis }),
     // It says by itself which span a line is of.
     Logger.layer([Effect.map(logger, (logger) => Logs.labelled(logger, { spans: false }))], { mergeWithExisting: true })

@@ -30,6 +30,7 @@ const samples = (setting: Setting.Setting<never>): readonly [flag: string, varia
   if (setting.kind.metavar === "SIZE") return ["1 MiB", "5 KiB", "70000 B"]
   if (setting.kind.metavar === "DURATION") return ["3 s", "4 s", "5 s"]
   if (setting.kind.metavar === "URL") return ["http://a:1", "https://b/c", "off"]
+  if (setting.kind.metavar === "SHARE") return ["0.1", "0.25", "0"]
   if (setting.kind.metavar === "PAIRS") return ["a=1", "b=2", "c=3"]
   return ["77", "78", "79"]
 }

@@ -107,6 +107,13 @@ describe("secret", () => {
   })
 })
 
+describe("share", () => {
+  it("is a number from 0 to 1", () => {
+    expect([0, 1, 0.25, "0", "1", "0.1", "1.0"].map(Setting.share.read)).toEqual([0, 1, 0.25, 0, 1, 0.1, 1])
+    for (const given of [...odd.filter((each) => each !== 0), 1.01, "1.1", "2", "10%", ".5", "1e-1"]) expect(Setting.share.read(given), String(given)).toBe(undefined)
+  })
+})
+
 describe("text", () => {
   it("is one line", () => {
     const { read } = Setting.text("NAME")

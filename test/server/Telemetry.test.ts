@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Layer, Logger, Metric, Redacted, References } from "effect"
+import { Effect, Layer, Logger, Metric, Random, Redacted, References, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import * as Telemetry from "../../src/server/Telemetry.ts"
 import { type Answer, Collector } from "./Collector.ts"
@@ -53,6 +53,21 @@ describe("what is sent", () => {
       expect(new Set(to.received.map(({ headers }) => headers["content-type"]))).toEqual(new Set(["application/x-protobuf"]))
       // The first field of each is a message: what it wraps begins with the resource.
       for (const { text } of to.received) expect([text.charCodeAt(0), text.includes("service.name"), text.includes("shop")]).toEqual([10, true, true])
+    }))
+
+  it.live("of the traces that begin here as many as one wants, each whole; of others all that are recorded", () =>
+    Effect.gen(function*() {
+      const to = yield* collector
+      const outside = (sampled: boolean) => Tracer.externalSpan({ traceId: "a".repeat(32), spanId: "b".repeat(16), sampled })
+      yield* Effect.gen(function*() {
+        for (let n = 0; n < 400; n++) yield* Effect.withSpan(Effect.withSpan(Effect.void, "inner"), "outer")
+        for (const sampled of [true, false]) yield* Effect.withSpan(Effect.void, "from outside", { parent: outside(sampled) })
+      }).pipe(Effect.provide(Telemetry.layer(options(to, { traceShare: 0.25 }))), Effect.provide(world().layer), Random.withSeed("share"))
+      const named = (name: string) => to.spans.filter((span) => span.name === name)
+      expect(named("outer").length).toBeGreaterThan(60)
+      expect(named("outer").length).toBeLessThan(140)
+      expect(named("inner").map(({ parentSpanId }) => parentSpanId)).toEqual(named("outer").map(({ spanId }) => spanId))
+      expect(named("from outside")).toHaveLength(1)
     }))
 
   it.live("nothing that the environment would add", () => {
