@@ -21,7 +21,7 @@
  * **Gotchas** Two of one factory in one context need two names (`timeout("1 second", { name: "short" })`), as a
  * middleware is found by its name. Whatever stands inside of `idempotency` is not asked for an answer that is kept.
  *
- * Source: seed section 1; W3C Trace Context (`trace`).
+ * Source: seed section 1; W3C Trace Context and OpenTelemetry's semantic conventions for RPC and messaging (`trace`).
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"

@@ -1,6 +1,6 @@
 // A daemon as a process of its own and a collector that it tells: traces, logs and metrics of what goes over its socket; and
 // a collector that is away, hangs or answers nonsense, which must be nobody's harm.
-import { describe, expect, it } from "vitest"
+import { describe, expect, it, onTestFinished } from "vitest"
 import { createServer } from "node:net"
 import { once } from "node:events"
 import type { AddressInfo } from "node:net"
@@ -112,12 +112,25 @@ describe("a collector", () => {
 })
 
 describe("without one", () => {
-  it("a line says which event it is of all the same", async () => {
+  const loads = "import{registerHooks}from'node:module';registerHooks({load:(url,context,next)=>(process._rawDebug(url),next(url,context))})"
+
+  it("nothing of it is loaded, and a line says which event it is of all the same", async () => {
     await using home = new Home()
-    const daemon = await home.start(shop)
+    const env = { KSI_HOME: home.path, NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(loads)}` }
+    const start = async (...args: ReadonlyArray<string>) => {
+      const daemon = new Running(["start", ...args, shop], env)
+      onTestFinished(async () => void (await daemon.kill("SIGKILL")))
+      await daemon.says("ksi is ready")
+      return daemon
+    }
+    const isOf = (text: string) => /\/observability\/|\/http\/HttpClient|server\/Telemetry/.test(text)
+    const on = await (await start("--otlp", "http://127.0.0.1:9")).kill("SIGTERM")
+    expect(isOf(on.stderr)).toBe(true)
+    const daemon = await start()
     expect((await home.ksi("call", "shop:order", "sku=tea")).code).toBe(0)
     const { stderr } = await daemon.kill("SIGTERM")
-    const line = stderr.split("\n").find((text) => text.includes("ordering")) ?? "{}"
+    expect(isOf(stderr)).toBe(false)
+    const line = stderr.split("\n").find((text) => text.includes("\"ordering\"")) ?? "{}"
     const { annotations } = JSON.parse(line) as { readonly annotations: Record<string, string> }
     expect(Object.keys(annotations)).toEqual(["event", "id", "correlationId"])
   })
