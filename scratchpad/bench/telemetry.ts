@@ -115,7 +115,7 @@ export const run = async (bench: Bench): Promise<void> => {
   }
   const collector = await startCollector()
   const otlp = Telemetry.layer({
-    endpoint: collector.url, format: "protobuf", headers: undefined, serviceName: "bench", serviceVersion: "0", attributes: ""
+    endpoint: collector.url, format: "json", headers: undefined, serviceName: "bench", serviceVersion: "0", attributes: ""
   })
   const writing = (labelled: boolean): Options => {
     const logger = Logger.map(Logger.formatJson, () => {})

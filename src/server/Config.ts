@@ -73,7 +73,8 @@ export const settings = {
     description: "Collector that traces, metrics and logs go to, by OTLP over HTTP"
   }),
   otlpFormat: Setting.make({
-    name: "otlpFormat", kind: Setting.choice("protobuf", "json"), default: "protobuf", description: "How they are written"
+    name: "otlpFormat", kind: Setting.choice("json", "protobuf"), default: "json",
+    description: "How they are written; protobuf is for collectors that take nothing else: it costs several times as much"
   }),
   otlpHeaders: Setting.make({
     name: "otlpHeaders", kind: Setting.secret(Setting.pairs), default: undefined, fallback: "OTEL_EXPORTER_OTLP_HEADERS",

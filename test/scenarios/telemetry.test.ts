@@ -16,7 +16,7 @@ const traceparent = (n: number, flags = "01") => `00-${traceOf(n)}-${parentId}-$
 const kinds = ["unspecified", "internal", "server", "client", "producer", "consumer"]
 
 const start = (home: Home, url: string, ...more: ReadonlyArray<string>) =>
-  home.start("--otlp", url, "--otlp-format", "json", "--service-name", "tea-shop", ...more, shop)
+  home.start("--otlp", url, "--service-name", "tea-shop", ...more, shop)
 
 /** A span with the names of those above it, and what it says. */
 const treeOf = (spans: ReadonlyArray<Span>, n: number) => {
