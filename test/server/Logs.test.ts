@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Layer, Logger, References, Stream, Tracer } from "effect"
+import { TestConsole } from "effect/testing"
 import * as Builtin from "../../src/bus/Builtin.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
 import * as Router from "../../src/bus/Router.ts"
@@ -98,7 +99,18 @@ describe("a line", () => {
       expect(of("tick")).toMatchObject({ event: "shop:ticks", span_id: expect.any(String) })
     }))
 
-  it.effect("in any form: JSON, and for people", () => {
+  it.effect("for people on a terminal", () =>
+    Effect.gen(function*() {
+      yield* (yield* Ksi).call(Inner, {})
+      const text = (yield* TestConsole.logLines).join("\n")
+      for (const part of ["inner", "event:\nshop:inner", "correlationId:\n"]) expect(text).toContain(part)
+    }).pipe(
+      Effect.provide(shop.pipe(Layer.provideMerge(Ksi.layerMemory))),
+      Effect.provide(Logger.layer([Logs.labelled(Logger.consolePrettyTty({ colors: false }))])),
+      Effect.provide(TestConsole.layer)
+    ))
+
+  it.effect("in any form", () => {
     const texts: Array<string> = []
     const keep = (logger: Logger.Logger<unknown, string>) => Logs.labelled(Logger.map(logger, (text) => void texts.push(text)))
     return Effect.gen(function*() {
