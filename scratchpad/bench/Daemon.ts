@@ -11,6 +11,8 @@ const flags = ["--disable-warning=ExperimentalWarning", "--conditions=ksi-source
 export interface Daemon {
   readonly process: ChildProcess
   readonly socket: string
+  /** Where HTTP is. */
+  readonly url: string
   /** Milliseconds from the spawn of node to "ready". */
   readonly readyAfter: number
   readonly stop: () => Promise<void>
@@ -25,7 +27,7 @@ const exited = (child: ChildProcess): Promise<number> =>
 /** Starts a daemon on a home and waits until it says where it listens. */
 export const start = async (home: string, ...args: ReadonlyArray<string>): Promise<Daemon> => {
   const began = performance.now()
-  const child = spawn(process.execPath, [...flags, "start", "--json", "--log-level", "Error", "--home", home, ...args], {
+  const child = spawn(process.execPath, [...flags, "start", "--json", "--log-level", "Error", "--home", home, "--port", "0", ...args], {
     cwd: root,
     env,
     stdio: ["ignore", "pipe", "inherit"]
@@ -39,12 +41,12 @@ export const start = async (home: string, ...args: ReadonlyArray<string>): Promi
     child.once("exit", (code) => reject(new Error(`the daemon ended with exit code ${code}`)))
   })
   const readyAfter = performance.now() - began
-  const { socket } = JSON.parse(line) as { socket: string }
+  const { socket, url } = JSON.parse(line) as { socket: string; url: string }
   const stop = async () => {
     child.kill("SIGTERM")
     await exited(child)
   }
-  return { process: child, socket, readyAfter, stop }
+  return { process: child, socket, url, readyAfter, stop }
 }
 
 /** Runs a command of the CLI; answers with what it wrote to stdout. Throws when it fails. */

@@ -26,6 +26,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
+import { type NewFact, parseTime } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 
@@ -247,6 +248,18 @@ export class LiveEnvelope implements Envelope.Envelope {
   /** What a child of this envelope starts from: the same client and deadline, but not its idempotency key. */
   get inherited(): Origin {
     return this.origin.idempotencyKey === undefined ? this.origin : { ...this.origin, idempotencyKey: undefined }
+  }
+}
+
+/** An event that was made elsewhere: what is said of it there stays, its id and its time first. */
+export class ReceivedEnvelope extends LiveEnvelope {
+  /** The event as it was sent. */
+  readonly fact: NewFact
+
+  constructor(fact: NewFact, origin: Origin, stamps: Stamps) {
+    const timestamp = fact.time === undefined ? undefined : parseTime(fact.time)
+    super(fact.name, fact.data, undefined, origin, { now: () => timestamp ?? stamps.now(), ids: () => fact.id })
+    this.fact = fact
   }
 }
 

@@ -22,6 +22,7 @@ import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import type { Delivery } from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
+import { isObject } from "../event/Json.ts"
 import type { KsiError } from "../event/KsiError.ts"
 import type { Origin } from "./Causation.ts"
 
@@ -46,7 +47,13 @@ export class DeclaredFailure extends Schema.TaggedClass<DeclaredFailure>()("Decl
   /** The error, as JSON. */
   error: Schema.Unknown,
   message: Schema.String
-}) {}
+}) {
+  /** What kind of error: its tag where it has one. */
+  get reason(): string {
+    const { error } = this
+    return isObject(error) && typeof error["_tag"] === "string" ? error["_tag"] : "Failed"
+  }
+}
 
 /** What a dispatch may say besides name and data. */
 export interface DispatchOptions extends Partial<Origin> {

@@ -31,6 +31,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { NewFact } from "../event/CloudEvent.ts"
 import type * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import { jsonCodec } from "../event/EventCodec.ts"
@@ -89,6 +90,12 @@ export class Router extends Context.Service<Router, {
    * (`principal`): without one it is the owner.
    */
   readonly envelope: (name: string, data: unknown, labels?: Partial<Causation.Origin>) => Causation.LiveEnvelope
+  /**
+   * As `envelope`, of a fact that was made elsewhere: it keeps its identity, its time and its attributes. One that is stored
+   * already is not stored again, and its handlers do not run again; `IdConflict` where it says something else. Its `subject`,
+   * where it has one, must be the stream that the definition puts it in.
+   */
+  readonly received: (fact: NewFact, labels: Partial<Causation.Origin>) => Causation.LiveEnvelope
   /**
    * Runs an envelope made by `envelope`, if its principal may (`PermissionDenied`, `Unauthenticated`). Completes at once where
    * its handler does.
@@ -362,6 +369,7 @@ const make = Effect.gen(function*() {
     describe: (name) => wiringOf(parts, name),
     rerun: (letter) => rerun(parts, letter),
     envelope: table.root,
+    received: table.received,
     dispatch,
     settled: reactions.settled
   })

@@ -20,12 +20,14 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as References from "effect/References"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Builtin from "../bus/Builtin.ts"
 import * as Middleware from "../bus/Middleware.ts"
 import * as Plugin from "../bus/Plugin.ts"
+import * as EventName from "../event/EventName.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { Ksi } from "../Ksi.ts"
@@ -37,11 +39,13 @@ import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
 import * as Config from "../server/Config.ts"
+import * as HttpToken from "../server/HttpToken.ts"
 import * as Logs from "../server/Logs.ts"
 import * as Metrics from "../server/Metrics.ts"
 import * as Setting from "../server/Setting.ts"
 import * as Control from "../wire/Control.ts"
 import * as Listener from "../wire/Listener.ts"
+import * as Help from "./Help.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Settings from "./Settings.ts"
@@ -81,10 +85,32 @@ const placeOf = (cause: unknown): string => {
   return place === undefined ? "" : `, at ${place}`
 }
 
+/** What went wrong with a module that is there. The words that V8 has for one that is read as CommonJS do not say why. */
+const faultOf = (cause: Cause.Cause<unknown>): string => {
+  const said = `${sentence(cause)}${placeOf(Cause.squash(cause))}`
+  return /import statement outside a module|Unexpected token 'export'/.test(said)
+    ? `${said}; it is read as CommonJS: set "type": "module" in package.json`
+    : said
+}
+
+/** Why there is nothing to load at a path, in a sentence; `undefined` where a file is there. */
+const absence = Effect.fnUntraced(function*(file: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const info = yield* Effect.option(fs.stat(file))
+  if (Option.isSome(info)) {
+    return info.value.type === "Directory" ? "it is a directory; name the file in it that exports the Layer" : undefined
+  }
+  const names = yield* fs.readDirectory(path.dirname(file)).pipe(Effect.orElseSucceed(() => []))
+  const near = EventName.nearest(path.basename(file), names).map((name) => path.join(path.dirname(file), name))
+  return `there is no such file${near.length === 0 ? "" : `; nearest: ${near.join(", ")}`}`
+})
+
 /** The plugin that a module exports; a plain Layer is named after its file. Fails with a sentence. */
 const loadModule = Effect.fnUntraced(function*(host: Host["Service"], path: string) {
   const module = yield* Effect.tryPromise({ try: () => host.load(path), catch: (cause) => cause }).pipe(
-    Effect.catchCause((cause) => Effect.fail(`${sentence(cause)}${placeOf(Cause.squash(cause))}`))
+    Effect.catchCause((cause) =>
+      Effect.flatMap(absence(path), (absent) => Effect.fail(absent ?? faultOf(cause))))
   )
   if (typeof module !== "object" || module === null || !("default" in module)) {
     return yield* Effect.fail("it has no default export; is it a program? run it with node")
@@ -99,7 +125,8 @@ const loadModule = Effect.fnUntraced(function*(host: Host["Service"], path: stri
 const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
   const host = yield* Host
   const plugins = yield* Plugin.Plugins
-  yield* plugins.start(paths.map((path) => ({ from: path, load: loadModule(host, path) })))
+  const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
+  yield* plugins.start(paths.map((path) => ({ from: path, load: Effect.provideContext(loadModule(host, path), platform) })))
 })
 
 const builtins = Layer.mergeAll(
@@ -121,9 +148,29 @@ const runtime = Effect.fnUntraced(function*(options: Options) {
   return Ksi.layerSqlite({ filename, sync, audit })
 })
 
+/** HTTP, and the token that makes its bearer the owner; `undefined` where it is off. Loaded only where it is on. */
+const listenHttp = Effect.fnUntraced(function*({ drain, home, host, hosts, port }: Options) {
+  if (port === Setting.off) return undefined
+  const path = yield* Path.Path
+  const { Http, layer } = yield* Effect.promise(() => import("../server/Http.ts"))
+  const ownerToken = yield* HttpToken.make(path.join(home, "run"))
+  return Context.get(yield* Layer.build(layer({ host, port, hosts, ownerToken, drain })), Http)
+})
+
+/** The ways in: all close at once, and each waits for what it has begun. */
+const listenAll = Effect.fnUntraced(function*(options: Options, path: string) {
+  const doors = yield* Scope.fork(yield* Effect.scope, "parallel")
+  // A port is taken more often than a socket: where it is, nobody has reached anything.
+  const http = yield* Scope.provide(listenHttp(options), yield* Scope.fork(doors))
+  const unix = yield* Layer.buildWithScope(Listener.layerUnix({ path, drain: options.drain }), yield* Scope.fork(doors))
+  return { http, unix: Context.get(unix, Listener.Listener) }
+})
+
 /** What a started daemon says of itself. */
 export interface Started {
   readonly socket: string
+  /** Where HTTP is; none where it is off. */
+  readonly url: string | undefined
   readonly store: string
   /** Completes when somebody asked the daemon to stop. */
   readonly stopped: Effect.Effect<void>
@@ -139,9 +186,10 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   const socket = options.socket ?? path.join(options.home, "run", "daemon.sock")
   // Before the store is made: a daemon that cannot be reached leaves nothing behind.
   yield* Listener.checkPath(socket)
-  let connections = () => 0
+  let ways: Effect.Success<ReturnType<typeof listenAll>> | undefined
   const info = Layer.succeed(System.Info, {
-    ...host.info, home: options.home, socket, startedAt: yield* Clock.currentTimeMillis, connections: () => connections()
+    ...host.info, home: options.home, socket, startedAt: yield* Clock.currentTimeMillis,
+    url: () => ways?.http?.url, connections: () => (ways?.unix.connections() ?? 0) + (ways?.http?.connections() ?? 0)
   })
   const core = (yield* runtime(options)).pipe(
     Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)), Layer.provide(Metrics.layerMeter)
@@ -150,10 +198,10 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   const traced = options.otlp === "off" ? Layer.empty : Middleware.use(Builtin.trace)
   const context = yield* Layer.build(Layer.merge(builtins, Metrics.layer).pipe(Layer.provide(info), Layer.provideMerge(traced), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
-  const listening = yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path: socket, drain: options.drain })), context)
-  connections = Context.get(listening, Listener.Listener).connections
+  ways = yield* Effect.provideContext(listenAll(options, socket), context)
   return {
     socket,
+    url: ways.http?.url,
     store: options.store === "memory" ? "in memory" : options.storeFile ?? path.join(options.home, "ksi.db"),
     stopped: Context.get(context, System.Shutdown).requested
   }
@@ -166,6 +214,7 @@ const greeting = (started: Started, command: string): string =>
   [
     "ksi is ready",
     `  socket  ${started.socket}`,
+    ...(started.url === undefined ? [] : [`  http    ${started.url}`]),
     `  store   ${started.store}`,
     `  try     ${command} health`,
     `          ${command} discover`,
@@ -219,14 +268,17 @@ export const start = Command.make("start", {
   yield* Effect.gen(function*() {
     yield* tellSettings(config)
     const started = yield* daemon(options)
-    yield* Effect.logInfo("ready").pipe(Effect.annotateLogs({ socket: started.socket, store: started.store }))
+    const { socket, store, url } = started
+    const told = { socket, store, ...(url === undefined ? {} : { url }) }
+    yield* Effect.logInfo("ready").pipe(Effect.annotateLogs(told))
     if (yield* Output.Json) {
-      yield* io.write(`${JSON.stringify({ socket: started.socket, store: started.store })}\n`)
+      yield* io.write(`${JSON.stringify(told)}\n`)
     } else yield* io.write(greeting(started, command))
     yield* started.stopped.pipe(Effect.onExit(() => Effect.logInfo("stopping")))
   }).pipe(Effect.scoped, Effect.provide(telemetry(values, version)), Effect.provide(logging(io, levels[logLevel])))
 })).pipe(
   Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
+  Command.annotate(Help.Sections, [Help.limits, Help.exits(0, 2, 5)]),
   Command.withExamples([
     { command: "ksi start", description: "The daemon alone, with its store in var/" },
     { command: "ksi start app.ts", description: "With the layer that app.ts exports by default" }

@@ -167,6 +167,18 @@ export const toFact = (
   }
 }
 
+/**
+ * The fact that an event becomes which was made elsewhere: with its own identity, time and attributes, so that the same again is
+ * the same. Only `principal` is not for the sender to say.
+ */
+export const receivedFact = (received: NewFact, streamId: string, data: unknown, principal: string): NewFact => {
+  const { subject: _, principal: __, ...attributes } = received.attributes
+  return {
+    ...received, streamId, data,
+    attributes: Object.freeze(principal === "owner" ? attributes : { ...attributes, principal })
+  }
+}
+
 const textAt = (attributes: JsonObject, key: string): string | undefined => {
   const value = attributes[key]
   return typeof value === "string" ? value : undefined

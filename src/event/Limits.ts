@@ -34,6 +34,14 @@ export interface LimitsShape {
   readonly connectionSubscriptions: number
   /** Connections of one listener. */
   readonly connections: number
+  /** The head of one HTTP request: its line and its headers. */
+  readonly headerBytes: number
+  /** How long the head of an HTTP request may take to arrive, in milliseconds. */
+  readonly headerMillis: number
+  /** How long a whole HTTP request may take to arrive, in milliseconds. */
+  readonly bodyMillis: number
+  /** How long an HTTP connection may be idle, and a WebSocket silent, in milliseconds. */
+  readonly idleMillis: number
   /** Bytes that may wait to be written to one connection before its subscriptions pause. */
   readonly connectionBufferBytes: number
   /** Bytes that may wait to be written to all connections together; beyond it the one that reads least is closed. */
@@ -78,6 +86,10 @@ export const defaults: LimitsShape = {
   connectionRequests: 256,
   connectionSubscriptions: 1024,
   connections: 10_000,
+  headerBytes: 16 * 1024,
+  headerMillis: 10_000,
+  bodyMillis: 60_000,
+  idleMillis: 60_000,
   connectionBufferBytes: 1024 * 1024,
   outgoingBytes: 256 * 1024 * 1024,
   subscriptionBuffer: 512,

@@ -53,7 +53,8 @@ export const Health = Event.make("system:health", {
     memory_bytes: optional(Schema.Finite, "resident memory of the process"),
     pid: optional(Schema.Int, "process id"),
     home: optional(Schema.String, "KSI_HOME"),
-    socket: optional(Schema.String, "path of the Unix socket")
+    socket: optional(Schema.String, "path of the Unix socket"),
+    url: optional(Schema.String, "where HTTP is")
   }),
   idempotent: true,
   annotations: { description: "Says whether the runtime is well, from memory: no disk is touched.", examples: [{}] }
@@ -162,6 +163,8 @@ export interface InfoShape {
   readonly home?: string | undefined
   /** Path of the Unix socket. */
   readonly socket?: string | undefined
+  /** Where HTTP is, once it is. */
+  readonly url?: (() => string | undefined) | undefined
   /** Resident memory, in bytes. */
   readonly memoryBytes?: (() => number) | undefined
   /** How many connections are open. */
@@ -242,6 +245,7 @@ const makeHealth = Effect.gen(function*() {
     ...(info.home === undefined ? {} : { home: info.home }),
     ...(info.socket === undefined ? {} : { socket: info.socket })
   }
+  const urlOf = (url: string | undefined) => url === undefined ? {} : { url }
   return (now: number): Event.Success<typeof Health> => ({
     status: "healthy",
     version: info.version,
@@ -252,7 +256,8 @@ const makeHealth = Effect.gen(function*() {
     subscriptions: subscriptions.count(),
     ...(info.connections === undefined ? {} : { connections: info.connections() }),
     ...(info.memoryBytes === undefined ? {} : { memory_bytes: info.memoryBytes() }),
-    ...still
+    ...still,
+    ...urlOf(info.url?.())
   })
 })
 

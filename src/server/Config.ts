@@ -13,7 +13,7 @@
  * const config = Config.resolve({ flags: { drain: "5 s" }, environment: { KSI_HOME: "/srv" }, file })
  * config.values.drain                         // 5000
  * config.values.socket                        // "/srv/run/daemon.sock"
- * config.settings.map(({ origin, text }) => `${text} (${origin})`).slice(5, 7)
+ * config.settings.map(({ origin, text }) => `${text} (${origin})`).slice(8, 10)
  * // ["normal (ksi.toml:1)", "5 seconds (--drain)"]
  * config.problems.map(Config.sentence)
  * // ["ksi.toml:3: \"stroe\" is no setting"]
@@ -29,6 +29,7 @@ import * as EventName from "../event/EventName.ts"
 import { isObject } from "../event/Json.ts"
 import * as Limits from "../event/Limits.ts"
 import * as ConfigFile from "./ConfigFile.ts"
+import * as HttpGuard from "./HttpGuard.ts"
 import * as Setting from "./Setting.ts"
 
 // ------------------------------------------------------------------------------------------------------- declarations
@@ -44,6 +45,17 @@ export const settings = {
   socket: Setting.make({
     name: "socket", kind: Setting.derivedPath("PATH"), default: undefined,
     otherwise: "<home>/run/daemon.sock", description: "The daemon's Unix socket"
+  }),
+  host: Setting.make({
+    name: "host", kind: Setting.host, default: "127.0.0.1",
+    description: "The address of HTTP; on one that is no loopback address everybody needs a token"
+  }),
+  port: Setting.make({
+    name: "port", kind: Setting.port, default: 4600, description: "The port of HTTP; 0 takes a free one, off is no HTTP"
+  }),
+  hosts: Setting.make({
+    name: "hosts", kind: Setting.list("name", HttpGuard.isHost), default: [],
+    description: "More names by which HTTP may be asked, beside the loopback ones; with a port or for any"
   }),
   store: Setting.make({
     name: "store", kind: Setting.choice("sqlite", "memory"), default: "sqlite", description: "Where facts are kept"
@@ -115,6 +127,10 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   connectionRequests: limit("connectionRequests", count(1, 1_000_000), "Requests that one connection may have running"),
   connectionSubscriptions: limit("connectionSubscriptions", count(1, 1_000_000), "Subscriptions of one connection"),
   connections: limit("connections", count(1, 1_000_000), "Open connections"),
+  headerBytes: limit("headerBytes", bytes(1024, 1024 * 1024), "The line and the headers of one HTTP request"),
+  headerMillis: limit("headerMillis", millis(100, day), "How long the head of an HTTP request may take to arrive"),
+  bodyMillis: limit("bodyMillis", millis(100, day), "How long a whole HTTP request may take to arrive"),
+  idleMillis: limit("idleMillis", millis(100, day), "How long an HTTP connection may be idle, and a WebSocket silent"),
   connectionBufferBytes: limit("connectionBufferBytes", bytes(4096, 1024 * MiB),
     "What may wait to be written to one connection before its subscriptions pause"),
   outgoingBytes: limit("outgoingBytes", bytes(4096, 64 * 1024 * MiB),
@@ -142,7 +158,7 @@ export const all: ReadonlyArray<Setting.Setting<never>> = [...Object.values(sett
   .map((setting) => setting as unknown as Setting.Setting<never>)
 
 // Promised, and not there yet. Both spellings of a secret.
-const later = ["HOST", "PORT", "HOSTS", "TCP", "DATABASE_URL", "DATABASE_URL_FILE", "NODE", "LISTEN", "JOIN", "FEDERATION_KEY_FILE"]
+const later = ["TCP", "DATABASE_URL", "DATABASE_URL_FILE", "NODE", "LISTEN", "JOIN", "FEDERATION_KEY_FILE"]
 
 // Those of commands that talk to a daemon (cli/Remote.ts): they say who asks, and are none of its settings.
 const ofClients: ReadonlySet<string> = new Set(["KSI_TOKEN", "KSI_TOKEN_FILE"])
@@ -229,10 +245,15 @@ const entryOf = (file: ConfigFile.ConfigFile | undefined, { key, table }: Settin
     ? path.length === 1 && path[0] === key
     : path.length === 2 && path[0] === table && path[1] === key)
 
+// What Kubernetes sets for services whose name starts with "ksi".
+const injected = /^KSI_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:ADDR|PORT|PROTO))?)$/
+const isInjected = (name: string, value: string): boolean =>
+  injected.test(name) || (name.endsWith("_PORT") && /^(?:tcp|udp|sctp):\/\//.test(value))
+
 /** What is said of a setting, nearest first. */
 const givenOf = (setting: Setting.Setting<never>, { environment, file, flags }: Sources): ReadonlyArray<Given> => {
   const flag = flags[setting.flag]
-  const variable = environment[setting.variable]
+  const variable = isInjected(setting.variable, environment[setting.variable] ?? "") ? undefined : environment[setting.variable]
   const entry = entryOf(file, setting)
   const given: Array<Given> = []
   const add = (rank: keyof typeof ranks, value: unknown, origin: string, subject = "") => given.push({ value, origin, subject, rank: ranks[rank] })
@@ -281,11 +302,6 @@ const inFile = (file: ConfigFile.ConfigFile): { readonly problems: ReadonlyArray
   return { problems, warnings }
 }
 
-// What Kubernetes sets for services whose name starts with "ksi".
-const injected = /^KSI_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:ADDR|PORT|PROTO))?)$/
-const isInjected = (name: string, value: string): boolean =>
-  injected.test(name) || (name.endsWith("_PORT") && /^(?:tcp|udp|sctp):\/\//.test(value))
-
 /** Variables that are no settings, or not yet. */
 const inEnvironment = (environment: Sources["environment"]): ReadonlyArray<Problem> => {
   const variables = all.map(({ variable }) => variable)
@@ -294,8 +310,9 @@ const inEnvironment = (environment: Sources["environment"]): ReadonlyArray<Probl
   return Object.keys(environment).toSorted().flatMap((name) => {
     const value = environment[name]
     if (!name.startsWith("KSI_") || ofClients.has(name)) return []
-    if (value === undefined || value === "" || variables.includes(name)) return []
+    if (value === undefined || value === "") return []
     if (isInjected(name, value)) return [warning(name, "is ignored: Kubernetes sets it for a service of this name")]
+    if (variables.includes(name)) return []
     if (later.includes(name.slice("KSI_".length))) return [warning(name, "is not supported yet, it has no effect")]
     return [warning(name, "is no setting, it has no effect", EventName.nearest(name, variables, 1))]
   })

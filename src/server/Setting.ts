@@ -269,3 +269,34 @@ export const millis = (min: number, max: number): Kind<number> => ({
   expects: `a duration from ${durationText(min)} to ${durationText(max)}, as "30 seconds", or milliseconds`,
   read: (given) => within(millisOf(given) ?? numberOf(given), min, max)
 })
+
+/** No port at all. */
+export const off = "off"
+
+/** A TCP port; 0 is any free one, `off` none. */
+export const port: Kind<number | typeof off> = {
+  expects: "a port from 0 to 65,535, or off",
+  read: (given) => typeof given === "string" && given.toLowerCase() === off ? off : within(numberOf(given), 0, 65_535),
+  show: String,
+  metavar: "PORT"
+}
+
+/** A name or an address to listen on. */
+export const host: Kind<string> = {
+  expects: "a host name or an IP address",
+  read: (given) => typeof given === "string" && /^(?:[a-zA-Z\d._-]+|\[?[\da-fA-F:.]+\]?)$/.test(given) ? given : undefined,
+  show: (value) => value,
+  metavar: "HOST"
+}
+
+/** Several of something: a list in the file, elsewhere a text with commas. `what` is one of them. */
+export const list = (what: string, isItem: (text: string) => boolean): Kind<ReadonlyArray<string>> => ({
+  expects: `one ${what} or several, with commas between them`,
+  read: (given) => {
+    const items: ReadonlyArray<unknown> = typeof given === "string" ? given.split(",").map((item) => item.trim()).filter((item) => item !== "")
+      : Array.isArray(given) ? given : [undefined]
+    return items.every((item): item is string => typeof item === "string" && isItem(item)) ? items : undefined
+  },
+  show: (items) => items.join(", "),
+  metavar: `${what.toUpperCase()},…`
+})

@@ -55,6 +55,8 @@ import { Budget, Outgoing } from "./internal/Outgoing.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
+export { Budget }
+
 /**
  * How the incoming side ended: the other side is gone, it sends no more but still reads, or this side stops and
  * finishes what it has begun.

@@ -314,10 +314,10 @@ const ofReason = (reason: KsiError.Reason): Failed => {
   }
 }
 
-const ofDeclared = ({ error, message }: DeclaredFailure): Failed => ({
+const ofDeclared = ({ error, message, reason }: DeclaredFailure): Failed => ({
   status: "failed",
   error: message,
-  reason: Json.isObject(error) && typeof error["_tag"] === "string" ? error["_tag"] : "Failed",
+  reason,
   cause: "domain",
   error_data: error ?? null,
   details: {},

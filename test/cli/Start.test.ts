@@ -45,7 +45,7 @@ describe("daemon", () => {
     Effect.gen(function*() {
       const path = yield* home
       const socket = yield* Effect.scoped(Effect.gen(function*() {
-        const daemon = yield* Start.daemon({ ...Start.defaults, home: path, modules: ["net.ts"] })
+        const daemon = yield* Start.daemon({ ...Start.defaults, port: "off", home: path, modules: ["net.ts"] })
         expect(daemon.socket).toBe(join(path, "run", "daemon.sock"))
         expect(yield* ask(daemon.socket, { event: "net:ping" })).toMatchObject({ ok: true, data: { result: "pong" } })
         expect(yield* ask(daemon.socket, { event: "system:health" })).toMatchObject({
@@ -64,7 +64,7 @@ describe("daemon", () => {
       Effect.gen(function*() {
         const kept = (audit: Start.Options["audit"]) =>
           Effect.scoped(Effect.gen(function*() {
-            const { socket } = yield* Start.daemon({ ...Start.defaults, home: yield* home, store, audit })
+            const { socket } = yield* Start.daemon({ ...Start.defaults, port: "off", home: yield* home, store, audit })
             yield* ask(socket, { event: "system:help", data: { event: "system:health" } })
             return yield* ask(socket, { event: "event_log:query", data: { pattern: "system:help" } })
           }))
@@ -86,7 +86,7 @@ describe("daemon", () => {
     return Effect.gen(function*() {
       const path = yield* home
       const started = <A>(use: (socket: string) => Effect.Effect<A>) =>
-        Effect.scoped(Effect.flatMap(Start.daemon({ ...Start.defaults, home: path, modules: ["shop.ts"] }), ({ socket }) => use(socket)))
+        Effect.scoped(Effect.flatMap(Start.daemon({ ...Start.defaults, port: "off", home: path, modules: ["shop.ts"] }), ({ socket }) => use(socket)))
       const buy = (n: number, key?: string) => ({ event: "shop:buy", data: { n }, idempotency_key: key })
       const result = (value: number) => ({ ok: true, data: { result: value } })
       const soldOut = { ok: false, data: { cause: "domain", error_data: "sold out" } }
@@ -117,7 +117,7 @@ describe("daemon", () => {
     Effect.gen(function*() {
       const path = yield* home
       const error = yield* Effect.flip(
-        Effect.scoped(Start.daemon({ ...Start.defaults, home: path, modules: ["net.ts", "again.ts"] }))
+        Effect.scoped(Start.daemon({ ...Start.defaults, port: "off", home: path, modules: ["net.ts", "again.ts"] }))
       )
       expect(error.reason).toMatchObject({ _tag: "PluginInvalid", plugin: "again.ts" })
       expect(error.message).toContain("net:ping")

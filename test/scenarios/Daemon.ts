@@ -34,7 +34,8 @@ export class Running {
       cwd,
       ...(uid === undefined ? {} : { uid }),
       // As in the npm scripts: what was compiled once need not be compiled again.
-      env: { PATH: process.env["PATH"] ?? "", NODE_COMPILE_CACHE: join(root, "node_modules", ".cache", "ksi"), ...env },
+      // Of two daemons on one port one would not start.
+      env: { PATH: process.env["PATH"] ?? "", KSI_PORT: "off", NODE_COMPILE_CACHE: join(root, "node_modules", ".cache", "ksi"), ...env },
       stdio: ["pipe", "pipe", "pipe"]
     })
     this.child.stdout?.setEncoding("utf8").on("data", (text: string) => (this.stdout += text))

@@ -87,10 +87,10 @@ describe("a collector", () => {
   })
 
   const answers: ReadonlyArray<readonly [how: string, answer: Answer | undefined, mostMillis: number]> = [
-    ["is not there", undefined, 3000],
-    ["never answers", () => {}, 4500],
-    ["answers 500", (_, response) => void response.writeHead(500).end("no"), 3000],
-    ["answers nonsense", (_, response) => void response.writeHead(200).end("\0\0\0"), 3000]
+    ["is not there", undefined, 6000],
+    ["never answers", () => {}, 9000],
+    ["answers 500", (_, response) => void response.writeHead(500).end("no"), 6000],
+    ["answers nonsense", (_, response) => void response.writeHead(200).end("\0\0\0"), 6000]
   ]
   it.concurrent.for(answers)("that %s harms nobody: the daemon serves, tells it at most once, and stops in time", async ([how, answer, mostMillis], { expect }) => {
     await using home = new Home()

@@ -96,7 +96,7 @@ describe("mistakes", () => {
   it.effect("a value of any source that cannot be read names the source, also where a nearer one is right", () =>
     Effect.gen(function*() {
       for (const setting of Config.all) {
-        const wrong = ["PATH", "DIR", "FILE", "NAME"].includes(setting.kind.metavar) ? "a\0b" : "nonsense"
+        const wrong = setting.kind.read("nonsense") === undefined ? "nonsense" : "a\0b"
         const flags = { [setting.flag]: wrong }
         const environment = { [setting.variable]: wrong }
         const text = fileText(setting, "[true]")
@@ -145,16 +145,16 @@ describe("mistakes", () => {
 
   it.effect("what does not exist yet has no effect, and says so", () =>
     Effect.gen(function*() {
-      const { problems, warnings } = yield* withFile("port = 4600\n[node]\nname = \"a\"\n[limits]\ndepth = 3")
+      const { problems, warnings } = yield* withFile("tcp = 4600\n[node]\nname = \"a\"\n[limits]\ndepth = 3")
       expect(problems).toEqual([])
       expect(warnings.map(Config.sentence)).toEqual([
-        "ksi.toml:1: port is not supported yet, it has no effect", "ksi.toml:2: node is not supported yet, it has no effect"
+        "ksi.toml:1: tcp is not supported yet, it has no effect", "ksi.toml:2: node is not supported yet, it has no effect"
       ])
     }))
 
   it("variables that are no setting are warnings, whose values are not told", () => {
     const environment = {
-      KSI_HOEM: "s3cret", KSI_PORT: "4600", KSI_DATABASE_URL: "s3cret", KSI_DATABASE_URL_FILE: "s3cret", KSI_FRAME_BYTES: "1", KSI_EMPTY: "", KSI: "x", PATH: "/bin", OTHER_KSI_HOEM: "x",
+      KSI_HOEM: "s3cret", KSI_TCP: "4600", KSI_DATABASE_URL: "s3cret", KSI_DATABASE_URL_FILE: "s3cret", KSI_FRAME_BYTES: "1", KSI_EMPTY: "", KSI: "x", PATH: "/bin", OTHER_KSI_HOEM: "x",
       KSI_HOME: "var"
     }
     const { problems, warnings } = Config.resolve({ ...none, environment })
@@ -164,7 +164,7 @@ describe("mistakes", () => {
       ["KSI_DATABASE_URL_FILE is not supported yet, it has no effect", []],
       ["KSI_FRAME_BYTES is no setting, it has no effect", []],
       ["KSI_HOEM is no setting, it has no effect", ["KSI_HOME"]],
-      ["KSI_PORT is not supported yet, it has no effect", []]
+      ["KSI_TCP is not supported yet, it has no effect", []]
     ])
     expect(JSON.stringify(warnings)).not.toContain("s3cret")
   })

@@ -10,7 +10,7 @@ export const table = (): string =>
   [
     "| `ksi.toml` | value | default | what it is |",
     "| --- | --- | --- | --- |",
-    ...top.map(({ description, kind, key, otherwise }) => `| \`${key}\` | ${kind.expects} | \`${otherwise}\` | ${description} |`)
+    ...top.map(({ description, kind, key, otherwise }) => `| \`${key}\` | ${kind.expects} | ${otherwise === "" ? "none" : `\`${otherwise}\``} | ${description} |`)
   ].join("\n")
 
 const range = (expects: string): string => /from (.+? to .+?)(?:, as .*)?$/.exec(expects)?.[1] ?? expects

@@ -36,7 +36,7 @@ export interface Counts {
   readonly some: Deferred.Deferred<void>
 }
 
-const handlers = (counts: Counts) =>
+export const handlers = (counts: Counts) =>
   Group.toLayer({
     "t:echo": ({ value }) => Effect.succeed(value),
     "t:later": ({ value }) => Effect.as(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))), value),

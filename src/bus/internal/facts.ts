@@ -6,8 +6,9 @@ import * as Tracer from "effect/Tracer"
 import type { NewFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
 import * as Json from "../../event/Json.ts"
+import * as KsiError from "../../event/KsiError.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
-import { type LiveEnvelope, saidIn } from "../Causation.ts"
+import { type LiveEnvelope, ReceivedEnvelope, saidIn } from "../Causation.ts"
 import * as Journal from "../Journal.ts"
 import type { Emitted } from "../KsiService.ts"
 import { Subscriptions } from "../Subscription.ts"
@@ -19,6 +20,8 @@ import type { FactEntry, Table, TableEntry } from "./table.ts"
 
 /** Whether an entry is a fact's. */
 export const isFactEntry = (entry: TableEntry): entry is FactEntry => entry.event.kind === "fact"
+
+type Outcomes = ReadonlyArray<Journal.Outcome>
 
 const spanIn = (context: Context.Context<never>) => Context.getOrUndefined(context, Tracer.ParentSpan)
 
@@ -46,6 +49,18 @@ const keep = (encoded: unknown): unknown => {
   }
 }
 
+/** What an envelope becomes; one that was made elsewhere, and says another stream than its definition, becomes nothing. */
+const factOf = ({ event }: FactEntry, envelope: LiveEnvelope, kept: unknown, trace: TraceContext.Texts): NewFact | KsiError.Reason => {
+  const streamId = event.streamId(envelope.data)
+  if (!(envelope instanceof ReceivedEnvelope)) return Envelope.toFact(envelope, streamId, kept, trace)
+  const { fact, origin: { principal } } = envelope
+  if (fact.source === Envelope.ownSource) return KsiError.invalidAt(fact.name, "source", `"${fact.source}" is this daemon itself`)
+  if (fact.attributes["subject"] !== null && fact.streamId !== streamId) {
+    return KsiError.invalidAt(fact.name, "subject", `expected the stream of its data, "${streamId}", got "${fact.streamId}"`)
+  }
+  return Envelope.receivedFact(fact, streamId, kept, principal)
+}
+
 /** The facts of one router. */
 export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Reactions) {
   const journal = yield* Journal.Journal
@@ -64,28 +79,30 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
     return subscriptions.room(name, Number(position))
   }
 
-  const emittedOf = (fact: NewFact, [outcome]: ReadonlyArray<Journal.Outcome>): Emitted => {
+  /** What came of an append of one fact, and the wait there may be. A fact that was stored before has been handled before. */
+  const said = (entry: FactEntry, envelope: LiveEnvelope, fact: NewFact, kept: unknown, trace: TraceContext.Texts, [outcome]: Outcomes) => {
     if (outcome === undefined) throw new Error("the journal answered without an outcome")
-    return { id: fact.id, streamId: fact.streamId, position: BigInt(outcome.position), version: outcome.version }
+    const { kind, position, version } = outcome
+    const emitted: Emitted = { id: fact.id, streamId: fact.streamId, position: BigInt(position), version }
+    return [emitted, kind === "duplicate" ? undefined : happened(entry, envelope, kept, emitted, trace)] as const
   }
 
   const stored = (entry: FactEntry, envelope: LiveEnvelope, trace: TraceContext.Texts): Run => {
     const kept = keep(entry.codec.encodePayload(envelope.data))
-    const fact = Envelope.toFact(envelope, entry.event.streamId(envelope.data), kept, trace)
+    const fact = factOf(entry, envelope, kept, trace)
+    if ("_tag" in fact) return KsiError.exit(fact)
     const appended = Journal.begin(journal.append({ facts: [fact] }))
     const complete: Run = appended
     if (Exit.isExit(complete)) {
       if (Exit.isFailure(complete)) return complete
       // What an append succeeds with.
-      const emitted = emittedOf(fact, complete.value as ReadonlyArray<Journal.Outcome>)
-      const room = happened(entry, envelope, kept, emitted, trace)
+      const [emitted, room] = said(entry, envelope, fact, kept, trace, complete.value as Outcomes)
       return room === undefined ? Exit.succeed(emitted) : Effect.as(room, emitted)
     }
     // The wait is one commit; between it and the handlers nobody may get in.
     return Effect.uninterruptibleMask((restore) => Effect.flatMap(appended, (outcomes) => {
-      const emitted = emittedOf(fact, outcomes)
+      const [emitted, room] = said(entry, envelope, fact, kept, trace, outcomes)
       // Stored, and being handled: whom a slow subscriber holds up waits here, and may stop waiting.
-      const room = happened(entry, envelope, kept, emitted, trace)
       return room === undefined ? Effect.succeed(emitted) : Effect.as(restore(room), emitted)
     }))
   }

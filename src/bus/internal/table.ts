@@ -4,6 +4,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
+import type { NewFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
@@ -155,6 +156,9 @@ export const make = Effect.gen(function*() {
     /** The envelope of something that comes from outside. */
     root: (name: string, data: unknown, labels?: Partial<Causation.Origin>) =>
       envelope(name, data, undefined, labels === undefined ? Causation.own : Causation.narrow(undefined, Causation.own, labels)),
+    /** The envelope of a fact that was made elsewhere. */
+    received: (fact: NewFact, labels: Partial<Causation.Origin>) =>
+      new Causation.ReceivedEnvelope(fact, { ...Causation.narrow(undefined, Causation.own, labels), source: fact.source }, stamps),
     /** The envelope of what is asked or said in this fiber; `labels` may narrow what it inherits, never widen it. */
     child: (fiber: AnyFiber, name: string, data: unknown, labels?: Partial<Causation.Origin>) => {
       const parent = currentOf(fiber)

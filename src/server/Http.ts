@@ -1,0 +1,379 @@
+/**
+ * The daemon over HTTP and WebSocket: every event at `POST /events/{name}`, what there is to ask at `GET /events`, following at
+ * `GET /subscribe` (server-sent events), the wire itself at `/ws`, and how it is at `/health/live` and `/health/ready`.
+ *
+ * The rule: this is a skin. A request becomes an envelope whose principal is bound to who asks (`local-http`, the bearer of a
+ * token, or `owner` with the token in `run/http.token`), and goes through the one door that all others go through. Before
+ * that, `HttpGuard` turns away what a foreign web page may have made.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const listening = Layer.build(Http.layer({ host: "127.0.0.1", port: 0, hosts: [], ownerToken: undefined }))
+ * const { url } = Context.get(yield* listening, Http.Http)
+ * const answer = yield* Effect.promise(() => fetch(`${url}/health/live`))
+ * answer.status                               // 200
+ * ```
+ *
+ * **Gotchas** On an address that is no loopback address everybody needs a token, but for the two questions of health. An
+ * answer is not compressed. A WebSocket message that is longer than `frameBytes` ends its connection (code 1009); over the Unix
+ * socket it is answered.
+ *
+ * Source: RFC 9110, RFC 9457; interfaces of the original had no HTTP.
+ */
+import type { WebSocketServer } from "@effect/platform-node/NodeWS"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import { createHash, timingSafeEqual } from "node:crypto"
+import * as NodeHttp from "node:http"
+import type { AddressInfo, Socket } from "node:net"
+import type { Duplex } from "node:stream"
+import { Authorizer, type AuthorizerShape } from "../bus/Authorizer.ts"
+import { Router } from "../bus/Router.ts"
+import { Subscriptions } from "../bus/Subscription.ts"
+import { localHttp, owner } from "../event/Grant.ts"
+import * as KsiError from "../event/KsiError.ts"
+import { Limits, type LimitsShape } from "../event/Limits.ts"
+import * as Connection from "../wire/Connection.ts"
+import * as HttpGuard from "./HttpGuard.ts"
+import * as Calls from "./internal/calls.ts"
+import * as Events from "./internal/events.ts"
+import { answer, type Exchange, refuse } from "./internal/exchange.ts"
+import { WebSocketTransport } from "./internal/webSocket.ts"
+import * as Problem from "./Problem.ts"
+
+// ------------------------------------------------------------------------------------------------------------- models
+
+/** Where to listen, and who is who. */
+export interface Options {
+  readonly host: string
+  /** 0 takes a free one. */
+  readonly port: number
+  /** Names beside the loopback ones; see `HttpGuard`. */
+  readonly hosts: ReadonlyArray<string>
+  /** Who presents it is `owner`; nobody is where there is none. */
+  readonly ownerToken: string | undefined
+  /** How long requests may still run when the layer closes, before they are interrupted. Default: not at all. */
+  readonly drain?: Duration.Input | undefined
+}
+
+/** The place where HTTP is spoken. */
+export class Http extends Context.Service<Http, {
+  /** As `http://127.0.0.1:4600`. */
+  readonly url: string
+  /** How many connections are open, WebSockets among them. */
+  readonly connections: () => number
+}>()("ksi/server/Http") {}
+
+// ----------------------------------------------------------------------------------------------------------- identity
+
+const digest = (text: string): Uint8Array => createHash("sha256").update(text).digest()
+
+/** Who asks, by the headers. */
+const makeIdentify = (authorizer: AuthorizerShape, { host, ownerToken }: Options) => {
+  const secret = ownerToken === undefined ? undefined : digest(ownerToken)
+  const isOpen = HttpGuard.isLoopback(host)
+  const unknown = (problem: string) => Result.fail(new KsiError.Unauthenticated({ problem }))
+  return ({ authorization }: NodeHttp.IncomingHttpHeaders): Result.Result<string, KsiError.Unauthenticated> => {
+    if (authorization === undefined) return isOpen ? Result.succeed(localHttp) : unknown("this address answers nobody without a token")
+    const [, token] = /^bearer +(\S+) *$/i.exec(authorization) ?? []
+    if (token === undefined) return unknown("the Authorization header is not \"Bearer <token>\"")
+    if (secret !== undefined && timingSafeEqual(digest(token), secret)) return Result.succeed(owner)
+    return authorizer.authenticate(token)
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------------ routing
+
+const eventsPath = "/events/"
+const places: ReadonlySet<string> = new Set(["/events", "/subscribe", "/ws"])
+const health: ReadonlySet<string> = new Set(["/health/live", "/health/ready"])
+
+interface Site {
+  readonly guard: (headers: NodeHttp.IncomingHttpHeaders) => HttpGuard.Refusal | undefined
+  readonly identify: ReturnType<typeof makeIdentify>
+  readonly calls: ReturnType<typeof Calls.make>
+  /** Follows events until the other side goes. */
+  readonly follow: (exchange: Exchange) => void
+  readonly isReady: () => boolean
+}
+
+const isRead = (method: string): boolean => method === "GET" || method === "HEAD"
+
+const notAllowed = (response: NodeHttp.ServerResponse, path: string, allow: string): void =>
+  refuse(response, Problem.make("MethodNotAllowed", `${path} takes ${allow}`, { allow }))
+
+const stopping = Problem.make("Interrupted", "the daemon is stopping", { retryable: true })
+
+/** How the daemon is; whoever watches it has no token. */
+const tell = ({ isReady }: Site, response: NodeHttp.ServerResponse, path: string, method: string): void => {
+  if (!isRead(method)) return notAllowed(response, path, "GET")
+  if (path === "/health/live") return answer(response, 200, { status: "live" })
+  if (isReady()) return answer(response, 200, { status: "ready" })
+  refuse(response, stopping)
+}
+
+const nowhere = (path: string): Problem.Problem =>
+  Problem.make("NotFound", `there is no ${JSON.stringify(path.slice(0, 80))} here`, { next: "GET /events" })
+
+const get = ({ calls, follow }: Site, exchange: Exchange): void => {
+  const { path, response, search } = exchange
+  if (path === "/subscribe") return follow(exchange)
+  if (path === "/events") {
+    const pattern = new URLSearchParams(search).get("pattern") ?? "*"
+    return calls.ask(exchange, "system:discover", { pattern, level: "events" })
+  }
+  if (path === "/ws") return refuse(response, Problem.make("UpgradeRequired", "this is a WebSocket", { next: "connect with a WebSocket client" }))
+  refuse(response, nowhere(path))
+}
+
+/** The name in a path below `/events/`; `undefined` where it is none. */
+const nameIn = (path: string): string | undefined => {
+  try {
+    const name = decodeURIComponent(path.slice(eventsPath.length))
+    return name === "" ? undefined : name
+  } catch {
+    return undefined
+  }
+}
+
+/** Sends one exchange where it belongs. */
+const route = (site: Site, exchange: Exchange, method: string): void => {
+  const { calls } = site
+  const { path, response } = exchange
+  if (!path.startsWith(eventsPath)) return isRead(method) || !places.has(path) ? get(site, exchange) : notAllowed(response, path, "GET")
+  const name = nameIn(path)
+  if (name === undefined) return refuse(response, nowhere(path))
+  if (method === "POST") return calls.post(exchange, name)
+  if (isRead(method)) return calls.ask(exchange, "system:help", { event: name })
+  notAllowed(response, path, "GET, POST")
+}
+
+const foreign = ({ detail, next, reason }: HttpGuard.Refusal) => Problem.make(reason, detail, { next })
+
+/** Where a request wants to go; `undefined` where its target is none of ours. */
+const targetOf = (url: string | undefined): { readonly path: string; readonly search: string } | undefined => {
+  if (url === undefined || !url.startsWith("/")) return undefined
+  const at = url.indexOf("?")
+  return at < 0 ? { path: url, search: "" } : { path: url.slice(0, at), search: url.slice(at) }
+}
+
+/** Answers one request, or has it answered. */
+const serve = (site: Site, request: NodeHttp.IncomingMessage, response: NodeHttp.ServerResponse): void => {
+  const { headers, method = "GET" } = request
+  const refused = site.guard(headers)
+  if (refused !== undefined) return refuse(response, foreign(refused))
+  const target = targetOf(request.url)
+  if (target === undefined) return refuse(response, nowhere(request.url ?? ""))
+  const { path, search } = target
+  if (health.has(path)) return tell(site, response, path, method)
+  if (!site.isReady()) return refuse(response, stopping)
+  const who = site.identify(headers)
+  if (Result.isFailure(who)) return refuse(response, Problem.ofReason(who.failure))
+  route(site, { request, response, path, search, principal: who.success }, method)
+}
+
+// --------------------------------------------------------------------------------------------------------- WebSockets
+
+/** An answer on a connection that is none of HTTP any more, or not yet. */
+const endWith = (stream: Duplex, problem: Problem.Problem): void => {
+  stream.on("error", () => stream.destroy())
+  if (!stream.writable) return void stream.destroy()
+  const text = JSON.stringify(Problem.document(problem))
+  const headers = Object.entries({ ...Problem.headers(problem), connection: "close", "content-type": "application/problem+json", "content-length": text.length })
+  const head = `HTTP/1.1 ${problem.status} ${NodeHttp.STATUS_CODES[problem.status] ?? ""}\r\n${headers.map(([name, value]) => `${name}: ${value}\r\n`).join("")}\r\n`
+  // Not half of it: who never closes its own half would keep the connection.
+  stream.end(head + text, () => stream.destroy())
+}
+
+type Run = (transport: WebSocketTransport, principal: string) => Effect.Effect<void>
+
+/** The open WebSockets of a server. */
+const makeWebSockets = Effect.fnUntraced(function*(site: Site, { frameBytes, idleMillis }: LimitsShape, run: Run) {
+  const fork = yield* FiberSet.makeRuntime()
+  const transports = new Set<WebSocketTransport>()
+  // Loaded when somebody wants one: it is the only dependency beside node itself.
+  let server: Promise<WebSocketServer> | undefined
+  const load = () => import("@effect/platform-node/NodeWS").then(({ WebSocketServer }) =>
+    new WebSocketServer({ noServer: true, maxPayload: frameBytes, perMessageDeflate: false, clientTracking: false }))
+
+  const accept = (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer, principal: string): void => {
+    server ??= load()
+    void server.then((server) =>
+      server.handleUpgrade(request, stream, head, (webSocket) => {
+        const transport = new WebSocketTransport(webSocket, stream)
+        transports.add(transport)
+        stream.on("close", () => transports.delete(transport))
+        fork(Effect.ensuring(run(transport, principal), Effect.sync(() => transport.close())))
+      })
+    )
+  }
+  yield* Effect.forkScoped(Effect.forever(Effect.delay(Effect.sync(() => transports.forEach((transport) => transport.check())), idleMillis / 2)))
+  return {
+    upgrade: (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer): void => {
+      stream.on("error", () => stream.destroy())
+      const refused = site.guard(request.headers)
+      if (refused !== undefined) return endWith(stream, foreign(refused))
+      if (!site.isReady()) return endWith(stream, stopping)
+      const who = site.identify(request.headers)
+      if (Result.isFailure(who)) return endWith(stream, Problem.ofReason(who.failure))
+      accept(request, stream, head, who.success)
+    },
+    stop: () => transports.forEach((transport) => transport.stop())
+  }
+})
+
+// ------------------------------------------------------------------------------------------------------------- server
+
+const parserProblems: { readonly [code: string]: Problem.Problem } = {
+  HPE_HEADER_OVERFLOW: Problem.make("HeadersTooLarge", "the headers are longer than the limit headerBytes"),
+  ERR_HTTP_REQUEST_TIMEOUT: Problem.make("RequestTimeout", "the request took longer to arrive than the limits headerMillis and bodyMillis", { retryable: true })
+}
+const malformed = Problem.make("FrameInvalid", "this is not HTTP/1.1")
+
+const isWebSocket = ({ headers: { upgrade }, url }: NodeHttp.IncomingMessage): boolean =>
+  upgrade?.toLowerCase() === "websocket" && targetOf(url)?.path === "/ws"
+
+const createServer = ({ bodyMillis, headerBytes, headerMillis, idleMillis }: LimitsShape): NodeHttp.Server =>
+  NodeHttp.createServer({
+    maxHeaderSize: headerBytes,
+    headersTimeout: Math.min(headerMillis, bodyMillis),
+    requestTimeout: bodyMillis,
+    keepAliveTimeout: idleMillis,
+    connectionsCheckingInterval: Math.max(10, Math.min(headerMillis / 4, 1000)),
+    keepAlive: true,
+    keepAliveInitialDelay: 30_000,
+    // Who asks for another protocol is answered in this one.
+    shouldUpgradeCallback: isWebSocket
+  })
+
+/** The connections of a server and the requests on them, each within its bound. */
+const makeConnections = (server: NodeHttp.Server, { connectionRequests, connections }: LimitsShape) => {
+  const open = new Map<Duplex, { readonly socket: Socket; running: number }>()
+  let closing = false
+  let idle: (() => void) | undefined
+  server.on("connection", (socket: Socket) => {
+    if (open.size >= connections) {
+      return endWith(socket, Problem.ofReason(new KsiError.LimitExceeded({ limit: "connections", max: connections, retryable: true })))
+    }
+    open.set(socket, { socket, running: 0 })
+    socket.on("close", () => {
+      open.delete(socket)
+      if (open.size === 0) idle?.()
+    })
+  })
+  server.on("clientError", (error: NodeJS.ErrnoException, stream) => endWith(stream, parserProblems[error.code ?? ""] ?? malformed))
+  return {
+    count: () => open.size,
+    /** Counts a request until it is answered; whether it may be looked at. */
+    begin: ({ socket }: NodeHttp.IncomingMessage, response: NodeHttp.ServerResponse): boolean => {
+      const connection = open.get(socket)
+      if (connection === undefined || connection.running >= connectionRequests) return false
+      connection.running++
+      response.on("close", () => {
+        connection.running--
+        if (closing && connection.running === 0) socket.destroySoon()
+      })
+      return true
+    },
+    /** This one speaks another protocol from now on, and ends by itself. */
+    leave: (stream: Duplex): void => {
+      const connection = open.get(stream)
+      if (connection !== undefined) connection.running = Infinity
+    },
+    /** Accepts no more, and waits until every connection is closed; each is as soon as it owes no answer. */
+    drain: Effect.callback<void>((resume) => {
+      closing = true
+      server.close()
+      for (const { running, socket } of open.values()) if (running === 0) socket.destroySoon()
+      if (open.size === 0) return resume(Effect.void)
+      idle = () => resume(Effect.void)
+    }),
+    destroy: Effect.sync(() => {
+      server.close()
+      for (const { socket } of open.values()) socket.destroySoon()
+    })
+  }
+}
+
+const listen = (server: NodeHttp.Server, { host, port }: Options): Effect.Effect<number, KsiError.KsiError> =>
+  Effect.callback((resume) => {
+    const address = `http://${HttpGuard.inUrl(host)}:${port}`
+    const refused = (error: NodeJS.ErrnoException) => {
+      const taken = error.code === "EADDRINUSE"
+      resume(KsiError.fail(new KsiError.ListenFailed({ address, problem: taken ? "the port is in use" : error.message, taken })))
+    }
+    server.once("error", refused)
+    server.listen(port, host.replace(/^\[|\]$/g, ""), () => {
+      server.off("error", refused)
+      // Of a server that listens on a port.
+      resume(Effect.succeed((server.address() as AddressInfo).port))
+    })
+  })
+
+// -------------------------------------------------------------------------------------------------------------- layer
+
+const make = Effect.fnUntraced(function*(options: Options) {
+  const router = yield* Router
+  const subscriptions = yield* Subscriptions
+  const limits = yield* Limits
+  const authorizer = yield* Authorizer
+  const context = yield* Effect.context<Router | Subscriptions>()
+  const fork = Effect.runForkWith(context)
+  const calls = Calls.make({ router, limits, fork })
+  const server = createServer(limits)
+  const connections = makeConnections(server, limits)
+  const following = new Set<Fiber.Fiber<void>>()
+  let ready = false
+  let guard: Site["guard"] = () => undefined
+
+  const follow = (exchange: Exchange): void => {
+    const fiber = fork(Events.follow({ subscriptions, authorizer }, exchange))
+    following.add(fiber)
+    fiber.addObserver(() => following.delete(fiber))
+    exchange.response.on("close", () => fiber.interruptUnsafe())
+  }
+  const site: Site = {
+    guard: (headers) => guard(headers), identify: makeIdentify(authorizer, options), calls, follow, isReady: () => ready
+  }
+  yield* Effect.addFinalizer(() => connections.destroy)
+  const budget = new Connection.Budget(limits.outgoingBytes)
+  const webSockets = yield* makeWebSockets(site, limits, (transport, principal) =>
+    Effect.provideContext(Connection.run(transport, { principal, budget }), context))
+  server.on("upgrade", (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer) => {
+    connections.leave(stream)
+    webSockets.upgrade(request, stream, head)
+  })
+  server.on("request", (request: NodeHttp.IncomingMessage, response: NodeHttp.ServerResponse) => {
+    if (!ready) response.setHeader("connection", "close")
+    if (connections.begin(request, response)) serve(site, request, response)
+    else refuse(response, Problem.ofReason(new KsiError.LimitExceeded({ limit: "connectionRequests", max: limits.connectionRequests, retryable: true })))
+    // What nobody reads is thrown away: it must not hold up what comes after it.
+    if (request.listenerCount("data") === 0) request.resume()
+  })
+
+  const endFollowing = Effect.suspend(() => Fiber.interruptAll([...following]))
+  yield* Effect.addFinalizer(() => Effect.andThen(endFollowing, calls.interrupt))
+  const stop = Effect.suspend(() => {
+    ready = false
+    webSockets.stop()
+    return Effect.andThen(endFollowing, connections.drain)
+  })
+  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(stop, options.drain ?? 0)))
+  const port = yield* listen(server, options)
+  guard = HttpGuard.make({ host: options.host, port, hosts: options.hosts })
+  ready = true
+  return Http.of({ url: `http://${HttpGuard.inUrl(options.host)}:${port}`, connections: connections.count })
+})
+
+/**
+ * Speaks HTTP. Closing it stops accepting, lets requests run for `drain`, then interrupts them. Fails with `ListenFailed`, as where
+ * the port is in use.
+ */
+export const layer = (options: Options): Layer.Layer<Http, KsiError.KsiError, Router | Subscriptions> =>
+  Layer.effect(Http, make(options))

@@ -1,0 +1,119 @@
+// Requests that are answered once: an envelope goes in, its answer or its problem is written. Whoever goes away interrupts it.
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Result from "effect/Result"
+import * as Causation from "../../bus/Causation.ts"
+import type { Answer, DeclaredFailure } from "../../bus/KsiService.ts"
+import type { Router } from "../../bus/Router.ts"
+import * as KsiError from "../../event/KsiError.ts"
+import type { LimitsShape } from "../../event/Limits.ts"
+import * as TraceContext from "../../event/TraceContext.ts"
+import * as Problem from "../Problem.ts"
+import { answer, type Exchange, readText, refuse } from "./exchange.ts"
+import * as Posted from "./posted.ts"
+
+/** Runs an effect in a fiber of its own, in the surroundings of the server. */
+export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+
+/** What answers requests. */
+export interface Parts {
+  readonly router: Router["Service"]
+  readonly limits: LimitsShape
+  readonly fork: Fork
+}
+
+const ok = 200
+const created = 201
+
+/** What goes with every answer of an event: the id that the daemon knows it by, and the span that it was, where it was traced. */
+const labelsOf = (envelope: Causation.LiveEnvelope): ReadonlyArray<string> => {
+  const labels = ["x-correlation-id", envelope.metadata.correlationId]
+  const span = Causation.spanOf(envelope)
+  const { traceparent } = (span && TraceContext.ofSpan(span)) ?? TraceContext.none
+  return traceparent === undefined ? labels : [...labels, "traceparent", traceparent]
+}
+
+const reply = (
+  { response }: Exchange,
+  envelope: Causation.LiveEnvelope,
+  exit: Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
+): void => {
+  if (exit._tag === "Failure") return refuse(response, Problem.ofCause(exit.cause, envelope), labelsOf(envelope))
+  const { value: said } = exit
+  if (said.kind === "fact") return answer(response, created, { event_id: said.id, position: said.position }, labelsOf(envelope))
+  answer(response, ok, said.value, labelsOf(envelope))
+}
+
+const headerOf = (given: string | ReadonlyArray<string> | undefined): string | undefined => typeof given === "string" ? given : undefined
+
+/** The calls of one server. */
+export const make = ({ fork, limits, router }: Parts) => {
+  const running = new Set<Fiber.Fiber<unknown, unknown>>()
+
+  const dispatch = (exchange: Exchange, envelope: Causation.LiveEnvelope): void => {
+    const fiber = fork(router.dispatch(envelope))
+    const done = (exit: Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>) => {
+      // An answer that cannot be written must not break what others share.
+      try {
+        reply(exchange, envelope, exit)
+      } catch (cause) {
+        const problems = [{ path: "", problem: "it cannot be written as JSON" }]
+        fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), { correlation: envelope.id }))
+        refuse(exchange.response, Problem.ofReason(new KsiError.ReplyInvalid({ event: envelope.name, problems })))
+      }
+    }
+    const exit = fiber.pollUnsafe()
+    if (exit !== undefined) return done(exit)
+    running.add(fiber)
+    fiber.addObserver((exit) => {
+      running.delete(fiber)
+      done(exit)
+    })
+    // Nobody is there any more to hear the answer.
+    exchange.response.on("close", () => fiber.interruptUnsafe())
+  }
+
+  /** Asks one of KSI's own events on behalf of who asks. */
+  const ask = (exchange: Exchange, name: string, data: unknown): void =>
+    dispatch(exchange, router.envelope(name, data, { principal: exchange.principal }))
+
+  const begin = (exchange: Exchange, name: string, { data, fact }: Posted.Posted): void => {
+    const { principal, request: { headers } } = exchange
+    const key = Posted.keyOf(headers)
+    if (Result.isFailure(key)) return refuse(exchange.response, Problem.ofReason(KsiError.invalidAt(name, "", key.failure)))
+    const labels = {
+      principal,
+      idempotencyKey: key.success,
+      traceparent: headerOf(headers["traceparent"]),
+      tracestate: headerOf(headers["tracestate"])
+    }
+    const isFact = fact !== undefined && router.registry.get(name)?.event.kind === "fact"
+    dispatch(exchange, isFact
+      ? router.received(fact, labels)
+      : router.envelope(name, data, fact === undefined ? labels : { ...labels, clientCorrelationId: fact.id }))
+  }
+
+  /** Takes what is posted to an event. */
+  const post = (exchange: Exchange, name: string): void => {
+    const { request, response } = exchange
+    const kind = Posted.kindOf(request.headers)
+    if (Result.isFailure(kind)) return refuse(response, kind.failure)
+    readText(request, limits.frameBytes, (text, problem) => {
+      if (problem === "too long") {
+        return refuse(response, Problem.ofReason(new KsiError.LimitExceeded({ limit: "frameBytes", max: limits.frameBytes, retryable: false })))
+      }
+      if (problem !== undefined) return refuse(response, Problem.make("PayloadInvalid", `the body is ${problem}`))
+      const posted = Posted.read(kind.success, request.headers, text, name, limits)
+      if (Result.isFailure(posted)) refuse(response, posted.failure)
+      else begin(exchange, name, posted.success)
+    })
+  }
+
+  return {
+    ask,
+    post,
+    /** Interrupts what runs, and waits for its end. */
+    interrupt: Effect.suspend(() => Fiber.interruptAll([...running]))
+  }
+}

@@ -1,0 +1,133 @@
+// Server-sent events: a subscription as a stream of text that a browser's EventSource follows, and resumes where it was cut.
+//
+// Each fact has its position as its id, and one that stands for nothing but where it began comes first: a client that lost the
+// connection says the last it heard (`Last-Event-ID`) and goes on after it, without a gap and without a repeat.
+//
+// Source: HTML Living Standard, section 9.2.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import type { ServerResponse } from "node:http"
+import type { AuthorizerShape } from "../../bus/Authorizer.ts"
+import type { From, Overflow, SubscribeOptions } from "../../bus/KsiService.ts"
+import type { Subscriptions } from "../../bus/Subscription.ts"
+import type { Delivery } from "../../event/Envelope.ts"
+import { owner } from "../../event/Grant.ts"
+import * as KsiError from "../../event/KsiError.ts"
+import * as Problem from "../Problem.ts"
+import { type Exchange, refuse } from "./exchange.ts"
+
+/** What follows events. */
+export interface Parts {
+  readonly subscriptions: Subscriptions["Service"]
+  readonly authorizer: AuthorizerShape
+}
+
+interface Wanted {
+  readonly pattern: string
+  readonly options: SubscribeOptions
+}
+
+const names: ReadonlySet<string> = new Set(["pattern", "from", "requests", "overflow", "buffer"])
+
+const invalid = (path: string, problem: string): Result.Result<never, KsiError.Reason> =>
+  Result.fail(KsiError.invalidAt("pubsub:subscribe", path, problem))
+
+const integer = /^\d{1,16}$/
+
+/** Where to begin: after the last that was heard, else as the query says. */
+const fromOf = (from: string | null, last: string | undefined): From | undefined => {
+  if (last !== undefined && last !== "") return integer.test(last) ? Number(last) + 1 : undefined
+  if (from === null) return "now"
+  return from === "now" || from === "start" ? from : integer.test(from) ? Number(from) : undefined
+}
+
+const wantedOf = ({ principal, request, search }: Exchange): Result.Result<Wanted, KsiError.Reason> => {
+  const query = new URLSearchParams(search)
+  const unknown = [...query.keys()].find((key) => !names.has(key))
+  if (unknown !== undefined) return invalid(unknown, `expected one of ${[...names].join(", ")}`)
+  const last = request.headers["last-event-id"]
+  const from = fromOf(query.get("from"), typeof last === "string" ? last : undefined)
+  if (from === undefined) return invalid("from", `expected a position, "start" or "now", got ${JSON.stringify(last ?? query.get("from"))}`)
+  const requests = query.get("requests") ?? "false"
+  if (requests !== "true" && requests !== "false") return invalid("requests", `expected true or false, got ${JSON.stringify(requests)}`)
+  const overflow = query.get("overflow") ?? "spill"
+  // A client that does not read must not hold up the daemon's publishers.
+  if (overflow === "block") return invalid("overflow", "expected spill, latest or drop: no client may hold up the daemon")
+  const buffer = query.get("buffer")
+  if (buffer !== null && !integer.test(buffer)) return invalid("buffer", `expected an integer from 1, got ${JSON.stringify(buffer)}`)
+  return Result.succeed({
+    pattern: query.get("pattern") ?? "*",
+    options: {
+      from, principal,
+      requests: requests === "true",
+      // The subscription itself says which there are.
+      overflow: overflow as Overflow,
+      ...(buffer === null ? {} : { buffer: Number(buffer) })
+    }
+  })
+}
+
+const textOf = ({ data, id, metadata, missed, name, position, version }: Delivery): string => {
+  const place = position === undefined ? {} : { position: Number(position), version, stream_id: metadata.streamId }
+  const left = missed === 0 ? {} : { missed }
+  const said = { event: name, data: data ?? null, ...place, ...left, event_id: id, timestamp: metadata.timestamp / 1000 }
+  return `${position === undefined ? "" : `id: ${position}\n`}data: ${JSON.stringify(said)}\n\n`
+}
+
+/** Waits until the other side has read on. */
+const drained = (response: ServerResponse): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const done = () => resume(Effect.void)
+    response.once("drain", done)
+    return Effect.sync(() => response.off("drain", done))
+  })
+
+const send = (response: ServerResponse, text: string): Effect.Effect<void> =>
+  Effect.suspend(() => response.write(text) ? Effect.void : drained(response))
+
+// Proxies close what is silent for long.
+const heartbeat = "15 seconds"
+const retryMillis = 1000
+
+const keepAlive = (response: ServerResponse): Effect.Effect<never> =>
+  Effect.forever(Effect.delay(Effect.sync(() => response.writableNeedDrain || response.write(":\n\n")), heartbeat))
+
+const headers = ["content-type", "text/event-stream", "cache-control", "no-store", "x-content-type-options", "nosniff", "x-accel-buffering", "no"]
+
+/** Follows until the other side goes, or may hear nothing any more. */
+export const follow = (
+  { authorizer, subscriptions }: Parts,
+  exchange: Exchange
+): Effect.Effect<void> => {
+  const { principal, response } = exchange
+  const hears = ({ name }: Delivery) => principal === owner || authorizer.allows(principal, "subscribe", name)
+  const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
+    const wanted = wantedOf(exchange)
+    if (Result.isFailure(wanted)) return yield* KsiError.fail(wanted.failure)
+    const { options, pattern } = wanted.success
+    const { next, position } = yield* subscriptions.open(pattern, options)
+    response.writeHead(200, headers)
+    const { from } = options
+    const heard = typeof from === "number" ? from - 1 : from === "start" ? 0 : position
+    yield* send(response, `retry: ${retryMillis}\nid: ${heard}\n\n`)
+    yield* Effect.forkScoped(keepAlive(response))
+    for (;;) {
+      // What has come out already, and waited for a slow client, may be for it no longer.
+      for (const delivery of yield* next) if (hears(delivery)) yield* send(response, textOf(delivery))
+    }
+  })
+  return Effect.scoped(run).pipe(
+    Effect.catchCause((cause) => {
+      if (Cause.hasInterruptsOnly(cause)) return Effect.sync(() => response.end())
+      const error = Cause.squash(cause)
+      const problem = KsiError.is(error) ? Problem.ofReason(error.reason, principal) : Problem.make("Defect", "following broke; the daemon's log says more")
+      const log = KsiError.is(error) ? Effect.void : Effect.logError("following over HTTP broke", cause)
+      return Effect.andThen(log, Effect.sync(() => {
+        if (!response.headersSent) refuse(response, problem)
+        else response.end(`event: error\ndata: ${JSON.stringify(Problem.document(problem))}\n\n`)
+      }))
+    })
+  )
+}
