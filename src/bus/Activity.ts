@@ -39,6 +39,14 @@ const textOf = (error: unknown): string => {
 // Anything can be thrown, also what throws when it is looked at.
 const sentence = (error: unknown): string => Result.getOrElse(Result.try(() => textOf(error)), () => sentenceOf(error))
 
+/** How an exit ended. */
+export const kindOf = (exit: Exit.Exit<unknown, unknown>): OutcomeKind => {
+  if (Exit.isSuccess(exit)) return "success"
+  const { reasons } = exit.cause
+  if (reasons.some(Cause.isFailReason)) return "failure"
+  return reasons.some(Cause.isDieReason) ? "defect" : "interrupted"
+}
+
 /** How an exit ended, and a sentence where it did not succeed. */
 export const outcomeOf = (exit: Exit.Exit<unknown, unknown>): readonly [OutcomeKind, string | undefined] => {
   if (Exit.isSuccess(exit)) return ["success", undefined]

@@ -21,16 +21,16 @@
  * **Gotchas** Two of one factory in one context need two names (`timeout("1 second", { name: "short" })`), as a
  * middleware is found by its name. Whatever stands inside of `idempotency` is not asked for an answer that is kept.
  *
- * Source: seed section 1; W3C Trace Context (`trace`).
+ * Source: seed section 1; W3C Trace Context and OpenTelemetry's semantic conventions for RPC and messaging (`trace`).
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
 import type * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Tracer from "effect/Tracer"
 import type { Envelope } from "../event/Envelope.ts"
@@ -38,7 +38,7 @@ import type * as Event from "../event/Event.ts"
 import { jsonCodec } from "../event/EventCodec.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as TraceContext from "../event/TraceContext.ts"
-import { outcomeOf } from "./Activity.ts"
+import { kindOf, outcomeOf } from "./Activity.ts"
 import { LiveEnvelope, setSpan, spanOf } from "./Causation.ts"
 import { Idempotency } from "./Idempotency.ts"
 import * as Middleware from "./Middleware.ts"
@@ -78,29 +78,95 @@ const spanAbove = (envelope: Envelope, current: Tracer.AnySpan | undefined): Tra
   return current === undefined ? TraceContext.toSpan(envelope.metadata) : undefined
 }
 
+/** Says on the span of an event what it is. */
+const introduce = (span: Tracer.Span, envelope: Envelope, more: Readonly<Record<string, string>>): void => {
+  const { id, metadata: { correlationId, principal }, name } = envelope
+  span.attribute("ksi.event", name)
+  span.attribute("ksi.id", id)
+  span.attribute("ksi.correlation_id", correlationId)
+  span.attribute("ksi.principal", principal)
+  for (const key in more) span.attribute(key, more[key])
+}
+
+/** What messaging systems say of a message, by OpenTelemetry's conventions. */
+const messageOf = ({ id, name }: Envelope, operation: "send" | "process") => ({
+  "messaging.system": "ksi", "messaging.operation.type": operation, "messaging.destination.name": name, "messaging.message.id": id
+})
+
+const nameOf = (u: unknown): string | undefined => {
+  if (KsiError.is(u)) return u.reason._tag
+  if (typeof u !== "object" || u === null) return undefined
+  if ("_tag" in u && typeof u._tag === "string") return u._tag
+  return "name" in u && typeof u.name === "string" ? u.name : undefined
+}
+
+/** Says on a span how it ended: what was declared is a failure, what was not a defect. */
+const conclude = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): void => {
+  const outcome = kindOf(exit)
+  span.attribute("ksi.outcome", outcome)
+  if (Exit.isSuccess(exit) || outcome === "interrupted") return
+  span.attribute("error.type", Result.getOrElse(Result.try(() => nameOf(Cause.squash(exit.cause))), () => undefined) ?? "_OTHER")
+}
+
+/** The span of an event that nobody has ended yet. */
+const openSpanOf = (envelope: Envelope): Tracer.Span | undefined => {
+  const span = spanOf(envelope)
+  return span?.status._tag === "Started" ? span : undefined
+}
+
+/** Whether a span is already that of this reaction. */
+const standsFor = (span: Tracer.AnySpan | undefined, { id }: Envelope, handler: string): boolean =>
+  span?._tag === "Span" && span.attributes.get("ksi.handler") === handler && span.attributes.get("ksi.id") === id
+
 /**
  * A span for each event, named after it; what its handler does is under it. It goes to the `Tracer` of the context this
- * middleware's layer is built in.
+ * middleware's layer is built in. `ksi start --otlp` puts it before everything.
  *
  * It is under the span of whoever asks: in this process the current one, over the wire (or in `dispatch`) what the W3C
  * `traceparent` names, sampled or not as that says. A fact carries the `traceparent` of its own span into the store, and
- * what its handlers do is under that span.
+ * each of its handlers has a span under that one (`process stock:reserved`); so has who observes an event that is asked or said in a span.
+ *
+ * A request from outside is a `server` span, one that a handler asks an `internal` one, both with `rpc.*`; a fact is a
+ * `producer` and a handler of one a `consumer`, with `messaging.*`. All say `ksi.event`, `ksi.id`, `ksi.correlation_id`,
+ * `ksi.principal` and `ksi.outcome`, and where they did not succeed `error.type`: the tag of the error.
  */
 export const trace = Middleware.make("trace", {
   provides: Tracer.ParentSpan,
   before: (envelope) =>
-    Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
-      const { id, metadata: { correlationId, principal }, name } = envelope
-      const attributes = { "ksi.event": name, "ksi.id": id, "ksi.correlation_id": correlationId, "ksi.principal": principal }
-      const parent = spanAbove(envelope, Context.getOrUndefined(fiber.context, Tracer.ParentSpan))
-      return Effect.map(Effect.makeSpan(name, { attributes, parent }), (span) => {
+    Effect.contextWith((context: Context.Context<Router>) => {
+      // Two of them, a module's own and the daemon's, make one span.
+      const open = openSpanOf(envelope)
+      if (open !== undefined) return Effect.succeed(open)
+      const { name } = envelope
+      const parent = spanAbove(envelope, Context.getOrUndefined(context, Tracer.ParentSpan))
+      const isFact = Context.get(context, Router).registry.get(name)?.event.kind === "fact"
+      const kind = isFact ? "producer" : envelope.metadata.depth === 0 ? "server" : "internal"
+      return Effect.map(Effect.makeSpan(name, { parent, kind }), (span) => {
+        // On one that is not sent nobody reads it.
+        if (span.sampled) introduce(span, envelope, isFact ? messageOf(envelope, "send") : { "rpc.system.name": "ksi", "rpc.method": name })
         // An envelope passes once; where it passes again, inside of a retry, the span before has ended.
         setSpan(envelope, span)
         return span
       })
     }),
   after: (envelope, exit) =>
-    Effect.clockWith((clock) => Effect.sync(() => spanOf(envelope)?.end(clock.currentTimeNanosUnsafe(), exit)))
+    Effect.clockWith((clock) => Effect.sync(() => {
+      const span = openSpanOf(envelope)
+      if (span === undefined) return
+      if (span.sampled) conclude(span, exit)
+      span.end(clock.currentTimeNanosUnsafe(), exit)
+    })),
+  reaction: (next, envelope, handler) =>
+    Effect.contextWith((context: Context.Context<never>) => {
+      const parent = Context.getOrUndefined(context, Tracer.ParentSpan)
+      // Who observes a request is told before it has a span: without one above, it would begin a tree of its own.
+      if (parent === undefined || standsFor(parent, envelope, handler)) return next
+      return Effect.useSpan(`process ${envelope.name}`, { kind: "consumer", parent }, (span) => {
+        if (!span.sampled) return Effect.withParentSpan(next, span)
+        introduce(span, envelope, { "ksi.handler": handler, ...messageOf(envelope, "process") })
+        return Effect.onExit(Effect.withParentSpan(next, span), (exit) => Effect.sync(() => conclude(span, exit)))
+      })
+    })
 })
 
 const boundaries = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000]

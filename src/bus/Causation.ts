@@ -65,6 +65,9 @@ const spans = new WeakMap<Envelope.Envelope, Tracer.Span>()
 /** Notes that a span stands for an event, from now on. */
 export const setSpan = (envelope: Envelope.Envelope, span: Tracer.Span): void => void spans.set(envelope, span)
 
+/** What a line of a log says of an event: never what is in it. */
+export const labelsOf = ({ id, metadata: { correlationId }, name }: Envelope.Envelope) => ({ event: name, id, correlationId })
+
 /** The span that stands for an event, where it is traced. */
 export const spanOf = (envelope: Envelope.Envelope): Tracer.Span | undefined => spans.get(envelope)
 

@@ -90,6 +90,15 @@ export const make = <
     next: Effect.Effect<unknown, unknown>,
     envelope: Envelope
   ) => Effect.Effect<unknown, unknown, RW>
+  /**
+   * Around each reaction to the event, each by itself: the handlers of a fact, and whoever observes the event. `handler` is
+   * what `describe` calls it. What it fails with goes to the dead letters, as the reaction's own failure does.
+   */
+  readonly reaction?: (
+    next: Effect.Effect<unknown, unknown>,
+    envelope: Envelope,
+    handler: string
+  ) => Effect.Effect<unknown, unknown, RW>
   /** Which events `around` wraps, where not all: the others take the shorter way. Cheap, and without effects. */
   readonly when?: (envelope: Envelope) => boolean
 } & Made<NoInfer<Identifier>>): Middleware<Name, Identifier, E, RB | RA | RW> => {
@@ -110,6 +119,7 @@ export const make = <
       before: options.before as Hook["before"],
       after: options.after as Hook["after"],
       around: options.around as Hook["around"],
+      reaction: options.reaction as Hook["reaction"],
       when: options.when,
       context: context as Context.Context<never>
     }))

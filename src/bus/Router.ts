@@ -263,10 +263,9 @@ const encodeExit = (
     reason._tag === "Fail" ? Cause.makeDieReason(reason.error) : reason
   ))
   if (Cause.hasInterruptsOnly(cause)) return Exit.failCause(cause)
-  return Effect.logError(`a handler of ${envelope.name} died`, cause).pipe(
-    Effect.annotateLogs({ event: envelope.name, id: envelope.id, correlationId: envelope.metadata.correlationId }),
-    Effect.andThen(Exit.failCause(cause))
-  )
+  const line = Effect.annotateLogs(Effect.logError(`a handler of ${envelope.name} died`, cause), Causation.labelsOf(envelope))
+  const span = Causation.spanOf(envelope)
+  return Effect.andThen(span === undefined ? line : Effect.withParentSpan(line, span), Exit.failCause(cause))
 }
 
 const encodeEmitted = (entry: Table.TableEntry, envelope: Envelope.Envelope, exit: AnyExit) => {
@@ -338,7 +337,7 @@ const rerun = ({ reactions, table }: Parts, letter: Letter): Effect.Effect<void,
     const decoded = entry.codec.decodePayload(event.data)
     if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)
     const again = table.again(fiber, event, decoded.value)
-    return Effect.asVoid(reactions.run(handler, again)).pipe(Effect.catchCause((cause) =>
+    return Effect.asVoid(reactions.run(entry, handler, again)).pipe(Effect.catchCause((cause) =>
       Cause.hasInterruptsOnly(cause) ? Effect.interrupt : KsiError.fail(
         new KsiError.HandlerFailed({ event: event.name, handler: name, problem: KsiError.sentenceOf(Cause.squash(cause)) })
       )

@@ -39,6 +39,8 @@ import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
 import * as Config from "../server/Config.ts"
 import * as HttpToken from "../server/HttpToken.ts"
+import * as Logs from "../server/Logs.ts"
+import * as Metrics from "../server/Metrics.ts"
 import * as Setting from "../server/Setting.ts"
 import * as Control from "../wire/Control.ts"
 import * as Listener from "../wire/Listener.ts"
@@ -194,8 +196,12 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
     ...host.info, home: options.home, socket,
     url: () => ways?.http?.url, connections: () => (ways?.unix.connections() ?? 0) + (ways?.http?.connections() ?? 0)
   })
-  const core = (yield* runtime(options)).pipe(Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)))
-  const context = yield* Layer.build(builtins.pipe(Layer.provide(info), Layer.provideMerge(core)))
+  const core = (yield* runtime(options)).pipe(
+    Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)), Layer.provide(Metrics.layerMeter)
+  )
+  // Outside of all other middleware.
+  const traced = options.otlp === "off" ? Layer.empty : Middleware.use(Builtin.trace)
+  const context = yield* Layer.build(Layer.merge(builtins, Metrics.layer).pipe(Layer.provide(info), Layer.provideMerge(traced), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
   ways = yield* Effect.provideContext(listenAll(options, socket), context)
   return {
@@ -240,13 +246,21 @@ const crash = Effect.fnUntraced(function*(drainMillis: number) {
 // What Effect calls them.
 const levels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error", none: "None" } as const
 
-/** Logs go to stderr: for people on a terminal, as JSON lines for a collector. */
+/** Logs go to stderr: for people on a terminal, as JSON lines for a collector. Each line says which event it is of. */
 const logging = ({ coloured, watched }: Io["Service"], level: typeof levels[keyof typeof levels]) =>
   Layer.mergeAll(
-    Logger.layer([watched ? Logger.consolePrettyTty({ colors: coloured }) : Logger.withConsoleError(Logger.formatJson)]),
+    Logger.layer([Logs.labelled(watched ? Logger.consolePrettyTty({ colors: coloured }) : Logger.withConsoleError(Logger.formatJson))]),
     Layer.succeed(Logger.LogToStderr, true),
     Layer.succeed(References.MinimumLogLevel, level)
   )
+
+/** Traces, metrics and logs for a collector, where one is named; else nothing of it is loaded. */
+const telemetry = (values: Omit<Config.Values, "logLevel">, serviceVersion: string): Layer.Layer<never> => {
+  const { otlp: endpoint, otlpFormat: format, otlpHeaders: headers, resourceAttributes: attributes, serviceName, traceShare } = values
+  if (endpoint === "off") return Layer.empty
+  return Layer.unwrap(Effect.map(Effect.promise(() => import("../server/Telemetry.ts")), ({ layer }) =>
+    layer({ endpoint, format, headers, traceShare, serviceName, serviceVersion, attributes })))
+}
 
 /** Warnings of the settings, and for those who look for faults every value with its origin. */
 const tellSettings = Effect.fnUntraced(function*({ settings, warnings }: Config.Config) {
@@ -270,7 +284,7 @@ export const start = Command.make("start", {
   const config = yield* Settings.load(flags.settings)
   const { logLevel, ...values } = yield* Settings.valid(config)
   const options: Options = { ...values, modules: flags.modules }
-  const { command, serves } = yield* Host
+  const { command, info: { version }, serves } = yield* Host
   serves()
   yield* Effect.gen(function*() {
     yield* tellSettings(config)
@@ -281,7 +295,10 @@ export const start = Command.make("start", {
     // Whoever started it may have gone, or the disk that its output goes to may be full: it serves all the same.
     yield* Effect.ignore(io.write((yield* Output.Json) ? `${JSON.stringify(told)}\n` : greeting(started, command)))
     yield* started.stopped.pipe(Effect.onExit(() => Effect.logInfo("stopping")))
-  }).pipe(Effect.raceFirst(crash(options.drain)), Effect.scoped, Effect.provide(logging(io, levels[logLevel])))
+  }).pipe(
+    Effect.raceFirst(crash(options.drain)), Effect.scoped,
+    Effect.provide(telemetry(values, version)), Effect.provide(logging(io, levels[logLevel]))
+  )
 })).pipe(
   Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
   Command.annotate(Help.Sections, [Help.limits, Help.exits(0, 2, 5)]),

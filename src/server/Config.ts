@@ -1,6 +1,6 @@
 /**
  * Every setting of the daemon, declared once, and the value each has: from a flag, else its `KSI_*` variable, else
- * `ksi.toml` in the working directory, else its default.
+ * `ksi.toml` in the working directory, else (for what OpenTelemetry has a variable of its own) that one, else its default.
  *
  * The rule: each value has an origin, and each mistake is told, of whatever source, also where a nearer source says
  * otherwise. A key of the file that is no setting is a problem; a variable that is none is a warning, for others may have
@@ -22,7 +22,8 @@
  * **Gotchas** `--home` says which daemon is meant: it sets a socket of the environment or the file aside.
  */
 import * as Effect from "effect/Effect"
-import type * as FileSystem from "effect/FileSystem"
+import * as FileSystem from "effect/FileSystem"
+import * as Result from "effect/Result"
 import { join } from "node:path"
 import * as EventName from "../event/EventName.ts"
 import { isObject } from "../event/Json.ts"
@@ -78,6 +79,34 @@ export const settings = {
   logLevel: Setting.make({
     name: "logLevel", kind: Setting.choice("debug", "info", "warn", "error", "none"), default: "info",
     description: "The least that is logged"
+  }),
+  otlp: Setting.make({
+    name: "otlp", kind: Setting.endpoint, default: "off", fallback: "OTEL_EXPORTER_OTLP_ENDPOINT",
+    description: "Collector that traces, metrics and logs go to, by OTLP over HTTP"
+  }),
+  otlpFormat: Setting.make({
+    name: "otlpFormat", kind: Setting.choice("json", "protobuf"), default: "json",
+    description: "How they are written; protobuf is for collectors that take nothing else: it costs several times as much"
+  }),
+  otlpHeaders: Setting.make({
+    name: "otlpHeaders", kind: Setting.secret(Setting.pairs), default: undefined, fallback: "OTEL_EXPORTER_OTLP_HEADERS",
+    description: "Headers for the collector; a secret"
+  }),
+  otlpHeadersFile: Setting.make({
+    name: "otlpHeadersFile", kind: Setting.optionalPath("FILE"), default: undefined, fileOf: "otlpHeaders",
+    description: "A file that holds them instead"
+  }),
+  traceShare: Setting.make({
+    name: "traceShare", kind: Setting.share, default: 1,
+    description: "How many of the traces that begin here are recorded; of others whoever began them decides"
+  }),
+  serviceName: Setting.make({
+    name: "serviceName", kind: Setting.text("NAME"), default: "ksi", fallback: "OTEL_SERVICE_NAME",
+    description: "What the daemon is called in traces, metrics and logs"
+  }),
+  resourceAttributes: Setting.make({
+    name: "resourceAttributes", kind: Setting.pairs, default: "", fallback: "OTEL_RESOURCE_ATTRIBUTES",
+    description: "What else is said of it there, as deployment.environment.name=production"
   })
 } as const
 
@@ -140,9 +169,10 @@ const ofClients: ReadonlySet<string> = new Set(["KSI_TOKEN", "KSI_TOKEN_FILE"])
 
 type ValueOf<S> = S extends Setting.Setting<infer A> ? A : never
 
-/** The value of every setting; paths that follow from others are there. */
+/** The value of every setting; paths that follow from others are there, and a secret that a file holds. */
 export type Values =
-  & { readonly [K in keyof typeof settings]: Exclude<ValueOf<typeof settings[K]>, undefined> }
+  & { readonly [K in Exclude<keyof typeof settings, "socket" | "storeFile">]: ValueOf<typeof settings[K]> }
+  & { readonly socket: string; readonly storeFile: string }
   & { readonly limits: Limits.LimitsShape }
 
 /** What each source says. */
@@ -151,6 +181,8 @@ export interface Sources {
   readonly flags: Readonly<Record<string, string | undefined>>
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly file: ConfigFile.ConfigFile | undefined
+  /** What the files of secrets hold, by their paths; one that is not here was not read yet. */
+  readonly secrets?: ReadonlyMap<string, string>
 }
 
 /** Something that is wrong, or that has no effect. */
@@ -172,7 +204,7 @@ export interface Resolved {
   readonly value: unknown
   /** The value as people write it. */
   readonly text: string
-  /** `--sync`, `KSI_SYNC`, `ksi.toml:3` or `default`. */
+  /** `--sync`, `KSI_SYNC`, `ksi.toml:3`, a variable of OpenTelemetry's, or `default`. */
   readonly origin: string
 }
 
@@ -198,7 +230,12 @@ interface Given {
   readonly origin: string
   /** How the error calls it: a line of the file says also which key. */
   readonly subject: string
+  /** The place of its source in their order, nearest first. */
+  readonly rank: number
 }
+
+// The order of sources; what is a default comes last.
+const ranks = { flag: 0, variable: 1, file: 2, fallback: 3, none: 4 } as const
 
 const shown = (value: unknown): string => {
   const text = JSON.stringify(value) ?? String(value)
@@ -221,19 +258,21 @@ const givenOf = (setting: Setting.Setting<never>, { environment, file, flags }: 
   const variable = isInjected(setting.variable, environment[setting.variable] ?? "") ? undefined : environment[setting.variable]
   const entry = entryOf(file, setting)
   const given: Array<Given> = []
-  if (flag !== undefined) given.push({ value: flag, origin: `--${setting.flag}`, subject: "" })
+  const add = (rank: keyof typeof ranks, value: unknown, origin: string, subject = "") => given.push({ value, origin, subject, rank: ranks[rank] })
+  if (flag !== undefined) add("flag", flag, `--${setting.flag}`)
   // A variable that is set to nothing is not set.
-  if (variable !== undefined && variable !== "") given.push({ value: variable, origin: setting.variable, subject: "" })
-  if (entry !== undefined) {
-    given.push({ value: entry.value, origin: `${file?.name}:${entry.line}`, subject: Setting.place(setting) })
-  }
+  if (variable !== undefined && variable !== "") add("variable", variable, setting.variable)
+  if (entry !== undefined) add("file", entry.value, `${file?.name}:${entry.line}`, Setting.place(setting))
+  const shared = setting.fallback === undefined ? undefined : environment[setting.fallback]
+  if (setting.fallback !== undefined && shared !== undefined && shared !== "") add("fallback", shared, setting.fallback)
   // --home says which daemon is meant.
   return setting.name === "socket" && flag === undefined && flags["home"] !== undefined ? [] : given
 }
 
 const invalid = ({ kind, name }: Setting.Setting<never>, { origin, subject, value }: Given): Problem => {
   const postgres = name === "store" && value === "postgres" ? " (postgres is not supported yet)" : ""
-  const must = `must be ${kind.expects}, not ${shown(value)}${postgres}`
+  const must = kind.isSecret === true ? `must be ${kind.expects}; what it is is not shown`
+    : `must be ${kind.expects}, not ${shown(value)}${postgres}`
   return { where: origin, problem: subject === "" ? must : `${subject} ${must}`, similar: [], setting: name }
 }
 
@@ -283,27 +322,46 @@ const inEnvironment = (environment: Sources["environment"]): ReadonlyArray<Probl
 
 // --------------------------------------------------------------------------------------------------------- resolution
 
+/** The value of a setting, and where it was found. */
+interface Found {
+  readonly value: unknown
+  readonly origin: string
+  readonly rank: number
+}
+
 /** The value of every setting, and what is wrong. A value that cannot be read counts as not given. */
 export const resolve = (sources: Sources): Config => {
   const { file } = sources
   const problems: Array<Problem> = []
-  const found = new Map<string, { readonly value: unknown; readonly origin: string }>()
-  for (const setting of all) {
-    const read = givenOf(setting, sources).flatMap((given) => {
-      const value: unknown = setting.kind.read(given.value)
-      if (value !== undefined) return [{ value, origin: given.origin }]
-      problems.push(invalid(setting, given))
+  const warnings: Array<Problem> = []
+  const found = new Map<string, Found>()
+  const take = (setting: Setting.Setting<never>, given: ReadonlyArray<Given>, otherwise: Found) => {
+    const read = given.flatMap((each): ReadonlyArray<Found> => {
+      const value: unknown = setting.kind.read(each.value)
+      if (value !== undefined) return [{ value, origin: each.origin, rank: each.rank }]
+      // What all programs of a machine are told is not KSI's to refuse.
+      if (each.rank === ranks.fallback) warnings.push({ ...invalid(setting, each), setting: undefined })
+      else problems.push(invalid(setting, each))
       return []
     })
-    found.set(setting.name, read[0] ?? { value: setting.default, origin: "default" })
+    found.set(setting.name, read[0] ?? otherwise)
+  }
+  for (const setting of all) take(setting, givenOf(setting, sources), { value: setting.default, origin: "default", rank: ranks.none })
+  for (const { fileOf, name } of all) {
+    const path = found.get(name)
+    const setting = all.find((each) => each.name === fileOf)
+    const held = found.get(fileOf ?? "")
+    if (path === undefined || setting === undefined || held === undefined || path.rank >= held.rank) continue
+    const value = sources.secrets?.get(String(path.value))
+    if (value !== undefined) take(setting, [{ value, origin: path.origin, subject: "the file", rank: path.rank }], held)
   }
   const of = (name: string) => found.get(name)?.value
   const home = String(of("home"))
   for (const [name, derived] of [["socket", join(home, "run", "daemon.sock")], ["storeFile", join(home, "ksi.db")]] as const) {
-    if (of(name) === undefined) found.set(name, { value: derived, origin: "default" })
+    if (of(name) === undefined) found.set(name, { value: derived, origin: "default", rank: ranks.none })
   }
   const settled = all.map((setting): Resolved => {
-    const { origin, value } = found.get(setting.name) ?? { value: setting.default, origin: "default" }
+    const { origin, value }: Pick<Found, "origin" | "value"> = found.get(setting.name) ?? { value: setting.default, origin: "default" }
     // The kind itself made the value, or it is the default.
     return { setting, value, origin, text: setting.kind.show(value as never) }
   })
@@ -314,14 +372,33 @@ export const resolve = (sources: Sources): Config => {
     values: { ...named(settings), limits: named(limits) } as unknown as Values,
     settings: settled,
     problems: [...problems, ...unknown.problems],
-    warnings: [...inEnvironment(sources.environment), ...unknown.warnings]
+    warnings: [...inEnvironment(sources.environment), ...unknown.warnings, ...warnings]
   }
 }
 
 /** The file of settings. */
 export const fileName = "ksi.toml"
 
-/** As `resolve`, with the file of the working directory. A file that cannot be read is one more problem. */
+// A secret is short; a longer file is something else.
+const maxSecretCharacters = 64 * 1024
+
+/** What the files of secrets hold, and which of them cannot be read. */
+const readSecrets = Effect.fnUntraced(function*({ settings }: Config) {
+  const fs = yield* FileSystem.FileSystem
+  const secrets = new Map<string, string>()
+  const problems: Array<Problem> = []
+  for (const { origin, setting, value } of settings) {
+    if (setting.fileOf === undefined || typeof value !== "string") continue
+    const text = yield* Effect.result(fs.readFileString(value))
+    const wrong = Result.isFailure(text) ? `${value} cannot be read: ${text.failure.reason._tag}`
+      : text.success.length > maxSecretCharacters ? `${value} is too long for a secret` : undefined
+    if (wrong === undefined && Result.isSuccess(text)) secrets.set(value, text.success)
+    else problems.push({ where: origin, problem: wrong ?? "", similar: [], setting: setting.name })
+  }
+  return { secrets, problems }
+})
+
+/** As `resolve`, with the file of the working directory and those of secrets. One that cannot be read is one more problem. */
 export const load = Effect.fnUntraced(function*(
   sources: Omit<Sources, "file">,
   name = fileName
@@ -330,9 +407,11 @@ export const load = Effect.fnUntraced(function*(
     onFailure: (unreadable) => ({ file: undefined, unreadable }),
     onSuccess: (file) => ({ file, unreadable: undefined })
   }))
-  const config = resolve({ ...sources, file })
-  if (unreadable === undefined) return config
-  return { ...config, problems: [{ ...unreadable, similar: [], setting: undefined, unread: true }, ...config.problems] }
+  const said = { ...sources, file }
+  const { problems, secrets } = yield* readSecrets(resolve(said))
+  const config = resolve({ ...said, secrets })
+  const unread: ReadonlyArray<Problem> = unreadable === undefined ? [] : [{ ...unreadable, similar: [], setting: undefined, unread: true }]
+  return { ...config, problems: [...unread, ...config.problems, ...problems] }
 })
 
 /** The defaults. */

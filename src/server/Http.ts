@@ -1,6 +1,6 @@
 /**
  * The daemon over HTTP and WebSocket: every event at `POST /events/{name}`, what there is to ask at `GET /events`, following at
- * `GET /subscribe` (server-sent events), the wire itself at `/ws`, and how it is at `/health/live` and `/health/ready`.
+ * `GET /subscribe` (server-sent events), the wire itself at `/ws`, and how it is at `/health/live`, `/health/ready` and `/metrics`.
  *
  * The rule: this is a skin. A request becomes an envelope whose principal is bound to who asks (`local-http`, the bearer of a
  * token, or `owner` with the token in `run/http.token`), and goes through the one door that all others go through. Before
@@ -9,7 +9,7 @@
  * **Example**
  *
  * ```ts
- * const listening = Layer.build(Http.layer({ host: "127.0.0.1", port: 0, hosts: [], ownerToken: undefined }))
+ * const listening = Layer.build(Layer.provide(Http.layer({ host: "127.0.0.1", port: 0, hosts: [], ownerToken: undefined }), Metrics.layer))
  * const { url } = Context.get(yield* listening, Http.Http)
  * const answer = yield* Effect.promise(() => fetch(`${url}/health/live`))
  * answer.status                               // 200
@@ -39,12 +39,14 @@ import { Subscriptions } from "../bus/Subscription.ts"
 import { localHttp, owner } from "../event/Grant.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
+import * as System from "../plugins/System.ts"
 import * as Connection from "../wire/Connection.ts"
 import * as HttpGuard from "./HttpGuard.ts"
 import * as Calls from "./internal/calls.ts"
 import * as Events from "./internal/events.ts"
-import { answer, type Exchange, refuse } from "./internal/exchange.ts"
+import { answer, type Exchange, refuse, write } from "./internal/exchange.ts"
 import { WebSocketTransport } from "./internal/webSocket.ts"
+import * as Metrics from "./Metrics.ts"
 import * as Problem from "./Problem.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
@@ -91,7 +93,7 @@ const makeIdentify = (authorizer: AuthorizerShape, { host, ownerToken }: Options
 // ------------------------------------------------------------------------------------------------------------ routing
 
 const eventsPath = "/events/"
-const places: ReadonlySet<string> = new Set(["/events", "/subscribe", "/ws"])
+const places: ReadonlySet<string> = new Set(["/events", "/subscribe", "/ws", "/metrics"])
 const health: ReadonlySet<string> = new Set(["/health/live", "/health/ready"])
 
 interface Site {
@@ -100,6 +102,8 @@ interface Site {
   readonly calls: ReturnType<typeof Calls.make>
   /** Follows events until the other side goes. */
   readonly follow: (exchange: Exchange) => void
+  /** Answers with the figures of the runtime. */
+  readonly figures: (exchange: Exchange) => void
   readonly isReady: () => boolean
 }
 
@@ -121,8 +125,9 @@ const tell = ({ isReady }: Site, response: NodeHttp.ServerResponse, path: string
 const nowhere = (path: string): Problem.Problem =>
   Problem.make("NotFound", `there is no ${JSON.stringify(path.slice(0, 80))} here`, { next: "GET /events" })
 
-const get = ({ calls, follow }: Site, exchange: Exchange): void => {
+const get = ({ calls, figures, follow }: Site, exchange: Exchange): void => {
   const { path, response, search } = exchange
+  if (path === "/metrics") return figures(exchange)
   if (path === "/subscribe") return follow(exchange)
   if (path === "/events") {
     const pattern = new URLSearchParams(search).get("pattern") ?? "*"
@@ -176,6 +181,13 @@ const serve = (site: Site, request: NodeHttp.IncomingMessage, response: NodeHttp
   const who = site.identify(headers)
   if (Result.isFailure(who)) return refuse(response, Problem.ofReason(who.failure))
   route(site, { request, response, path, search, principal: who.success }, method)
+}
+
+/** The figures, for whoever may ask how the runtime is. */
+const makeFigures = (authorizer: AuthorizerShape, { text }: Metrics.Metrics["Service"], fork: Calls.Fork): Site["figures"] => ({ principal, response }) => {
+  const { name } = System.Health
+  if (!authorizer.allows(principal, "call", name)) return refuse(response, Problem.ofReason(authorizer.refusal(principal, "call", name), principal))
+  fork(Effect.map(text, (figures) => write(response, 200, Metrics.contentType, figures)))
 }
 
 // --------------------------------------------------------------------------------------------------------- WebSockets
@@ -323,6 +335,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const subscriptions = yield* Subscriptions
   const limits = yield* Limits
   const authorizer = yield* Authorizer
+  const metrics = yield* Metrics.Metrics
   const context = yield* Effect.context<Router | Subscriptions>()
   const fork = Effect.runForkWith(context)
   const calls = Calls.make({ router, limits, fork })
@@ -339,7 +352,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
     exchange.response.on("close", () => fiber.interruptUnsafe())
   }
   const site: Site = {
-    guard: (headers) => guard(headers), identify: makeIdentify(authorizer, options), calls, follow, isReady: () => ready
+    guard: (headers) => guard(headers), identify: makeIdentify(authorizer, options), calls, follow, isReady: () => ready,
+    figures: makeFigures(authorizer, metrics, fork)
   }
   yield* Effect.addFinalizer(() => connections.destroy)
   const shared = { budget: new Connection.Budget(limits.outgoingBytes), gathering: new Connection.Gathering(limits.incomingBytes) }
@@ -375,5 +389,5 @@ const make = Effect.fnUntraced(function*(options: Options) {
  * Speaks HTTP. Closing it stops accepting, lets requests run for `drain`, then interrupts them. Fails with `ListenFailed`, as where
  * the port is in use.
  */
-export const layer = (options: Options): Layer.Layer<Http, KsiError.KsiError, Router | Subscriptions> =>
+export const layer = (options: Options): Layer.Layer<Http, KsiError.KsiError, Router | Subscriptions | Metrics.Metrics> =>
   Layer.effect(Http, make(options))

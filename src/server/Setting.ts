@@ -17,11 +17,16 @@
  * drain.kind.read("soon")                     // undefined
  * ```
  *
+ * A secret is a setting of two names: `otlpHeaders` is the secret itself, and `otlpHeadersFile` the path of a file that holds
+ * it (`KSI_OTLP_HEADERS_FILE`, as containers are given secrets). Whichever is given nearer counts. Its value is `Redacted`
+ * from here on: nobody is shown it, also not where it cannot be read.
+ *
  * **Gotchas** A number without a unit is bytes for a size and milliseconds for a limit whose name ends with `millis`; a
  * `duration` must say its unit, but for 0.
  */
 import * as ByteSize from "effect/ByteSize"
 import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 
 /** Which values a setting takes. */
 export interface Kind<A> {
@@ -33,6 +38,8 @@ export interface Kind<A> {
   readonly show: (value: A) => string
   /** For help: what stands for the value. */
   readonly metavar: string
+  /** Whether nobody may be shown what was given. */
+  readonly isSecret?: true
 }
 
 /** One setting. */
@@ -50,6 +57,10 @@ export interface Setting<A> {
   readonly table: string | undefined
   /** Its key in the file, within its table. */
   readonly key: string
+  /** A variable that others have agreed on, for who says nothing to KSI itself. */
+  readonly fallback: string | undefined
+  /** The setting that is read from the file of this path. */
+  readonly fileOf: string | undefined
 }
 
 const words = (name: string): ReadonlyArray<string> => name.split(/(?=[A-Z])/).map((word) => word.toLowerCase())
@@ -62,8 +73,10 @@ export const make = <A>(options: {
   readonly description: string
   readonly otherwise?: string
   readonly limit?: boolean
+  readonly fallback?: string
+  readonly fileOf?: string
 }): Setting<A> => {
-  const { limit = false, otherwise = options.kind.show(options.default), ...setting } = options
+  const { fallback, fileOf, limit = false, otherwise = options.kind.show(options.default), ...setting } = options
   const own = words(setting.name)
   const all = limit ? ["limit", ...own] : own
   return {
@@ -72,7 +85,9 @@ export const make = <A>(options: {
     flag: all.join("-"),
     variable: `KSI_${all.join("_").toUpperCase()}`,
     table: limit ? "limits" : undefined,
-    key: own.join("_")
+    key: own.join("_"),
+    fallback,
+    fileOf
   }
 }
 
@@ -100,6 +115,76 @@ export const path = (metavar: string): Kind<string> => ({
 /** As `path`; where nobody gives it, it follows from another setting. */
 export const derivedPath = (metavar: string): Kind<string | undefined> => ({ ...path(metavar), show: (value) => value ?? "" })
 
+// A line that a terminal shows as it is.
+const plainText = /^[^\p{Cc}\s](?:[^\p{Cc}]{0,253}[^\p{Cc}\s])?$/u
+
+/** A name: one line. */
+export const text = (metavar: string): Kind<string> => ({
+  expects: "one line of 1 to 255 characters",
+  read: (given) => typeof given === "string" && plainText.test(given) ? given : undefined,
+  show: (value) => value,
+  metavar
+})
+
+const urlOf = (given: string): string | undefined => {
+  const url = URL.canParse(given) ? new URL(given) : undefined
+  const isPlain = url !== undefined && url.username === "" && url.password === "" && url.search === "" && url.hash === ""
+  return isPlain && (url.protocol === "http:" || url.protocol === "https:") ? given.replace(/\/+$/, "") : undefined
+}
+
+/** Where something is sent over HTTP, or `off`. What a URL says of who asks is no place for a secret: it is shown. */
+export const endpoint: Kind<string> = {
+  expects: "an http or https URL without user, query or fragment, or off",
+  read: (given) => typeof given !== "string" ? undefined : given.toLowerCase() === "off" ? "off" : urlOf(given),
+  show: (value) => value,
+  metavar: "URL"
+}
+
+// Names of HTTP headers and of OpenTelemetry's attributes, and what follows them percent-encoded.
+const pairFormat = /^\s*([\w.!#$&'*+^`|~-]+)\s*=\s*([^,;"\\]*?)\s*$/
+
+const decoded = (text: string): string | undefined => {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** The pairs of a text `name=value,name=value`, as OpenTelemetry writes headers and attributes; `undefined` for another text. */
+export const pairsOf = (text: string): Readonly<Record<string, string>> | undefined => {
+  const pairs: Array<readonly [name: string, value: string]> = []
+  for (const part of text.split(",").filter((part) => part.trim() !== "")) {
+    const [, name, encoded] = pairFormat.exec(part) ?? []
+    const value = encoded === undefined ? undefined : decoded(encoded)
+    if (name === undefined || value === undefined || /\p{Cc}/u.test(value)) return undefined
+    pairs.push([name, value])
+  }
+  return Object.fromEntries(pairs)
+}
+
+/** Pairs in one text; `none` for no pair. */
+export const pairs: Kind<string> = {
+  expects: "pairs as \"name=value,other=value\", values percent-encoded, or none",
+  read: (given) => typeof given !== "string" || given === "" ? undefined : given === "none" ? "" : pairsOf(given) && given,
+  show: (value) => value === "" ? "none" : value,
+  metavar: "PAIRS"
+}
+
+/** A secret of another kind. */
+export const secret = (kind: Kind<string>): Kind<Redacted.Redacted<string> | undefined> => ({
+  ...kind,
+  read: (given) => {
+    const value = kind.read(typeof given === "string" ? given.trim() : given)
+    return value === undefined ? undefined : Redacted.make(value, { label: "secret" })
+  },
+  show: (value) => value === undefined ? "none" : "(secret)",
+  isSecret: true
+})
+
+/** As `path`; where nobody gives it, there is none. */
+export const optionalPath = (metavar: string): Kind<string | undefined> => ({ ...path(metavar), show: (value) => value ?? "none" })
+
 const grouped = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, ",")
 
 const within = (value: number | undefined, min: number, max: number): number | undefined =>
@@ -118,6 +203,17 @@ export const count = (min: number, max: number): Kind<number> => ({
   show: String,
   metavar: "N"
 })
+
+/** A share: from nothing, 0, to everything, 1. */
+export const share: Kind<number> = {
+  expects: "a number from 0 to 1, as 0.1",
+  read: (given) => {
+    const value = typeof given === "number" ? given : typeof given === "string" && /^\d(?:\.\d{1,9})?$/.test(given) ? Number(given) : NaN
+    return value >= 0 && value <= 1 ? value : undefined
+  },
+  show: String,
+  metavar: "SHARE"
+}
 
 const sizes = [["GiB", 1024 ** 3], ["MiB", 1024 ** 2], ["KiB", 1024]] as const
 

@@ -115,6 +115,78 @@ describe("trace", () => {
   })
 })
 
+describe("what a span says", () => {
+  const run = <A, E>(effect: Effect.Effect<A, E, Ksi | Router.Router>, middleware = Middleware.use(Builtin.trace), more: Layer.Layer<never, KsiError, Runtime> = Layer.empty) => {
+    const { spans, tracer } = keptSpans()
+    return Effect.gen(function*() {
+      yield* Effect.exit(effect)
+      yield* Effect.flatMap(Router.Router, ({ settled }) => settled)
+      return spans
+    }).pipe(Effect.provide(world(Layer.merge(middleware, more))), Effect.provideService(Tracer.Tracer, tracer), Effect.scoped)
+  }
+  const call = (n: number) => Effect.flatMap(Ksi, (ksi) => Effect.exit(ksi.call(Buy, { n })))
+  const emit = Effect.flatMap(Ksi, (ksi) => ksi.emit(Sold, { n: 1 }))
+
+  it.effect("what kind of event it was and how it ended: a declared failure is no defect", () =>
+    Effect.gen(function*() {
+      const spans = yield* run(Effect.gen(function*() {
+        for (const n of [1, -1, 0]) yield* call(n)
+        yield* Effect.exit(Effect.flatMap(Ksi, (ksi) => ksi.dispatch("shop:buy", { n: 1 }, { deadline: 0 })))
+        const hanging = yield* Effect.forkChild(Effect.flatMap(Ksi, (ksi) => ksi.call(Wait, { millis: 40 })), { startImmediately: true })
+        yield* Fiber.interrupt(hanging)
+        yield* emit
+      }))
+      const told = spans.map(({ attributes, kind, name }) => [name, kind, attributes.get("ksi.outcome"), attributes.get("error.type")])
+      expect(told).toEqual([
+        ["shop:buy", "server", "success", undefined], ["shop:buy", "server", "failure", "SoldOut"], ["shop:buy", "server", "defect", "Error"],
+        ["shop:wait", "server", "interrupted", undefined], ["shop:sold", "producer", "success", undefined]
+      ])
+      expect(Object.fromEntries(spans[0]?.attributes ?? [])).toEqual({
+        "ksi.event": "shop:buy", "ksi.id": expect.any(String), "ksi.correlation_id": spans[0]?.attributes.get("ksi.id"), "ksi.principal": "owner",
+        "rpc.system.name": "ksi", "rpc.method": "shop:buy", "ksi.outcome": "success"
+      })
+      expect(Object.fromEntries(spans[4]?.attributes ?? [])).toMatchObject({
+        "messaging.system": "ksi", "messaging.operation.type": "send", "messaging.destination.name": "shop:sold", "messaging.message.id": spans[4]?.attributes.get("ksi.id")
+      })
+    }))
+
+  it.effect("of each reaction that it is one, of which handler, and how it ended", () =>
+    Effect.gen(function*() {
+      const reactions = Layer.mergeAll(
+        Router.handle(Sold, () => Effect.void, { name: "billing" }),
+        Router.handle(Sold, () => Effect.fail(new Forbidden({ who: "me" })), { name: "shipping" }),
+        Router.observe("shop:sold", () => Effect.die(new RangeError("broken")), { name: "watcher" })
+      )
+      const spans = yield* run(emit, undefined, reactions)
+      const [sold, ...others] = spans
+      const told = others.map(({ attributes, kind, name, parent, status }) =>
+        [name, kind, attributes.get("ksi.handler"), attributes.get("ksi.outcome"), attributes.get("error.type"), Option.getOrUndefined(parent)?.spanId === sold?.spanId, status._tag])
+      expect(told).toEqual([
+        ["process shop:sold", "consumer", "billing", "success", undefined, true, "Ended"],
+        ["process shop:sold", "consumer", "shipping", "failure", "Forbidden", true, "Ended"],
+        ["process shop:sold", "consumer", "watcher", "defect", "RangeError", true, "Ended"]
+      ])
+    }))
+
+  it.effect("once, where a module has the middleware and the daemon too", () =>
+    Effect.gen(function*() {
+      const reaction = Router.handle(Sold, () => Effect.void, { name: "billing" })
+      const both = Layer.mergeAll(Middleware.use(Builtin.trace), Middleware.use(Builtin.trace, { pattern: "shop:*" }))
+      const spans = yield* run(Effect.andThen(call(1), emit), both, reaction)
+      expect(spans.map(({ name, status }) => [name, status._tag])).toEqual([["shop:buy", "Ended"], ["shop:sold", "Ended"], ["process shop:sold", "Ended"]])
+    }))
+
+  it.effect("nothing, where nobody records the trace", () =>
+    Effect.gen(function*() {
+      const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+      const asked = Effect.flatMap(Ksi, (ksi) => Effect.andThen(ksi.dispatch("shop:buy", { n: 1 }, { traceparent }), ksi.dispatch("shop:sold", { n: 1 }, { traceparent })))
+      const spans = yield* run(asked, undefined, Router.handle(Sold, () => Effect.void))
+      expect(spans.map(({ attributes, name, sampled }) => [name, sampled, attributes.size])).toEqual([
+        ["shop:buy", false, 0], ["shop:sold", false, 0], ["process shop:sold", false, 0]
+      ])
+    }))
+})
+
 describe("trace across processes", () => {
   const traceId = "4bf92f3577b34da6a3ce929d0e0e4736"
   const traceparent = `00-${traceId}-00f067aa0ba902b7-01`
@@ -164,7 +236,8 @@ describe("trace across processes", () => {
       const ksi = yield* Ksi
       yield* Effect.forkChild(ksi.dispatch("shop:wait", { millis: 40 }, { traceparent }), { startImmediately: true })
       yield* TestClock.adjust(40)
-      expect([above("shop:wait"), above("look")]).toEqual(["00f067aa0ba902b7", "00f067aa0ba902b7"])
+      expect([above("shop:wait"), above("process shop:wait")]).toEqual(["00f067aa0ba902b7", "00f067aa0ba902b7"])
+      expect(above("look")).toBe(last("process shop:wait")?.spanId)
       yield* Effect.flatMap(Router.Router, ({ settled }) => settled)
       expect(last("shop:nothing")?.traceId).toBe(traceId)
       const ticks = yield* Effect.forkChild(Effect.withSpan(Stream.runDrain(Stream.take(ksi.stream(Ticks, {}), 1)), "program"), { startImmediately: true })

@@ -5,11 +5,12 @@ import { Activity } from "../../src/bus/Activity.ts"
 import { DeadLetters } from "../../src/bus/DeadLetters.ts"
 import { DeclaredFailure, KsiService } from "../../src/bus/KsiService.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
-import { Router, serve } from "../../src/bus/Router.ts"
+import { handle, Router, serve } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
+import { Ksi } from "../../src/Ksi.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 
 const bus = Router.layer.pipe(
@@ -305,4 +306,67 @@ describe("causes", () => {
       expect(yield* Effect.flip(Layer.build(Middleware.use(Auditor, { pattern: "d*r" })))).toBeInstanceOf(KsiError)
     }).pipe(Effect.provide(main))
   })
+})
+
+describe("reaction", () => {
+  class Till extends Context.Service<Till, { readonly log: (line: string) => void }>()("test/Till") {}
+  const log: Array<string> = []
+  const layer = Layer.merge(Ksi.layerMemory, Layer.succeed(Till, { log: (line) => void log.push(line) }))
+  const around = (name: string, run: (next: Effect.Effect<unknown, unknown>) => Effect.Effect<unknown, unknown> = (next) => next) =>
+    Middleware.make(name, {
+      reaction: (next, envelope, handler) => Effect.flatMap(Till, (till) => Effect.suspend(() => {
+        till.log(`${name} ${handler} of ${envelope.name}`)
+        return Effect.onExit(run(next), (exit) => Effect.sync(() => till.log(`${name} ${exit._tag}`)))
+      }))
+    })
+  const shop = (middleware: Layer.Layer<never, KsiError, Router | Till>, react: () => Effect.Effect<unknown, unknown> = () => Effect.sync(() => void log.push("handler"))) =>
+    Layer.mergeAll(middleware, handle(Came, react, { name: "billing" })).pipe(Layer.provideMerge(layer))
+  const came = Effect.gen(function*() {
+    log.length = 0
+    const ksi = yield* KsiService
+    yield* ksi.emit(Came, { n: 1 })
+    yield* Effect.flatMap(Router, ({ settled }) => settled)
+    return yield* Effect.flatMap(DeadLetters, (letters) => letters.list({ limit: 9 }))
+  })
+
+  it.effect("stands around each reaction, outermost first, with its services", () =>
+    Effect.gen(function*() {
+      const outer = Layer.mergeAll(Middleware.use(around("outer")), Middleware.use(around("inner"), { pattern: "door:*" }), Middleware.use(trail("hooks", [])))
+      const { total } = yield* came.pipe(Effect.provide(shop(outer)))
+      expect(log).toEqual(["outer billing of door:came", "inner billing of door:came", "handler", "inner Success", "outer Success"])
+      expect(total).toBe(0)
+    }))
+
+  it.effect("may try again, give up, or break: what it fails with is the reaction's failure, and nobody else's", () =>
+    Effect.gen(function*() {
+      let runs = 0
+      const react = () => Effect.suspend(() => ++runs % 2 === 1 ? Effect.fail("no paper") : Effect.void)
+      const retried = yield* came.pipe(Effect.provide(shop(Middleware.use(around("again", (next) => Effect.retry(next, { times: 1 }))), react)))
+      expect([runs, retried.total]).toEqual([2, 0])
+      const without = yield* came.pipe(Effect.provide(shop(Middleware.use(around("as it is")), react)))
+      expect(without.letters.map(({ error, handler, reason }) => [error, handler, reason])).toEqual([["no paper", "billing", "failed"]])
+      const breaking = Middleware.make("breaking", { reaction: () => { throw new Error("broken hook") } })
+      const broken = yield* came.pipe(Effect.provide(shop(Middleware.use(breaking))))
+      expect(broken.letters.map(({ error, reason }) => [error, reason])).toEqual([["broken hook", "died"]])
+      const hollow = Middleware.make("hollow", { reaction: () => undefined as never })
+      expect((yield* came.pipe(Effect.provide(shop(Middleware.use(hollow))))).letters.map(({ reason }) => reason)).toEqual(["died"])
+    }))
+
+  it.effect("counts in the time of the handler, and stands around a rerun", () =>
+    Effect.gen(function*() {
+      const slow = Middleware.use(around("slow", (next) => Effect.andThen(Effect.sleep("1 hour"), next)))
+      yield* Effect.gen(function*() {
+        const ksi = yield* KsiService
+        yield* ksi.emit(Came, { n: 1 })
+        yield* TestClock.adjust("31 seconds")
+        yield* Effect.flatMap(Router, ({ settled }) => settled)
+        const { letters: [letter] } = yield* Effect.flatMap(DeadLetters, (letters) => letters.list({ limit: 9 }))
+        expect(letter?.reason).toBe("timed-out")
+        log.length = 0
+        if (letter === undefined) return
+        const again = yield* Effect.forkChild(Effect.flatMap(Router, (router) => router.rerun(letter)), { startImmediately: true })
+        expect(log).toEqual(["slow billing of door:came"])
+        yield* Fiber.interrupt(again)
+      }).pipe(Effect.provide(shop(slow)))
+    }))
 })

@@ -1,9 +1,10 @@
 import { NodeServices } from "@effect/platform-node"
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { Effect, Redacted, Schema } from "effect"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { inspect } from "node:util"
 import * as Limits from "../../src/event/Limits.ts"
 import * as Config from "../../src/server/Config.ts"
 import * as ConfigFile from "../../src/server/ConfigFile.ts"
@@ -28,6 +29,9 @@ const samples = (setting: Setting.Setting<never>): readonly [flag: string, varia
   }
   if (setting.kind.metavar === "SIZE") return ["1 MiB", "5 KiB", "70000 B"]
   if (setting.kind.metavar === "DURATION") return ["3 s", "4 s", "5 s"]
+  if (setting.kind.metavar === "URL") return ["http://a:1", "https://b/c", "off"]
+  if (setting.kind.metavar === "SHARE") return ["0.1", "0.25", "0"]
+  if (setting.kind.metavar === "PAIRS") return ["a=1", "b=2", "c=3"]
   return ["77", "78", "79"]
 }
 
@@ -96,13 +100,14 @@ describe("mistakes", () => {
         const flags = { [setting.flag]: wrong }
         const environment = { [setting.variable]: wrong }
         const text = fileText(setting, "[true]")
-        const must = `must be ${setting.kind.expects}, not `
+        const isSecret = setting.kind.isSecret === true
+        const must = (given: string) => `must be ${setting.kind.expects}${isSecret ? "; what it is is not shown" : `, not ${given}`}`
         const { problems, values } = yield* withFile(text, { flags, environment })
         // Which --home sets aside.
         expect(problems.map(Config.sentence)).toEqual([
-          `--${setting.flag} ${must}${JSON.stringify(wrong)}`,
-          `${setting.variable} ${must}${JSON.stringify(wrong)}`,
-          `ksi.toml:2: ${Setting.place(setting)} ${must}[true]`
+          `--${setting.flag} ${must(JSON.stringify(wrong))}`,
+          `${setting.variable} ${must(JSON.stringify(wrong))}`,
+          `ksi.toml:2: ${Setting.place(setting)} ${must("[true]")}`
         ])
         expect(values).toEqual(Config.defaults)
         const [right] = samples(setting)
@@ -201,6 +206,71 @@ describe("load", () => {
     }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
 })
 
+describe("secrets", () => {
+  const place = Effect.acquireRelease(Effect.sync(() => mkdtempSync(join(tmpdir(), "ksi-secret-"))), (path) =>
+    Effect.sync(() => rmSync(path, { recursive: true })))
+  const held = ({ values: { otlpHeaders } }: Config.Config) => otlpHeaders && Redacted.value(otlpHeaders)
+  const originOf = ({ settings }: Config.Config) => settings.find(({ setting }) => setting.name === "otlpHeaders")?.origin
+
+  it.effect("are read from a file, from wherever it is named; whichever of the two is nearer counts", () =>
+    Effect.gen(function*() {
+      const folder = yield* place
+      const file = join(folder, "headers")
+      writeFileSync(file, "authorization=s3cret\n")
+      const load = (sources: Partial<Omit<Config.Sources, "file">>, text = "") => {
+        writeFileSync(join(folder, "ksi.toml"), text)
+        return Config.load({ ...none, ...sources }, join(folder, "ksi.toml"))
+      }
+      const cases = [
+        [yield* load({ environment: { KSI_OTLP_HEADERS_FILE: file } }), "authorization=s3cret", "KSI_OTLP_HEADERS_FILE"],
+        [yield* load({ flags: { "otlp-headers-file": file }, environment: { KSI_OTLP_HEADERS: "a=1" } }), "authorization=s3cret", "--otlp-headers-file"],
+        [yield* load({ environment: { KSI_OTLP_HEADERS: "a=1" } }, `otlp_headers_file = ${JSON.stringify(file)}`), "a=1", "KSI_OTLP_HEADERS"],
+        [yield* load({ environment: { OTEL_EXPORTER_OTLP_HEADERS: "a=1" } }, `otlp_headers_file = ${JSON.stringify(file)}`), "authorization=s3cret", `${folder}/ksi.toml:1`],
+        [yield* load({ environment: { OTEL_EXPORTER_OTLP_HEADERS: "a=1" } }), "a=1", "OTEL_EXPORTER_OTLP_HEADERS"],
+        [yield* load({ environment: { KSI_OTLP_HEADERS: "a=1", KSI_OTLP_HEADERS_FILE: file } }), "a=1", "KSI_OTLP_HEADERS"],
+        [yield* load({}), undefined, "default"]
+      ] as const
+      for (const [config, value, origin] of cases) {
+        expect([held(config), originOf(config), config.problems, config.warnings]).toEqual([value, origin, [], []])
+      }
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+
+  it.effect("are told to nobody, also not where they are wrong; a file that cannot be read is a problem", () =>
+    Effect.gen(function*() {
+      const folder = yield* place
+      const wrong = join(folder, "wrong")
+      writeFileSync(wrong, "s3cret without a name")
+      const toml = join(folder, "ksi.toml")
+      writeFileSync(toml, "otlp_headers = \"s3cret\"")
+      const broken = yield* Config.load({ flags: {}, environment: { KSI_OTLP_HEADERS_FILE: wrong, OTEL_EXPORTER_OTLP_HEADERS: "s3cret" } }, toml)
+      expect(broken.problems.map(({ where }) => where)).toEqual([`${toml}:1`, "KSI_OTLP_HEADERS_FILE"])
+      expect(broken.warnings.map(({ where }) => where)).toEqual(["OTEL_EXPORTER_OTLP_HEADERS"])
+      const right = Config.resolve({ ...none, environment: { KSI_OTLP_HEADERS: "a=s3cret" } })
+      expect(right.settings.find(({ setting }) => setting.name === "otlpHeaders")?.text).toBe("(secret)")
+      expect([JSON.stringify([broken, right]), inspect([broken, right], { depth: 9 })].join()).not.toContain("s3cret")
+      const absent = yield* Config.load({ flags: {}, environment: { KSI_OTLP_HEADERS_FILE: "/nowhere" } }, join(folder, "none.toml"))
+      expect(absent.problems.map(Config.sentence)).toEqual(["KSI_OTLP_HEADERS_FILE: /nowhere cannot be read: NotFound"])
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)))
+})
+
+describe("the variables of OpenTelemetry", () => {
+  const shared = { OTEL_EXPORTER_OTLP_ENDPOINT: "http://c:4318/", OTEL_SERVICE_NAME: "shop", OTEL_RESOURCE_ATTRIBUTES: "a=1,b=%C3%BC" }
+  it.effect("count where KSI is told nothing, and say so", () =>
+    Effect.gen(function*() {
+      const { settings, values, warnings } = yield* withFile("service_name = \"file\"", { environment: { ...shared, KSI_RESOURCE_ATTRIBUTES: "none" } })
+      expect(values).toMatchObject({ otlp: "http://c:4318", serviceName: "file", resourceAttributes: "" })
+      const origins = Object.fromEntries(settings.map(({ origin, setting }) => [setting.name, origin]))
+      expect(origins).toMatchObject({ otlp: "OTEL_EXPORTER_OTLP_ENDPOINT", serviceName: "ksi.toml:1", resourceAttributes: "KSI_RESOURCE_ATTRIBUTES" })
+      expect(warnings).toEqual([])
+      expect((yield* withFile("", { environment: { ...shared, KSI_OTLP: "off" } })).values.otlp).toBe("off")
+    }))
+  it("are warned of where they cannot be read, and stop no daemon", () => {
+    const { problems, values, warnings } = Config.resolve({ ...none, environment: { OTEL_EXPORTER_OTLP_ENDPOINT: "grpc://c", OTEL_RESOURCE_ATTRIBUTES: "a=%zz" } })
+    expect([problems, values]).toEqual([[], Config.defaults])
+    expect(warnings.map(({ where }) => where)).toEqual(["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_RESOURCE_ATTRIBUTES"])
+  })
+})
+
 describe("the README", () => {
   const readme = readFileSync(join(import.meta.dirname, "..", "..", "README.md"), "utf8")
   it("has the table of the settings", () => expect(readme).toContain(table()))
@@ -210,6 +280,6 @@ describe("the README", () => {
       const { problems, settings, values, warnings } = yield* withFile(example())
       expect([problems, warnings, values]).toEqual([[], [], Config.defaults])
       const left = settings.filter(({ origin }) => origin === "default").map(({ setting }) => setting.name)
-      expect(left).toEqual(["socket", "storeFile"])
+      expect(left).toEqual(["socket", "storeFile", "otlpHeaders", "otlpHeadersFile"])
     }))
 })

@@ -211,7 +211,7 @@ describe("what there is to ask", () => {
     ["GET", "/", 404], ["GET", "/nope", 404], ["POST", "/nope", 404], ["GET", "/events/", 404], ["GET", "/events/%zz", 404], ["GET", "//events", 404],
     ["DELETE", "/events", 405, "GET"], ["POST", "/events", 405, "GET"], ["PUT", "/events/t:echo", 405, "GET, POST"], ["OPTIONS", "/events/t:echo", 405, "GET, POST"],
     ["POST", "/subscribe", 405, "GET"], ["POST", "/health/live", 405, "GET"], ["GET", "/ws", 426], ["HEAD", "/events", 200], ["HEAD", "/health/ready", 200],
-    ["GET", "/health/live", 200], ["GET", "/health/ready", 200], ["GET", "/health/live?x", 200]
+    ["GET", "/metrics", 200], ["POST", "/metrics", 405, "GET"], ["GET", "/health/live", 200], ["GET", "/health/ready", 200], ["GET", "/health/live?x", 200]
   ]
   for (const [method, path, status, allow] of places) {
     it.live(`${method} ${path}: ${status}`, () =>
@@ -223,6 +223,19 @@ describe("what there is to ask", () => {
         expect(Object.keys(said.headers).filter((name) => name.startsWith("access-control"))).toEqual([])
       }))
   }
+})
+
+describe("the figures", () => {
+  it.live("are for whoever may ask how the runtime is", () =>
+    Effect.gen(function*() {
+      const { context, port } = yield* start()
+      const { token } = yield* Context.get(context, Permissions).createToken({ by: "owner" })
+      const told = yield* ask(port, "GET", "/metrics")
+      expect([told.status, told.headers["content-type"]]).toEqual([200, "text/plain; version=0.0.4; charset=utf-8"])
+      expect(told.text).toMatch(/^ksi_store_position 1$/m)
+      expect((yield* ask(port, "GET", "/metrics", bearer(token))).status).toBe(403)
+      expect((yield* ask(port, "GET", "/metrics", asOwner)).status).toBe(200)
+    }))
 })
 
 describe("who asks", () => {
@@ -246,7 +259,7 @@ describe("who asks", () => {
     it.live(`${authorization} is nobody, whatever is asked`, () =>
       Effect.gen(function*() {
         const { port } = yield* start()
-        for (const [method, path] of [["POST", "/events/system:health"], ["GET", "/events"], ["GET", "/subscribe"]] as const) {
+        for (const [method, path] of [["POST", "/events/system:health"], ["GET", "/events"], ["GET", "/subscribe"], ["GET", "/metrics"]] as const) {
           const said = yield* ask(port, method, path, { ...json, authorization })
           expect([said.status, said.body.reason]).toEqual([401, "Unauthenticated"])
         }

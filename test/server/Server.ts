@@ -7,6 +7,7 @@ import * as Middleware from "../../src/bus/Middleware.ts"
 import { serve } from "../../src/bus/Router.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import * as Http from "../../src/server/Http.ts"
+import * as Metrics from "../../src/server/Metrics.ts"
 import * as IdempotencyTable from "../../src/store/IdempotencyTable.ts"
 import * as Control from "../../src/wire/Control.ts"
 import { runtime } from "../plugins/Builtins.ts"
@@ -29,6 +30,7 @@ export const start = Effect.fnUntraced(function*(
   const counts = makeCounts()
   const http = Http.layer({ host: "127.0.0.1", port: 0, hosts: [], ownerToken, ...options })
   const context = yield* Layer.build(http.pipe(
+    Layer.provide(Metrics.layer),
     Layer.provideMerge(app(counts, limits)),
     Layer.provide(Layer.succeed(Limits.Limits, { ...Limits.defaults, ...limits }))
   ))

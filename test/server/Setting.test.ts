@@ -1,4 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
+import { Redacted } from "effect"
+import { inspect } from "node:util"
 import * as Setting from "../../src/server/Setting.ts"
 
 const odd = [undefined, null, true, {}, [], "", " ", "-1", "1e3", "0x10", "NaN", "Infinity", NaN, Infinity, -1, 1.5, "one", "1 parsec"]
@@ -74,5 +76,48 @@ describe("duration", () => {
     const millis = Setting.millis(1, 30_000)
     expect([1, "30000", "30 seconds", 30_000].map(millis.read)).toEqual([1, 30_000, 30_000, 30_000])
     for (const given of [...odd, 0, "0", 30_001, "31 s"]) expect(millis.read(given)).toBe(undefined)
+  })
+})
+
+describe("endpoint", () => {
+  it("is where HTTP can go, or off; nothing that would be a secret", () => {
+    expect(["http://c:4318", "https://c/otlp/", "OFF"].map(Setting.endpoint.read)).toEqual(["http://c:4318", "https://c/otlp", "off"])
+    for (const given of [...odd, "c:4318", "grpc://c", "http://", "http://user:pass@c", "http://c?token=x", "http://c#x"]) {
+      expect(Setting.endpoint.read(given), String(given)).toBe(undefined)
+    }
+  })
+})
+
+describe("pairs", () => {
+  it("are names and values, percent-encoded", () => {
+    expect(Setting.pairsOf(" a = 1 , b-c.d=x%20y=%C3%BC,,e=, f=Bearer x")).toEqual({ a: "1", "b-c.d": "x y=ü", e: "", f: "Bearer x" })
+    expect(["none", "a=1"].map(Setting.pairs.read)).toEqual(["", "a=1"])
+    expect(["", "a=1"].map(Setting.pairs.show)).toEqual(["none", "a=1"])
+    for (const given of ["a", "=1", "a b=1", "a=%zz", "a=%0d%0aX: y", "a=1;b=2", "a=\"1\"", 1, ""]) expect(Setting.pairs.read(given), String(given)).toBe(undefined)
+  })
+})
+
+describe("secret", () => {
+  const kind = Setting.secret(Setting.pairs)
+  it("is shown to nobody", () => {
+    const value = kind.read("a=s3cret\n")
+    expect(value && Redacted.value(value)).toBe("a=s3cret")
+    expect([value === undefined ? "" : kind.show(value), String(value), JSON.stringify(value), inspect(value)].join()).not.toContain("s3cret")
+    expect([kind.read("nonsense"), kind.show(undefined), kind.isSecret]).toEqual([undefined, "none", true])
+  })
+})
+
+describe("share", () => {
+  it("is a number from 0 to 1", () => {
+    expect([0, 1, 0.25, "0", "1", "0.1", "1.0"].map(Setting.share.read)).toEqual([0, 1, 0.25, 0, 1, 0.1, 1])
+    for (const given of [...odd.filter((each) => each !== 0), 1.01, "1.1", "2", "10%", ".5", "1e-1"]) expect(Setting.share.read(given), String(given)).toBe(undefined)
+  })
+})
+
+describe("text", () => {
+  it("is one line", () => {
+    const { read } = Setting.text("NAME")
+    expect(["a", "a b", "ü".repeat(255)].map(read)).toEqual(["a", "a b", "ü".repeat(255)])
+    for (const given of ["", " a", "a ", "a\nb", "a\0", "x".repeat(256), 1]) expect(read(given)).toBe(undefined)
   })
 })

@@ -13,12 +13,13 @@ type Refused = Effect.Effect<never, KsiError.KsiError>
 const leaveOut = () => null
 
 /** The door of one router. */
-export const make = Effect.fnUntraced(function*({ registry }: Table) {
+export const make = Effect.fnUntraced(function*({ meter, registry }: Table) {
   const authorizer = yield* Authorizer
   const activity = yield* Activity
 
   /** Recorded as a request that failed, without the payload, which nobody read; also where it would have been a fact. */
-  const recorded = (envelope: LiveEnvelope, refused: Exit.Exit<never, KsiError.KsiError>): Refused => {
+  const recorded = (entry: TableEntry, envelope: LiveEnvelope, refused: Exit.Exit<never, KsiError.KsiError>): Refused => {
+    entry.tally?.ended(refused, 0)
     const wait = activity.record({ envelope, encode: leaveOut, exit: refused, duration: 0 })
     return wait === undefined ? refused : Effect.flatMap(wait, () => refused)
   }
@@ -36,11 +37,15 @@ export const make = Effect.fnUntraced(function*({ registry }: Table) {
       const { name, origin: { principal } } = envelope
       if (authorizer.allows(principal, action, name)) return undefined
       const refused = KsiError.exit(authorizer.refusal(principal, action, name))
-      return entry === undefined ? refused : recorded(envelope, refused)
+      if (entry !== undefined) return recorded(entry, envelope, refused)
+      meter?.unknown()
+      return refused
     },
     /** No event is called so. */
-    unknown: ({ name, origin: { principal }, parent }: LiveEnvelope): Refused =>
-      KsiError.exit(parent === undefined ? unknownTo(authorizer, registry, principal, name) : registry.unknown(name))
+    unknown: ({ name, origin: { principal }, parent }: LiveEnvelope): Refused => {
+      meter?.unknown()
+      return KsiError.exit(parent === undefined ? unknownTo(authorizer, registry, principal, name) : registry.unknown(name))
+    }
   }
 })
 

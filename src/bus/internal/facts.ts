@@ -70,6 +70,7 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
   const happened = (entry: FactEntry, envelope: LiveEnvelope, kept: unknown, emitted: Emitted, trace: TraceContext.Texts): Effect.Effect<void> | undefined => {
     const { id, position, streamId, version } = emitted
     const { name } = envelope
+    if (entry.tally !== undefined) entry.tally.stored()
     if (!reactions.isIgnored(entry)) {
       const metadata = saidIn(envelope, streamId, trace)
       // What is stored, and not what somebody may have made of it since.

@@ -22,6 +22,8 @@ export interface Hook {
   readonly before: ((envelope: Envelope) => Run | undefined) | undefined
   readonly after: ((envelope: Envelope, exit: AnyExit, elapsed: number) => Run | undefined) | undefined
   readonly around: ((next: Run, envelope: Envelope) => Run) | undefined
+  /** Around each reaction to an event. */
+  readonly reaction?: ((next: Run, envelope: Envelope, handler: string) => Run) | undefined
   /** Which events `around` wraps; all when absent. */
   readonly when: ((envelope: Envelope) => boolean) | undefined
   /** What the hooks run in. */
@@ -181,12 +183,26 @@ export class Passage {
   }
 }
 
-/** What a hook runs in: its own context, the envelope, and the span of whoever asks. */
-const contextOf = (hook: Hook, envelope: Envelope, fiber: AnyFiber): Context.Context<never> => {
-  const own = Context.add(hook.context, Current, envelope)
-  const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
-  return span === undefined ? own : Context.add(own, Tracer.ParentSpan, span)
+/** A context in the span of another, if that has one. */
+const inSpanOf = (context: Context.Context<never>, other: Context.Context<never>): Context.Context<never> => {
+  const span = Context.getOrUndefined(other, Tracer.ParentSpan)
+  return span === undefined ? context : Context.add(context, Tracer.ParentSpan, span)
 }
+
+/** What a hook runs in: its own context, the envelope, and the span of whoever asks. */
+const contextOf = (hook: Hook, envelope: Envelope, fiber: AnyFiber): Context.Context<never> =>
+  inSpanOf(Context.add(hook.context, Current, envelope), fiber.context)
+
+/** A reaction behind the hooks that stand around it: each in its own context, the reaction in that of whoever runs this. */
+export const reacting = (hooks: ReadonlyArray<Hook>, handler: string, envelope: Envelope, run: Run): Run =>
+  hooks.reduceRight<Run>((inner, hook) => Effect.withFiber((fiber: AnyFiber) => {
+    const { context } = fiber
+    const next = Effect.updateContext(inner, (within: Context.Context<never>) => inSpanOf(context, within))
+    const { reaction } = hook
+    const wrapped = reaction === undefined ? next : guarded((event) => reaction(next, event, handler), envelope) ??
+      Exit.die(new TypeError(`middleware "${hook.name}": reaction must return an effect`))
+    return Effect.updateContext(wrapped, (_: Context.Context<never>) => contextOf(hook, envelope, fiber))
+  }), run)
 
 const identity = (exit: AnyExit): Run => exit
 

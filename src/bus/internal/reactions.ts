@@ -13,14 +13,11 @@ import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
 import { DeadLetters, type LetterReason } from "../DeadLetters.ts"
-import { Current, LiveEnvelope, servicesOf } from "../Causation.ts"
+import { Current, labelsOf, LiveEnvelope, servicesOf } from "../Causation.ts"
 import { Lanes } from "./answers.ts"
 import { type Run, start, tell } from "./drive.ts"
+import { reacting } from "./pipeline.ts"
 import type { Table, TableEntry } from "./table.ts"
-
-const labels = (envelope: Envelope.Envelope) => ({
-  event: envelope.name, id: envelope.id, correlationId: envelope.metadata.correlationId
-})
 
 const reasonOf = (cause: Cause.Cause<unknown>): LetterReason => {
   const error = Cause.findErrorOption(cause)
@@ -37,11 +34,12 @@ const jsonOf = (entry: TableEntry, data: unknown): unknown => {
 }
 
 /** Keeps what failed. */
-const makeUndertaker = Effect.fnUntraced(function*({ clock }: Table) {
+const makeUndertaker = Effect.fnUntraced(function*({ clock, meter }: Table) {
   const letters = yield* DeadLetters
   return (entry: TableEntry, handler: HandlerEntry, event: Envelope.Envelope, reason: LetterReason, error: string): void => {
     const position = "position" in event && typeof event.position === "bigint" ? Number(event.position) : undefined
     const { streamId } = event.metadata
+    meter?.buried(reason)
     letters.record({
       handler: handler.name,
       reason,
@@ -101,7 +99,7 @@ const makeFailed = (bury: Effect.Success<ReturnType<typeof makeUndertaker>>) =>
     const error = Cause.hasInterruptsOnly(cause) ? "it interrupted itself" : KsiError.sentenceOf(Cause.squash(cause))
     bury(entry, handler, envelope, reasonOf(cause), error)
     const next = { next: `ksi dead ls ${envelope.name}` }
-    return Effect.annotateLogs(Effect.logError(`handler ${handler.name} of ${envelope.name} failed`, cause), { ...labels(envelope), ...next })
+    return Effect.annotateLogs(Effect.logError(`handler ${handler.name} of ${envelope.name} failed`, cause), { ...labelsOf(envelope), ...next })
   }
 
 /** The reactions of one router. */
@@ -119,12 +117,12 @@ export const make = Effect.fnUntraced(function*(table: Table) {
   const bounded = (handler: HandlerEntry, run: Run): Run => Effect.timeout(run, handler.timeoutMillis ?? factHandlerMillis)
 
   /** Runs one reaction to its end, in its own context; fails with what it failed with. */
-  const run = (handler: HandlerEntry, envelope: Envelope.Envelope): Run =>
+  const run = ({ reacting: hooks }: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope): Run => {
+    const begun = Effect.suspend(() => start(handler, envelope))
+    const reaction = hooks.length === 0 ? begun : reacting(hooks, handler.name, envelope, begun)
     // Replaced, not merged: who runs a reaction once more does not lend it its services.
-    Effect.updateContext(
-      lanes.inTurn(handler, envelope, bounded(handler, Effect.suspend(() => start(handler, envelope)))),
-      () => surroundings(handler, envelope)
-    )
+    return Effect.updateContext(lanes.inTurn(handler, envelope, bounded(handler, reaction)), () => surroundings(handler, envelope))
+  }
 
   const fork = (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, reaction: Run): void => {
     inFlight++
@@ -149,7 +147,7 @@ export const make = Effect.fnUntraced(function*(table: Table) {
     if (inFlight >= factHandlers) {
       return bury(entry, handler, envelope, "overloaded", `${factHandlers} reactions were running`)
     }
-    if (handler.key !== undefined) return fork(entry, handler, envelope, run(handler, envelope))
+    if (handler.key !== undefined || entry.reacting.length > 0) return fork(entry, handler, envelope, run(entry, handler, envelope))
     const reaction = tell(handler, envelope)
     if (reaction === undefined) return
     if (!Exit.isExit(reaction)) fork(entry, handler, envelope, bounded(handler, reaction))

@@ -37,6 +37,7 @@ const makeRecorder = Effect.fnUntraced(function*({ clock }: Table) {
     encode = entry.codec.encodePayload
   ): Effect.Effect<void> | undefined => {
     const duration = Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6
+    if (entry.tally !== undefined) entry.tally.ended(exit, duration)
     const kept = entry.event.annotations.audit === "outline" ? leaveOut : encode
     return activity.record({ envelope, encode: kept, exit, duration })
   }
@@ -167,7 +168,7 @@ export const make = Effect.fnUntraced(function*(table: Table, reactions: Reactio
   const { depth: maxDepth } = yield* Limits
   const { isOn } = yield* Activity
   const recorder = yield* makeRecorder(table)
-  const recorded = isOn ? recorder.recorded : undefined
+  const recorded = isOn || table.meter !== undefined ? recorder.recorded : undefined
   const deadlines = makeDeadlines(table)
   const answers = yield* makeAnswers(reactions)
   const longWay = makeLongWay(table, answers, deadlines, recorded)

@@ -49,6 +49,7 @@ export const make = (journal: Journal["Service"], subscriptions: Subscriptions["
     const fact = new Said(id, name, streamId, copy, causeOf(envelope))
     if (!way.takes(fact)) return undefined
     const rest = way.say(fact, envelope.timestamp)
+    if (entry.tally !== undefined) entry.tally.stored()
     const { version } = fact
     const position = BigInt(fact.position)
     if (!reactions.isIgnored(entry)) {

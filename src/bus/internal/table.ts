@@ -14,6 +14,7 @@ import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import * as Causation from "../Causation.ts"
 import type { Letter } from "../DeadLetters.ts"
+import * as Meter from "../Meter.ts"
 import type { AnyFiber, Run } from "./drive.ts"
 import * as Pipelines from "./pipeline.ts"
 import type { Hook, Pipeline } from "./pipeline.ts"
@@ -44,12 +45,16 @@ export interface TableEntry extends EventRegistry.Entry {
   direct: HandlerEntry | undefined
   /** The hooks that wrap some events; those take the long way. */
   wrapping: ReadonlyArray<Hook>
+  /** The hooks that stand around its reactions. */
+  reacting: ReadonlyArray<Hook>
   /** Whether a hook wants to know how long it took. */
   timed: boolean
   /** Whether a hook may fail with an error of its own. */
   mayRefuse: boolean
   /** Runs its requests; made when the first one comes after the event was wired anew. */
   runner: Runner | undefined
+  /** Its counters, where somebody counts. */
+  readonly tally: Meter.Tally | undefined
   /** How many layers define it; it is forgotten with the last one. */
   definitions: number
 }
@@ -60,7 +65,7 @@ export type FactEntry = TableEntry & { readonly event: Event.AnyFact }
 const failedToWire = (plugin: string, problem: string) =>
   KsiError.fail(new KsiError.PluginInvalid({ plugin, problem }))
 
-const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) => {
+const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock, meter: Meter.Meter | undefined) => {
   const entries = new Map<string, TableEntry>()
   const everywhere = new Set<readonly [hook: Hook, pattern: EventPattern]>()
 
@@ -72,6 +77,7 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     const [only, ...others] = entry.handlers
     const isPlain = only !== undefined && others.length === 0 && only.key === undefined && only.timeoutMillis === undefined
     entry.wrapping = entry.hooks.filter(({ around }) => around !== undefined)
+    entry.reacting = entry.hooks.filter(({ reaction }) => reaction !== undefined)
     entry.direct = isPlain && entry.wrapping.every(({ when }) => when !== undefined) ? only : undefined
     entry.unguarded = [...entry.guards].find((name) => !entry.hooks.some((hook) => hook.name === name))
     entry.mayRefuse = entry.hooks.some(({ error }) => error.ast._tag !== "Never")
@@ -82,7 +88,7 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock) 
     const registered = registry.register(event)
     if (Result.isFailure(registered)) return failedToWire(event.name, registered.failure)
     const entry: TableEntry = entries.get(event.name) ??
-      { ...registered.success, handlers: [], guards: new Set(), unguarded: undefined, own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], timed: false, mayRefuse: false, runner: undefined, definitions: 0 }
+      { ...registered.success, handlers: [], guards: new Set(), unguarded: undefined, own: new Set(), hooks: [], pipeline: Pipelines.compile([], clock), direct: undefined, wrapping: [], reacting: [], timed: false, mayRefuse: false, runner: undefined, tally: meter?.of(event.name), definitions: 0 }
     entry.definitions++
     if (hooks.length > 0) entry.own.add(hooks)
     for (const { name } of event.middleware) entry.guards.add(name)
@@ -129,7 +135,8 @@ export const make = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const stamps: Causation.Stamps = { ids: yield* Envelope.randomIds, now: () => clock.currentTimeMillisUnsafe() }
   const registry = EventRegistry.make()
-  const { define, entries, handle, use } = makeEntries(registry, clock)
+  const meter = yield* Meter.Current
+  const { define, entries, handle, use } = makeEntries(registry, clock, meter)
 
   const envelope = (name: string, data: unknown, parent: Envelope.Envelope | undefined, origin: Causation.Origin) =>
     new Causation.LiveEnvelope(name, data, parent, origin, stamps)
@@ -143,6 +150,8 @@ export const make = Effect.gen(function*() {
   const currentOf = Causation.makeFinder()
   return {
     registry,
+    /** Who counts, if somebody does. */
+    meter,
     stamps,
     /** The envelope that a fiber is handling. */
     currentOf,
