@@ -19,7 +19,7 @@ const forbid = (pattern: RegExp, problem: string, except: RegExp = /^$/): Rule =
       : [...source.code.matchAll(pattern)].map((match) => at(source, match.index, `${match[0].trim()}: ${problem}`)))
 
 const floors: Readonly<Record<string, number>> = {
-  event: 0, resilience: 1, bus: 2, store: 3, flow: 4, wire: 4, federation: 5, plugins: 6, server: 6, testing: 6, cli: 7,
+  event: 0, resilience: 1, bus: 2, store: 3, flow: 4, wire: 4, federation: 5, plugins: 6, server: 6, testing: 7, cli: 7,
   "Ksi.ts": 7, "main.ts": 8, "index.ts": 8
 }
 const floorOf = (path: string): number | undefined => floors[path.split("/")[1] ?? ""]
