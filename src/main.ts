@@ -19,12 +19,19 @@ const argv = process.argv.slice(2)
 // Whether this command line was `start`, wherever its flags stood.
 let serves = false
 
+/** How people call it here: as it is on their path, by npm in the checkout, or as a package of another project. */
+const calledAs = (): string => {
+  const { npm_lifecycle_event: script, npm_package_name: project } = process.env
+  if (script === undefined) return "ksi"
+  return project === "ksi" && script !== "npx" ? "npm run -s ksi --" : "npx ksi"
+}
+
 const world = Layer.mergeAll(
   NodeServices.layer,
   Io.layer({ env: process.env, stdin: process.stdin, stdout: process.stdout, stderr: process.stderr }),
   Layer.succeed(Start.Host, {
     load: (path) => import(pathToFileURL(resolve(path)).href),
-    command: process.env["npm_lifecycle_event"] === undefined ? "ksi" : "npm run -s ksi --",
+    command: calledAs(),
     serves: () => {
       serves = true
     },

@@ -27,6 +27,7 @@ import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { maxKeyLength } from "../wire/Frame.ts"
+import * as Help from "./Help.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
@@ -266,15 +267,18 @@ const sentFields = (what: string) => ({
   )
 })
 
+const answers = [Help.exits(0, 1, 2, 3, 4, 5, 6, 70)]
+
 /** `ksi call`. */
 export const call = Command.make("call", sentFields("request"), send("call")).pipe(
   Command.withDescription("Ask a request; its reply goes to stdout"),
+  Command.annotate(Help.Sections, answers),
   Command.withExamples([
     { command: "ksi call stock:reserve sku=tea quantity=2" },
-    { command: "ksi call stock:reserve sku=tea quantity=2 --idempotency-key order-17", description: "safe to try again" },
+    { command: "ksi call stock:reserve sku=tea quantity=2 --idempotency-key order-17", description: "Safe to try again" },
     {
       command: "TRACEPARENT=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 ksi call stock:reserve sku=tea quantity=2",
-      description: "in a trace that goes on (W3C Trace Context); so do emit and send"
+      description: "In a trace that goes on (W3C Trace Context); so do emit and send"
     }
   ])
 )
@@ -282,10 +286,13 @@ export const call = Command.make("call", sentFields("request"), send("call")).pi
 /** `ksi emit`. */
 export const emit = Command.make("emit", sentFields("fact"), send("emit")).pipe(
   Command.withDescription("Say that a fact happened; prints its id and position"),
+  Command.annotate(Help.Sections, answers),
   Command.withExamples([{ command: "ksi emit stock:arrived --data '{\"sku\":\"tea\"}' quantity=7" }])
 )
 
 /** `ksi send`. */
 export const dispatch = Command.make("send", sentFields("event"), send(undefined)).pipe(
-  Command.withDescription("Call or emit, whichever the event's definition says")
+  Command.withDescription("Call or emit, whichever the event's definition says"),
+  Command.annotate(Help.Sections, answers),
+  Command.withExamples([{ command: "ksi send stock:reserve sku=tea quantity=2" }])
 )

@@ -15,6 +15,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as Schedule from "effect/Schedule"
 import { isObject, type JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
+import * as Help from "./Help.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 import * as Settings from "./Settings.ts"
@@ -51,14 +52,22 @@ export const status = Command.make("status", {}, Effect.fnUntraced(function*() {
   const { home, pid, position, uptime: seconds, url, version } = health
   const answer = Remote.given({ status: "running", version, pid, uptime: seconds, position, home, socket: remote.address, url })
   yield* Output.documentOr(answer, () => text(answer))
-}, Effect.scoped)).pipe(Command.withDescription("Say whether a daemon runs, and where"))
+}, Effect.scoped)).pipe(
+  Command.withDescription("Say whether a daemon runs, and where"),
+  Command.annotate(Help.Sections, [Help.exits(0, 5)]),
+  Command.withExamples([{ command: "ksi status" }, { command: "ksi status --home /var/lib/ksi", description: "Another daemon" }])
+)
 
 /** `ksi health`. */
 export const health = Command.make("health", {}, Effect.fnUntraced(function*() {
   const remote = yield* Remote.connect
   const answer = yield* healthOf(remote)
   yield* Output.documentOr(answer, () => text(answer))
-}, Effect.scoped)).pipe(Command.withDescription("Print the daemon's figures"))
+}, Effect.scoped)).pipe(
+  Command.withDescription("Print the daemon's figures"),
+  Command.annotate(Help.Sections, [Help.exits(0, 5)]),
+  Command.withExamples([{ command: "ksi health --json" }])
+)
 
 /**
  * Whether a daemon still holds its home: its socket is there, or, where the system tells (Linux), its process, which
@@ -94,4 +103,7 @@ export const stop = Command.make("stop", {}, Effect.fnUntraced(function*() {
     })
   )
   yield* Output.documentOr(Remote.given({ status: "stopped", pid }), () => "stopped\n")
-})).pipe(Command.withDescription("Stop the daemon, and wait until it has ended"))
+})).pipe(
+  Command.withDescription("Stop the daemon, and wait until it has ended"),
+  Command.withExamples([{ command: "ksi stop" }])
+)

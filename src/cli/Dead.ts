@@ -6,7 +6,7 @@
  * ```ts
  * const letter = { letter: 3, event: "order:placed", handler: "order:placed#1", timestamp: 1521115200 }
  * Dead.columns({ ...letter, reason: "failed", error: "no paper", reruns: 1 })
- * // ["3", "2018-03-15T12:00:00.000Z", "order:placed", "order:placed#1", "failed", "1 rerun", "no paper"]
+ * // ["3", "2018-03-15T12:00:00.000Z", "order:placed", "order:placed#1", "failed", "1", "no paper"]
  * ```
  */
 import * as Argument from "effect/cli/Argument"
@@ -18,7 +18,7 @@ import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { answerOf } from "./Call.ts"
 import * as Output from "./Output.ts"
-import { patternOf } from "./Registry.ts"
+import { patternOf, tellUnknown } from "./Registry.ts"
 import * as Remote from "./Remote.ts"
 
 /** A letter as columns for people. */
@@ -28,7 +28,7 @@ export const columns = (item: JsonObject): ReadonlyArray<string> => [
   Output.textOf(item["event"]),
   Output.textOf(item["handler"]),
   Output.textOf(item["reason"]),
-  Output.counted(Number(item["reruns"]), "rerun"),
+  Output.grouped(Number(item["reruns"])),
   Output.textOf(item["error"])
 ]
 
@@ -55,10 +55,15 @@ const ls = Command.make(
       some = true
       return page
     }))
-    yield* Output.items(items, lineOf, columns)
-    if (!some) yield* Output.narrate("no dead letters")
+    yield* Output.items(items, lineOf, columns, ["letter", "failed at", "event", "handler", "reason", "reruns", "error"])
+    if (some) return
+    yield* Output.narrate("no dead letters")
+    if (Option.isSome(pattern)) yield* tellUnknown(remote, patternOf(pattern.value))
   }, Effect.scoped)
-).pipe(Command.withDescription("List reactions that failed, newest first"))
+).pipe(
+  Command.withDescription("List reactions that failed, newest first"),
+  Command.withExamples([{ command: "ksi dead ls 'order:*'" }])
+)
 
 const show = Command.make(
   "show",
@@ -67,7 +72,10 @@ const show = Command.make(
     const remote = yield* Remote.connect
     yield* Output.document(answerOf(yield* remote.call("deadletter:show", { letter }), {}))
   }, Effect.scoped)
-).pipe(Command.withDescription("Show a letter with its event and data"))
+).pipe(
+  Command.withDescription("Show a letter with its event and data"),
+  Command.withExamples([{ command: "ksi dead show 3" }])
+)
 
 /** What became of a rerun. */
 interface Rerun {
@@ -117,7 +125,10 @@ const discard = Command.make(
     }
     yield* Output.documentOr({ discarded }, () => `discarded ${Output.counted(discarded, "letter")}\n`)
   }, Effect.scoped)
-).pipe(Command.withDescription("Remove letters without running anything"))
+).pipe(
+  Command.withDescription("Remove letters without running anything"),
+  Command.withExamples([{ command: "ksi dead discard 3 4" }])
+)
 
 /** `ksi dead`. */
 export const dead = Command.make("dead").pipe(

@@ -18,6 +18,7 @@ import * as Effect from "effect/Effect"
 import type * as Config from "../server/Config.ts"
 import * as Setting from "../server/Setting.ts"
 import type * as Checks from "./Checks.ts"
+import * as Help from "./Help.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Settings from "./Settings.ts"
@@ -91,6 +92,7 @@ export const make = (node: string) => Command.make("doctor", { settings: Setting
   if (statusOf(findings.checks) === "problem") return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.CheckFailed }))
 })).pipe(
   Command.withDescription("Show every setting and where it comes from, and check that a daemon can run with them"),
+  Command.annotate(Help.Sections, [Help.limits, Help.exits(0, 2, 7)]),
   Command.withExamples([
     { command: "ksi doctor", description: "With the flags, variables and ksi.toml that ksi start would use" },
     { command: "ksi doctor --sync normal", description: "What this flag of ksi start would mean" }

@@ -24,6 +24,7 @@ import { createGunzip } from "node:zlib"
 import type { JsonObject } from "../event/Json.ts"
 import { sentenceOf } from "../event/KsiError.ts"
 import { Io, IoFailed } from "./Io.ts"
+import * as Help from "./Help.ts"
 import * as Lines from "./Lines.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
@@ -253,5 +254,6 @@ export const importEvents = Command.make(
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Store CloudEvents as facts, a line each, in their order"),
+  Command.annotate(Help.Sections, [Help.exits(0, 1, 2, 5)]),
   Command.withExamples([{ command: "ksi import orders.ndjson.gz" }, { command: "ksi export --home old | ksi import -" }])
 )

@@ -284,6 +284,24 @@ export const lines = Effect.fnUntraced(function*<A, E, R>(source: Stream.Stream<
   yield* Stream.runForEachArray(source, (page) => write(`${page.map(toLine).join("\n")}\n`))
 })
 
+// A column narrower than this is harder to read than a line that the terminal breaks.
+const minColumn = 24
+
+/** A text in lines of at most so many characters, those after the first one below its beginning. */
+export const hanging = (text: string, indent: number, width: number): string => {
+  const room = width - indent
+  if (text.length <= room || room < minColumn) return text
+  const lines: Array<string> = []
+  let line = ""
+  for (const word of text.split(" ")) {
+    if (line !== "" && line.length + 1 + word.length > room) {
+      lines.push(line)
+      line = word
+    } else line = line === "" ? word : `${line} ${word}`
+  }
+  return [...lines, line].join(`\n${" ".repeat(indent)}`)
+}
+
 /** A line that fits: one that is wider ends in `…`. */
 export const shortened = (line: string, width: number): string => {
   if (line.length <= width) return line
@@ -293,16 +311,22 @@ export const shortened = (line: string, width: number): string => {
 
 /**
  * Prints items as they come: a JSON line each with `--json`, else aligned columns. Widths grow as wider items come, so
- * that nothing is held back. On a terminal a line is cut to its width; what is piped is whole.
+ * that nothing is held back; `heads` stand above them where there are any. On a terminal a line is cut to its width; what
+ * is piped is whole.
  */
 export const items = Effect.fnUntraced(function*<A, E, R>(
   source: Stream.Stream<A, E, R>,
   toLine: (item: A) => string,
-  toRow: (item: A) => ReadonlyArray<string>
+  toRow: (item: A) => ReadonlyArray<string>,
+  heads: ReadonlyArray<string> = []
 ) {
   if (yield* Json) return yield* lines(source, toLine)
   const { width, write } = yield* Io
   const widths: Array<number> = []
-  yield* Stream.runForEachArray(source, (page) =>
-    write(aligned(page.map(toRow), widths).map((line) => `${shortened(line, width)}\n`).join("")))
+  let above = heads.length === 0 ? [] : [heads]
+  yield* Stream.runForEachArray(source, (page) => {
+    const rows = aligned([...above, ...page.map(toRow)], widths)
+    above = []
+    return write(rows.map((line) => `${shortened(line, width)}\n`).join(""))
+  })
 })

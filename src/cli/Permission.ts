@@ -15,9 +15,11 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as EventName from "../event/EventName.ts"
 import { actions, profileNames } from "../event/Grant.ts"
 import { isObject, type JsonObject } from "../event/Json.ts"
 import * as Output from "./Output.ts"
+import { tellUnknown } from "./Registry.ts"
 import * as Remote from "./Remote.ts"
 import { momentOf } from "./Time.ts"
 
@@ -35,11 +37,13 @@ export const columns = (item: JsonObject): ReadonlyArray<string> => {
 const principal = Argument.String("principal").pipe(Argument.withDescription("Who, as token:till-1a2b3c4d or local-http"))
 const pattern = Argument.String("pattern").pipe(Argument.withDescription("Which events, as order:* or order:placed"), Argument.optional)
 const profile = Flag.Literals("profile", profileNames).pipe(
-  Flag.withDescription("A named set of rules: restricted, standard, trusted or owner"),
+  Flag.withDescription("A named set of rules, each more than the one before"),
+  Flag.withMetavar(profileNames.join("|")),
   Flag.optional
 )
 const action = Flag.Literals("action", actions).pipe(
-  Flag.withDescription("What may be done: call, emit, stream, subscribe; may be repeated; default all"),
+  Flag.withDescription("What may be done; may be repeated; default all"),
+  Flag.withMetavar(actions.join("|")),
   Flag.atLeast(0)
 )
 const at = Flag.String("at").pipe(Flag.withDescription("As of this instant or position"), Flag.withMetavar("MOMENT"), Flag.optional)
@@ -71,6 +75,17 @@ const tell = (reply: JsonObject) => {
     `${Output.textOf(principal)} has ${rows.length === 0 ? "nothing now" : "now"}\n${text}`)
 }
 
+/** Says so where nobody has the name that something was given to, as far as one may know. Silent with `--json`. */
+const tellNobody = Effect.fnUntraced(function*(remote: Remote.Remote, principal: string) {
+  if (yield* Output.Json) return
+  const { tokens } = yield* remote.call("permission:token_list", {}).pipe(Effect.orElseSucceed((): JsonObject => ({})))
+  if (tokens === undefined) return
+  const known = ["local-http", ...listOf(tokens).filter(isObject).map((token) => Output.textOf(token["principal"]))]
+  if (known.includes(principal)) return
+  const near = EventName.nearest(principal, known)
+  yield* Output.narrate(`nobody is called "${principal}" yet${near.length === 0 ? "" : `; nearest: ${near.join(", ")}`}`)
+})
+
 const grant = Command.make(
   "grant",
   {
@@ -80,6 +95,8 @@ const grant = Command.make(
   Effect.fnUntraced(function*({ deny, ...given }) {
     const remote = yield* Remote.connect
     yield* tell(yield* remote.call("permission:grant", { ...chosen(given), ...(deny ? { allow: false } : {}) }))
+    yield* tellNobody(remote, given.principal)
+    if (Option.isSome(given.pattern)) yield* tellUnknown(remote, given.pattern.value)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Give somebody a profile, or allow them events by a pattern"),
@@ -108,7 +125,9 @@ const check = Command.make(
   {
     event: Argument.String("event").pipe(Argument.withDescription("The event's name")),
     principal: Argument.String("principal").pipe(Argument.withDescription("Who; oneself when absent"), Argument.optional),
-    action: Flag.Literals("action", actions).pipe(Flag.withDescription("What; what the event is for when absent"), Flag.optional),
+    action: Flag.Literals("action", actions).pipe(
+      Flag.withDescription("What; what the event is for when absent"), Flag.withMetavar(actions.join("|")), Flag.optional
+    ),
     at
   },
   Effect.fnUntraced(function*({ action, at, event, principal }) {
@@ -120,6 +139,7 @@ const check = Command.make(
     yield* Output.documentOr(reply, () =>
       `${Output.textOf(who)} ${allowed === true ? "may" : "may not"} ${Output.textOf(what)} ${event}: ${Output.textOf(because)}\n` +
       (next === undefined ? "" : `  next  ${Output.textOf(next)}\n`))
+    yield* tellUnknown(remote, event)
     if (allowed !== true) return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.PermissionDenied }))
   }, Effect.scoped)
 ).pipe(
@@ -131,7 +151,7 @@ const ls = Command.make(
   "ls",
   {
     principal: Argument.String("principal").pipe(Argument.withDescription("Only what this one was given"), Argument.optional),
-    profile: Flag.Literals("profile", profileNames).pipe(Flag.withDescription("What this profile means, instead"), Flag.optional),
+    profile: Flag.Literals("profile", profileNames).pipe(Flag.withDescription("What this profile means, instead"), Flag.withMetavar(profileNames.join("|")), Flag.optional),
     at
   },
   Effect.fnUntraced(function*({ at, principal, profile }) {
@@ -144,9 +164,14 @@ const ls = Command.make(
       return page
     }))
     yield* Output.items(items, (item) => JSON.stringify(item), columns)
-    if (!some) yield* Output.narrate("nothing was granted")
+    if (some) return
+    yield* Output.narrate("nothing was granted")
+    if (Option.isSome(principal)) yield* tellNobody(remote, principal.value)
   }, Effect.scoped)
-).pipe(Command.withDescription("List who was given what"))
+).pipe(
+  Command.withDescription("List who was given what"),
+  Command.withExamples([{ command: "ksi permission ls local-http" }, { command: "ksi permission ls --profile standard", description: "What the profile allows" }])
+)
 
 /** `ksi permission`. */
 export const permission = Command.make("permission").pipe(

@@ -40,7 +40,10 @@ const ls = Command.make("ls", {}, Effect.fnUntraced(function*() {
   const modules = listAt(yield* remote.call("module:list", {}), "modules").filter(isObject)
   yield* Output.items(Stream.fromIterable(modules), (module) => JSON.stringify(module), columns)
   if (modules.length === 0) yield* Output.narrate("no modules; name them to ksi start")
-}, Effect.scoped)).pipe(Command.withDescription("List the daemon's modules: state, start, events"))
+}, Effect.scoped)).pipe(
+  Command.withDescription("List the daemon's modules: state, start, events"),
+  Command.withExamples([{ command: "ksi plugin ls" }])
+)
 
 /** `ksi plugin`. */
 export const plugin = Command.make("plugin").pipe(

@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import { isObject, type JsonObject } from "../event/Json.ts"
 import * as EventName from "../event/EventName.ts"
 import { answerOf } from "./Call.ts"
+import * as Help from "./Help.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
@@ -45,24 +46,6 @@ const eventRow = (event: JsonObject): readonly [name: string, kind: string, desc
   return [`  ${textAt(event, "name")}`, kindOf(event), `${nobody}${firstSentence(textAt(event, "description"))}`]
 }
 
-// A column narrower than this is harder to read than a line that the terminal breaks.
-const minColumn = 24
-
-/** A text in lines of at most so many characters, those after the first one below its beginning. */
-const hanging = (text: string, indent: number, width: number): string => {
-  const room = width - indent
-  if (text.length <= room || room < minColumn) return text
-  const lines: Array<string> = []
-  let line = ""
-  for (const word of text.split(" ")) {
-    if (line !== "" && line.length + 1 + word.length > room) {
-      lines.push(line)
-      line = word
-    } else line = line === "" ? word : `${line} ${word}`
-  }
-  return [...lines, line].join(`\n${" ".repeat(indent)}`)
-}
-
 /** Events by namespace, for people: at most `width` characters wide, with names in bold where `bold`. */
 export const listing = (
   namespaces: JsonObject,
@@ -74,7 +57,7 @@ export const listing = (
   Output.aligned(rows, widths)
   const [first = 0, second = 0] = widths
   const indent = first + second + 4
-  const table = Output.aligned(rows.map(([name, kind, text]) => [name, kind, hanging(text, indent, width)]), widths)
+  const table = Output.aligned(rows.map(([name, kind, text]) => [name, kind, Output.hanging(text, indent, width)]), widths)
   let next = 0
   return names.map((name) => {
     const namespace = objectAt(namespaces, name)
@@ -147,6 +130,13 @@ export const nearest = Effect.fnUntraced(function*(remote: Remote.Remote, patter
   return names.length === 0 ? "" : `; nearest: ${names.join(", ")}`
 })
 
+/** Says so where no event is called as a pattern says; for commands that take it all the same. Silent with `--json`. */
+export const tellUnknown = Effect.fnUntraced(function*(remote: Remote.Remote, pattern: string) {
+  if (yield* Output.Json) return
+  const { total_events: total } = yield* remote.call("system:discover", { pattern })
+  if (total === 0) yield* Output.narrate(`no event matches ${pattern}${yield* nearest(remote, pattern)}`)
+})
+
 /** `ksi discover`. */
 export const discover = Command.make(
   "discover",
@@ -173,4 +163,8 @@ export const describe = Command.make(
     const help = yield* remote.call("system:help", { event })
     yield* Output.documentOr(answerOf(help, {}), () => description(help))
   }, Effect.scoped)
-).pipe(Command.withDescription("Show an event's schemas, handlers and examples"))
+).pipe(
+  Command.withDescription("Show an event's schemas, handlers and examples"),
+  Command.annotate(Help.Sections, [Help.exits(0, 3)]),
+  Command.withExamples([{ command: "ksi describe store:import" }])
+)

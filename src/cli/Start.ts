@@ -20,12 +20,14 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
 import * as Builtin from "../bus/Builtin.ts"
 import * as Middleware from "../bus/Middleware.ts"
 import * as Plugin from "../bus/Plugin.ts"
+import * as EventName from "../event/EventName.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { Ksi } from "../Ksi.ts"
@@ -41,6 +43,7 @@ import * as HttpToken from "../server/HttpToken.ts"
 import * as Setting from "../server/Setting.ts"
 import * as Control from "../wire/Control.ts"
 import * as Listener from "../wire/Listener.ts"
+import * as Help from "./Help.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
 import * as Settings from "./Settings.ts"
@@ -80,10 +83,32 @@ const placeOf = (cause: unknown): string => {
   return place === undefined ? "" : `, at ${place}`
 }
 
+/** What went wrong with a module that is there. The words that V8 has for one that is read as CommonJS do not say why. */
+const faultOf = (cause: Cause.Cause<unknown>): string => {
+  const said = `${sentence(cause)}${placeOf(Cause.squash(cause))}`
+  return /import statement outside a module|Unexpected token 'export'/.test(said)
+    ? `${said}; it is read as CommonJS: set "type": "module" in package.json`
+    : said
+}
+
+/** Why there is nothing to load at a path, in a sentence; `undefined` where a file is there. */
+const absence = Effect.fnUntraced(function*(file: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const info = yield* Effect.option(fs.stat(file))
+  if (Option.isSome(info)) {
+    return info.value.type === "Directory" ? "it is a directory; name the file in it that exports the Layer" : undefined
+  }
+  const names = yield* fs.readDirectory(path.dirname(file)).pipe(Effect.orElseSucceed(() => []))
+  const near = EventName.nearest(path.basename(file), names).map((name) => path.join(path.dirname(file), name))
+  return `there is no such file${near.length === 0 ? "" : `; nearest: ${near.join(", ")}`}`
+})
+
 /** The plugin that a module exports; a plain Layer is named after its file. Fails with a sentence. */
 const loadModule = Effect.fnUntraced(function*(host: Host["Service"], path: string) {
   const module = yield* Effect.tryPromise({ try: () => host.load(path), catch: (cause) => cause }).pipe(
-    Effect.catchCause((cause) => Effect.fail(`${sentence(cause)}${placeOf(Cause.squash(cause))}`))
+    Effect.catchCause((cause) =>
+      Effect.flatMap(absence(path), (absent) => Effect.fail(absent ?? faultOf(cause))))
   )
   if (typeof module !== "object" || module === null || !("default" in module)) {
     return yield* Effect.fail("it has no default export; is it a program? run it with node")
@@ -98,7 +123,8 @@ const loadModule = Effect.fnUntraced(function*(host: Host["Service"], path: stri
 const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
   const host = yield* Host
   const plugins = yield* Plugin.Plugins
-  yield* plugins.start(paths.map((path) => ({ from: path, load: loadModule(host, path) })))
+  const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
+  yield* plugins.start(paths.map((path) => ({ from: path, load: Effect.provideContext(loadModule(host, path), platform) })))
 })
 
 const builtins = Layer.mergeAll(
@@ -238,6 +264,7 @@ export const start = Command.make("start", {
   }).pipe(Effect.scoped, Effect.provide(logging(io, levels[logLevel])))
 })).pipe(
   Command.withDescription("Run the daemon: the built-in events and the layers of your modules"),
+  Command.annotate(Help.Sections, [Help.limits, Help.exits(0, 2, 5)]),
   Command.withExamples([
     { command: "ksi start", description: "The daemon alone, with its store in var/" },
     { command: "ksi start app.ts", description: "With the layer that app.ts exports by default" }

@@ -78,7 +78,10 @@ export const streams = Command.make(
     yield* Output.items(items, lineOf, ({ streamId, version }) => [Output.textOf(streamId), `v${Output.textOf(version)}`])
     if (!found) yield* Output.narrate(Option.match(prefix, { onNone: () => "no streams", onSome: (text) => `no streams that start with "${text}"` }))
   }, Effect.scoped)
-).pipe(Command.withDescription("List streams and their versions"))
+).pipe(
+  Command.withDescription("List streams and their versions"),
+  Command.withExamples([{ command: "ksi streams order-" }])
+)
 
 /** `ksi stream-log`. */
 export const streamLog = Command.make(
@@ -88,4 +91,7 @@ export const streamLog = Command.make(
     const remote = yield* Remote.connect
     yield* Output.items(Remote.pages(remote, "store:read", { stream }), lineOf, logRow)
   }, Effect.scoped)
-).pipe(Command.withDescription("Print the history of one stream"))
+).pipe(
+  Command.withDescription("Print the history of one stream"),
+  Command.withExamples([{ command: "ksi stream-log order-1" }])
+)

@@ -44,7 +44,8 @@ const create = Command.make(
   {
     name: Argument.String("name").pipe(Argument.withDescription("What its id begins with, as till"), Argument.optional),
     profile: Flag.Literals("profile", profileNames).pipe(
-      Flag.withDescription("What it may do: restricted, standard, trusted or owner; nothing when absent"),
+      Flag.withDescription("What it may do; nothing when absent"),
+      Flag.withMetavar(profileNames.join("|")),
       Flag.optional
     ),
     expires: Flag.String("expires").pipe(
@@ -82,7 +83,10 @@ const ls = Command.make("ls", {}, Effect.fnUntraced(function*() {
   const tokens = Array.isArray(given) ? given.filter(isObject) : []
   yield* Output.items(Stream.fromIterable(tokens), (token) => JSON.stringify(token), columns)
   if (tokens.length === 0) yield* Output.narrate("no tokens")
-}, Effect.scoped)).pipe(Command.withDescription("List the tokens that were not revoked"))
+}, Effect.scoped)).pipe(
+  Command.withDescription("List the tokens that were not revoked"),
+  Command.withExamples([{ command: "ksi token ls" }])
+)
 
 const revoke = Command.make(
   "revoke",
@@ -92,7 +96,10 @@ const revoke = Command.make(
     const { principal } = yield* remote.call("permission:token_revoke", { id })
     yield* Output.documentOr({ id, principal }, () => `revoked ${id}\n`)
   }, Effect.scoped)
-).pipe(Command.withDescription("End a token at once, also for connections that are open"))
+).pipe(
+  Command.withDescription("End a token at once, also for connections that are open"),
+  Command.withExamples([{ command: "ksi token revoke till-1a2b3c4d" }])
+)
 
 /** `ksi token`. */
 export const token = Command.make("token").pipe(

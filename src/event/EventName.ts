@@ -87,15 +87,17 @@ const distance = (a: string, b: string, limit: number): number => {
 
 /**
  * The candidates that a person who typed `name` may have meant, nearest first, at most `count`.
- * A name that starts with what was typed counts as near.
+ * A name that starts with what was typed counts as near; upper and lower case are the same here.
  */
 export const nearest = (name: string, candidates: Iterable<string>, count = 3): ReadonlyArray<string> => {
   const limit = Math.max(2, Math.floor(name.length / 3))
   const scored: Array<readonly [score: number, candidate: string]> = []
+  const typed = name.toLowerCase()
   for (const candidate of candidates) {
-    const edits = distance(name, candidate, limit)
+    const lower = candidate.toLowerCase()
+    const edits = distance(typed, lower, limit)
     if (edits <= limit) scored.push([edits, candidate])
-    else if (name.length > 2 && candidate.startsWith(name)) scored.push([limit, candidate])
+    else if (name.length > 2 && lower.startsWith(typed)) scored.push([limit, candidate])
   }
   scored.sort((x, y) => x[0] - y[0] || (x[1] < y[1] ? -1 : 1))
   return scored.slice(0, count).map(([, candidate]) => candidate)

@@ -161,6 +161,8 @@ export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
   }
   get next(): string {
     if (this.what === "dead letter") return "ksi dead ls"
+    if (this.what === "token") return "ksi token ls"
+    if (this.what === "grant" || this.what === "profile") return "ksi permission ls"
     if (this.what === "stream") return this.detail === undefined ? "ksi streams" : `ksi stream-log ${this.id}`
     return this.what === "projection" ? "ksi time at --help" : "ksi discover"
   }
@@ -340,7 +342,9 @@ export class PluginInvalid extends Schema.TaggedClass<PluginInvalid>()("PluginIn
     return false
   }
   get next(): string {
-    return "mend the module and start again"
+    return /^(there is no such file|it is a directory)/.test(this.problem)
+      ? "name the file of a module: ksi start --help"
+      : "mend the module and start again"
   }
 }
 

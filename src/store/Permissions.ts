@@ -41,6 +41,7 @@ import type { StoredFact } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventPattern from "../event/EventPattern.ts"
+import * as EventName from "../event/EventName.ts"
 import * as Grant from "../event/Grant.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
@@ -379,7 +380,7 @@ const makeTokens = Effect.fnUntraced(function*(book: GrantBook.GrantBook, limits
   const revokeToken = Effect.fnUntraced(function*(wish: { readonly id: string } & Wish): Effect.fn.Return<TokenInfo, KsiError.KsiError> {
     const token = book.tokens.get(wish.id)
     if (token === undefined) {
-      const similar = [...book.tokens.keys()].filter((id) => id.startsWith(wish.id)).slice(0, 3)
+      const similar = EventName.nearest(wish.id, book.tokens.keys())
       return yield* KsiError.fail(new KsiError.NotFound({ what: "token", id: wish.id, similar }))
     }
     const info = infoOf(book, now())(token)

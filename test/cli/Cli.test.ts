@@ -45,6 +45,20 @@ describe("usage", () => {
     [["statsu"], "nearest    status"],
     [["export", "--form", "1"], "nearest    --from"],
     [["status", "--jsn"], "nearest    --json"],
+    [["doctor", "--limit-dept", "3"], "nearest    --limit-depth"],
+    [["doctor", "--sink", "full"], "nearest    --sync"],
+    [["token", "create", "--profile", "standrd"], "nearest    standard"],
+    [["permission", "grant", "x", "--action", "cal"], "nearest    call"],
+    [["completions", "tcsh"], "Expected: \"bash\" | \"zsh\" | \"fish\""],
+    [["token", "create", "--expires", "30"], "--expires must be a time such as 12h or 30d, not \"30\""],
+    [["bench", "a:b", "--for", "5"], "--for: expected a duration such as 500ms, 5s or 2m, found \"5\""],
+    [["bench", "a:b", "--rate", "0"], "--rate: expected more than 0, found 0"],
+    [["export", "--from", "x"], "Expected a number"],
+    [["call", "a:b", "--data"], "Missing value for flag --data"],
+    [["dead", "sl"], "nearest    ls"],
+    [["plugin", "la"], "nearest    ls"],
+    [["permission", "chek", "a:b"], "nearest    check"],
+    [["import", "a", "b"], "Unexpected positional argument: \"b\""],
     [["start", "--hoem", "x"], "nearest    --home"],
     [["time", "at", "yesterday"], "\"yesterday\" is no moment"],
     [["call", "a:b", "sku=a", "sku=b"], "\"sku\" is given twice"],
@@ -84,7 +98,10 @@ describe("usage", () => {
 describe("without a daemon", () => {
   const commands = [
     ["status"], ["health"], ["stop"], ["discover"], ["describe", "a:b"], ["call", "a:b"], ["emit", "a:b"], ["send", "a:b"],
-    ["subscribe", "*"], ["bench", "a:b"], ["import", "-"], ["export"], ["streams"], ["stream-log", "s"], ["time", "at", "1"]
+    ["subscribe", "*"], ["bench", "a:b"], ["import", "-"], ["export"], ["streams"], ["stream-log", "s"], ["time", "at", "1"],
+    ["dead", "ls"], ["dead", "show", "1"], ["dead", "rerun", "1"], ["dead", "discard", "1"], ["plugin", "ls"], ["token", "create"],
+    ["token", "ls"], ["token", "revoke", "t"], ["permission", "grant", "x", "a:*"], ["permission", "revoke", "x", "a:*"],
+    ["permission", "check", "a:b"], ["permission", "ls"]
   ]
   for (const argv of commands) {
     it.live(`ksi ${argv.join(" ")} is 5, next ksi start`, () =>

@@ -301,6 +301,10 @@ describe("printing", () => {
       expect(yield* printed(true, show)).toEqual(["<a>\n<bbb>\n<c>\n", ""])
       expect(yield* printed(false, show)).toEqual(["a  end\nbbb  end\nc    end\n", ""])
       expect(yield* printed(false, Output.items(Stream.empty, String, () => []))).toEqual(["", ""])
+      const headed = (items: typeof source) => Output.items(items, (item) => `<${item}>`, (item) => [item, "end"], ["item", "what"])
+      expect(yield* printed(false, headed(source))).toEqual(["item  what\na     end\nbbb   end\nc     end\n", ""])
+      expect(yield* printed(true, headed(source))).toEqual(["<a>\n<bbb>\n<c>\n", ""])
+      expect(yield* printed(false, headed(Stream.empty))).toEqual(["", ""])
     }))
   it.effect("on a terminal a row is cut to its width, and nowhere else", () =>
     Effect.gen(function*() {

@@ -5,6 +5,7 @@ import { Command } from "effect/cli"
 import { Readable, Writable } from "node:stream"
 import * as Cli from "../../src/cli/Cli.ts"
 import { Io } from "../../src/cli/Io.ts"
+import * as Start from "../../src/cli/Start.ts"
 
 /** A stream that keeps what is written; after `max` writes it fails as a pipe without a reader does. */
 export class Kept extends Writable {
@@ -29,9 +30,17 @@ export interface Options {
   readonly stdin?: string
   readonly stdout?: Kept
   readonly stderr?: Kept
+  /** `ksi start`, to be looked at; the tests of this process start no daemon. */
+  readonly start?: typeof Start.start
 }
 
-export const start = Command.make("start", {}, () => Effect.void)
+const start = Command.make("start", {}, () => Effect.void).pipe(Command.withDescription("Run the daemon"))
+const host: Start.Host["Service"] = {
+  load: () => Promise.reject(new Error("no daemon is started here")),
+  command: "ksi",
+  serves: () => {},
+  info: { version: "1.2.3", pid: 1, memoryBytes: () => 1 }
+}
 
 /** The layer of a world made of these streams. */
 export const world = ({ env = {}, stderr = new Kept(), stdin = "", stdout = new Kept() }: Options) =>
@@ -41,6 +50,10 @@ export const world = ({ env = {}, stderr = new Kept(), stdin = "", stdout = new 
 export const ksi = Effect.fnUntraced(function*(argv: ReadonlyArray<string>, options: Options = {}) {
   const stdout = options.stdout ?? new Kept()
   const stderr = options.stderr ?? new Kept()
-  const code = yield* Cli.run(argv, { version: "1.2.3", node: process.versions.node, start }).pipe(Effect.provide(world({ ...options, stdout, stderr })))
+  const versions = { version: "1.2.3", node: process.versions.node }
+  const run = options.start === undefined
+    ? Cli.run(argv, { ...versions, start })
+    : Effect.provideService(Cli.run(argv, { ...versions, start: options.start }), Start.Host, host)
+  const code = yield* run.pipe(Effect.provide(world({ ...options, stdout, stderr })))
   return { code, stdout: stdout.text, stderr: stderr.text }
 })

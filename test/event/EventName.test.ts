@@ -77,6 +77,11 @@ describe("nearest", () => {
     expect(EventName.nearest("stock:reserve", [])).toEqual([])
   })
 
+  it("takes capitals for small letters, and answers with the candidates as they are", () => {
+    expect(EventName.nearest("Stock:Reserve", names)[0]).toBe("stock:reserve")
+    expect(EventName.nearest("ksi_hom", ["KSI_HOME", "PATH"])).toEqual(["KSI_HOME"])
+  })
+
   it("answers with as many as are asked for", () => {
     expect(EventName.nearest("stock:reserve", names, 1)).toEqual(["stock:reserve"])
   })

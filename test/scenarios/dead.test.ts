@@ -31,7 +31,9 @@ describe("dead letters", () => {
     for (const total of ["1", "2", "3", "4"]) expect((await run("emit", "order:placed", `total=${total}`)).code).toBe(0)
     expect(await letters(4)).toEqual([4, 3, 2, 1])
     const rows = (await run("dead", "ls", "order")).stdout
-    expect(rows).toMatch(/^4 {2}\S+Z {2}order:placed {2}order:placed\S* {2}failed {2}0 reruns {2}no paper for 4\n3 {2}/)
+    expect(rows).toMatch(
+      /^letter {2}failed at +event +handler +reason +reruns +error\n4 {7}\S+Z {2}order:placed {2}order:placed\S* {2}failed {2}0 {7}no paper for 4\n3 {7}/
+    )
     expect((await run("dead", "ls", "stock:*")).stdout).toBe("")
     expect(linesOf((await run("dead", "ls", "order:*", "--json")).stdout)[3]).toMatchObject({
       letter: 1, event: "order:placed", stream_id: "orders", position: 1, reason: "failed", error: "no paper for 1", reruns: 0

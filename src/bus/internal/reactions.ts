@@ -100,7 +100,8 @@ const makeFailed = (bury: Effect.Success<ReturnType<typeof makeUndertaker>>) =>
   (entry: TableEntry, handler: HandlerEntry, envelope: Envelope.Envelope, cause: Cause.Cause<unknown>) => {
     const error = Cause.hasInterruptsOnly(cause) ? "it interrupted itself" : KsiError.sentenceOf(Cause.squash(cause))
     bury(entry, handler, envelope, reasonOf(cause), error)
-    return Effect.annotateLogs(Effect.logError(`handler ${handler.name} of ${envelope.name} failed`, cause), labels(envelope))
+    const next = { next: `ksi dead ls ${envelope.name}` }
+    return Effect.annotateLogs(Effect.logError(`handler ${handler.name} of ${envelope.name} failed`, cause), { ...labels(envelope), ...next })
   }
 
 /** The reactions of one router. */
