@@ -23,6 +23,7 @@
  *
  * Source: seed section 11; AxonTestFixture, Emmett.
  */
+import * as Arbitrary from "effect/Arbitrary"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -51,6 +52,7 @@ import { EventStore } from "../store/EventStore.ts"
 import { Permissions } from "../store/Permissions.ts"
 import type { Projection } from "../store/Projection.ts"
 import * as TimeTravel from "../store/TimeTravel.ts"
+import * as Laws from "./internal/laws.ts"
 import * as Report from "./internal/report.ts"
 import * as Stage from "./internal/stage.ts"
 
@@ -217,17 +219,6 @@ const expectReply = (event: Event.AnyRequest, expected: unknown): Step => (runni
     return Json.equal(wanted ?? null, value ?? null) ? Effect.void : failed(running, `${event.name} replied otherwise`, { expected: wanted, actual: value ?? null })
   })
 
-/** The schemas of the errors that an event or its middleware declares. */
-const errorsOf = ({ error, middleware }: Event.AnyRequest): ReadonlyArray<Schema.Top> => [error, ...middleware.map((each) => each.error)]
-
-const revived = (event: Event.AnyRequest, { error }: DeclaredFailure): unknown => {
-  for (const schema of errorsOf(event)) {
-    const exit = Schema.decodeUnknownExit(jsonCodec(schema))(error)
-    if (Exit.isSuccess(exit)) return exit.value
-  }
-  return error
-}
-
 const expectFailure = (event: Event.AnyRequest, tag: string, holds: (error: never) => boolean): Step => (running) =>
   Effect.flatMap(answered(running, `fail with ${tag}`), (exit) => {
     const reason = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
@@ -236,7 +227,7 @@ const expectFailure = (event: Event.AnyRequest, tag: string, holds: (error: neve
       return failed(running, `expected ${event.name} to fail with ${tag}`, { expected: { failed: tag }, actual: outcomeOf(exit) })
     }
     // The tag is the one that the type of the predicate names.
-    return holds(revived(event, error) as never) ? Effect.void : failed(running, `${tag} is not as it should be: ${JSON.stringify(error.error)}`)
+    return holds(Laws.revived(event, error) as never) ? Effect.void : failed(running, `${tag} is not as it should be: ${JSON.stringify(error.error)}`)
   })
 
 const expectRefusal = (tag: string, holds: (reason: never) => boolean): Step => (running) =>
@@ -455,3 +446,69 @@ Object.setPrototypeOf(Built.prototype, Effectable.Prototype<Effect.Effect<void, 
 
 /** The beginning of every scenario: an app that has just started. */
 export const scenario: Scenario = new Built([], [], undefined) as unknown as Scenario // by its prototype
+
+// ---------------------------------------------------------------------------------------------------------------- laws
+
+export type { Outcome } from "./internal/laws.ts"
+
+/** How often a law is tried, and with which payloads. */
+export interface LawOptions {
+  /** Default: 100. */
+  readonly runs?: number | undefined
+  /** The same seed makes the same payloads. Default: 0. */
+  readonly seed?: number | undefined
+  /** The `Replay` that a failure names: this payload only. */
+  readonly replay?: string | undefined
+}
+
+const lawBroken = (message: string, actual: unknown) => Effect.fail(new ScenarioFailed({ message, expected: undefined, actual }))
+
+/**
+ * A law that holds for every payload of a request: each is asked of an app of its own, on the history given. Where it does not
+ * hold, the least payload that was found is told, and how to come back to it.
+ */
+export const property = <Ev extends Event.AnyRequest>(
+  event: Ev,
+  law: (outcome: Laws.Outcome<Ev>, payload: Event.Payload<Ev>) => boolean,
+  { given = [], runs = 100, seed = 0, ...options }: LawOptions & { readonly given?: ReadonlyArray<Event.FactOf<Event.AnyFact>> } = {}
+): Effect.Effect<void, ScenarioFailed, KsiTest> =>
+  Effect.gen(function*() {
+    const { start } = yield* KsiTest
+    const holds = (payload: unknown) =>
+      Effect.gen(function*() {
+        const stage = yield* Effect.orDie(start([]))
+        yield* stage.play(history(given))
+        const exit = yield* Laws.dispatch(stage, event, jsonOf(event.payload, payload))
+        yield* stage.end
+        if (exit === undefined) return yield* Effect.fail(`${event.name} has not answered`)
+        const outcome = Laws.outcomeOf(event, exit)
+        if (outcome === undefined) return yield* Effect.fail(`${event.name} broke: ${JSON.stringify(outcomeOf(exit))}`)
+        // Both are of this event.
+        return law(outcome as Laws.Outcome<Ev>, payload as Event.Payload<Ev>)
+      })
+    const result = yield* Arbitrary.checkEffect(Laws.payloads(event), holds, { runs, seed, ...options })
+    const failure = Arbitrary.formatCheckFailure(result)
+    if (failure !== undefined) yield* lawBroken(`the law does not hold for ${event.name}\n${failure}`, result)
+  })
+
+/**
+ * The laws that hold for every event: a payload that its schema does not allow is refused before anything comes of it; a reply is what
+ * was promised; nothing breaks; what is caused keeps its correlation; what may be asked twice can be.
+ */
+export const fuzz = (
+  group: { readonly events: Readonly<Record<string, Event.Any>> },
+  { runs = 25, seed = 0, ...options }: LawOptions = {}
+): Effect.Effect<void, ScenarioFailed, KsiTest> =>
+  Effect.gen(function*() {
+    const { start } = yield* KsiTest
+    for (const event of Object.values(group.events)) {
+      // A stream has no one reply.
+      if (event.kind === "request" && event.mode === "stream") continue
+      let nth = seed
+      const holds = (payload: unknown) =>
+        Effect.flatMap(Laws.tryOne(start([]), event, payload, nth++), (problem) => problem === undefined ? Effect.succeed(true) : Effect.fail(problem))
+      const result = yield* Arbitrary.checkEffect(Laws.payloads(event), holds, { runs, seed, ...options })
+      const failure = Arbitrary.formatCheckFailure(result)
+      if (failure !== undefined) yield* lawBroken(`a law does not hold for ${event.name}\n${failure}`, result)
+    }
+  })

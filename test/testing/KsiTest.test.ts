@@ -1,8 +1,17 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Layer, Schema } from "effect"
+import { Plugins } from "../../src/bus/Plugin.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
+import * as KsiErrors from "../../src/event/KsiError.ts"
 import { Ksi } from "../../src/Ksi.ts"
+import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
+import * as Module from "../../src/plugins/Module.ts"
+import * as Monitor from "../../src/plugins/Monitor.ts"
+import * as Permission from "../../src/plugins/Permission.ts"
+import * as Store from "../../src/plugins/Store.ts"
+import * as System from "../../src/plugins/System.ts"
+import * as Time from "../../src/plugins/Time.ts"
 import * as Projection from "../../src/store/Projection.ts"
 import * as KsiTest from "../../src/testing/KsiTest.ts"
 
@@ -156,5 +165,62 @@ describe("one that does not", () => {
       for (const text of says) expect(message).toContain(text)
       expect(message).toContain("what happened")
     }))
+  }
+})
+
+describe("laws", () => {
+  it.effect("one that holds for every payload", () => play(
+    KsiTest.property(Reserve, (outcome, { quantity, sku }) => !sku.isWellFormed()
+      // Half a character is no name of a stream.
+      ? quantity > 3 || outcome.kind === "refusal"
+      : quantity > 3 ? outcome.kind === "failure" && outcome.error._tag === "OutOfStock"
+      // What is left of less than nothing may be more than an integer can be: no reply is better than a wrong one.
+      : outcome.kind === "reply" ? outcome.reply.left === 3 - quantity : !Number.isSafeInteger(3 - quantity))
+  ))
+
+  it.effect("one that does not: the least payload is told, and comes again by its replay", () =>
+    Effect.gen(function*() {
+      const never = (replay?: string) => failure(KsiTest.property(Reserve, (_, { quantity }) => quantity < 10, { runs: 500, replay }))
+      const message = yield* never()
+      expect(message).toContain("the law does not hold for stock:reserve")
+      expect(message).toMatch(/"quantity":\s*10\b/)
+      const [, replay] = /Replay: (\S+)/.exec(message) ?? []
+      expect(yield* never(replay)).toMatch(/"quantity":\s*10\b/)
+      expect(yield* never()).toBe(message)
+    }))
+
+  const wild = (handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown>) => {
+    const Wild = Event.make("wild:ask", { payload: { text: Schema.String, n: Schema.optionalKey(Schema.Int) }, success: Schema.Int, idempotent: true })
+    const group = EventGroup.make(Wild)
+    return [group, KsiTest.layer(Ksi.serve(group).pipe(Layer.provide(group.toLayer({ "wild:ask": handler as never }))))] as const
+  }
+
+  it.effect("those of every event hold for this app", () => play(KsiTest.fuzz(Stock)))
+
+  const cases: ReadonlyArray<readonly [name: string, handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown>, says: string]> = [
+    ["a handler that breaks", ({ text }) => text.length > 2 ? Effect.die(new Error("too long for me")) : Effect.succeed(1), "it broke: too long for me"],
+    ["a reply that is none", ({ text }) => Effect.succeed(text.length + 0.5), "its reply is not what it promises"],
+    ["an error that nobody declared", () => Effect.fail(new Error("oh")), "it broke"]
+  ]
+  for (const [name, handler, says] of cases) {
+    it.effect(`${name} is found`, () => {
+      const [group, app] = wild(handler)
+      return Effect.map(Effect.flip(Effect.provide(KsiTest.fuzz(group), app)), ({ message }) => expect(message).toContain(says))
+    })
+  }
+
+  it.effect("what may be asked twice and fails then is found", () => {
+    let asked = 0
+    const [group, app] = wild(() => ++asked % 2 === 1 ? Effect.succeed(1) : KsiErrors.fail(new KsiErrors.LimitExceeded({ limit: "once", max: 1, retryable: false })))
+    return Effect.map(Effect.flip(Effect.provide(KsiTest.fuzz(group), app)), ({ message }) => expect(message).toContain("fails the second time"))
+  })
+})
+
+describe("KSI's own events keep the laws of every event", () => {
+  const own = { System, Store, Time, Monitor, DeadLetter, Permission, Module }
+  const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
+  const daemon = KsiTest.layer(layers.pipe(Layer.provide(Layer.merge(System.Shutdown.layer, Plugins.layer))))
+  for (const [name, { Group }] of Object.entries(own)) {
+    it.effect(name, () => Effect.provide(KsiTest.fuzz(Group, { runs: 10 }), daemon))
   }
 })
