@@ -19,9 +19,12 @@ const forbid = (pattern: RegExp, problem: string, except: RegExp = /^$/): Rule =
       : [...source.code.matchAll(pattern)].map((match) => at(source, match.index, `${match[0].trim()}: ${problem}`)))
 
 const floors: Readonly<Record<string, number>> = {
-  event: 0, resilience: 1, bus: 2, store: 3, flow: 4, wire: 4, federation: 5, plugins: 6, server: 6, testing: 6, cli: 7,
-  "Ksi.ts": 7, "main.ts": 8, "index.ts": 8
+  event: 0, resilience: 1, bus: 2, store: 3, flow: 4, wire: 4, federation: 5, plugins: 6, server: 6, testing: 7, cli: 7,
+  "Ksi.ts": 7, "main.ts": 8, "index.ts": 8, "testing.ts": 8
 }
+// What others import: names, one line each.
+const isEntry = ({ path }: Source): boolean => path === "src/index.ts" || path === "src/testing.ts"
+
 const floorOf = (path: string): number | undefined => floors[path.split("/")[1] ?? ""]
 
 const target = (source: Source, specifier: string): string | undefined =>
@@ -136,7 +139,7 @@ export const nothingLeft: Rule = each((source) =>
 /** `paths` are those of the tests. */
 export const mirrored = (paths: ReadonlySet<string>): Rule =>
   each((source) => {
-    if (/^src\/(index|main)\.ts$|\/internal\//.test(source.path)) return []
+    if (/^src\/(index|testing|main)\.ts$|\/internal\//.test(source.path)) return []
     const test = source.path.replace(/^src\//, "test/").replace(/\.ts$/, ".test.ts")
     return paths.has(test) ? [] : [`${source.path} has no ${test}`]
   })
@@ -144,7 +147,7 @@ export const mirrored = (paths: ReadonlySet<string>): Rule =>
 const declaration = /^export\s+(?:default\s+)?(?:declare\s+)?(?:abstract\s+)?(?:async\s+)?(?:const|let|function\*?|class|interface|type|enum|namespace)\s+([\w$]+)/gm
 
 export const exportsDocumented: Rule = each((source) =>
-  source.path === "src/index.ts" ? [] : [...source.code.matchAll(declaration)].flatMap((match) => {
+  isEntry(source) ? [] : [...source.code.matchAll(declaration)].flatMap((match) => {
     const comment = source.comments.findLast(({ end }) => end <= match.index)
     const documented = comment !== undefined && comment.text.startsWith("/**") &&
       /^\s*$/.test(source.code.slice(comment.end, match.index))
@@ -154,7 +157,7 @@ export const exportsDocumented: Rule = each((source) =>
   }))
 
 export const opensWithEssay: Rule = each((source) => {
-  if (/^src\/index\.ts$|\/internal\//.test(source.path)) return []
+  if (isEntry(source) || source.path.includes("/internal/")) return []
   const [first] = source.comments
   const opens = first !== undefined && first.text.startsWith("/**") && /^(#!.*\n)?\s*$/.test(source.text.slice(0, first.start))
   if (!opens) return [`${source.path} does not open with a comment that says what it is`]

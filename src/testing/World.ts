@@ -1,0 +1,246 @@
+/**
+ * A world of its own for effects: its tasks run in an order that a seed chooses, its clock stands still until somebody moves it,
+ * its random numbers are the seed's. The same seed makes the same run, step for step.
+ *
+ * The rule: nothing in it depends on anything outside. A fiber that is in it gives way between any two steps, where the seed says
+ * so, and which of those that could go on goes on next is the seed's choice too; so an order in which something goes wrong is found,
+ * and found again.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const order = (seed: number) => {
+ *   const heard: Array<string> = []
+ *   const say = (name: string) => Effect.andThen(Effect.yieldNow, Effect.sync(() => heard.push(name)))
+ *   World.make({ seed }).run(Effect.all(["a", "b", "c", "d"].map(say), { concurrency: "unbounded" }))
+ *   return heard.join("")
+ * }
+ * order(1) === order(1)                       // true
+ * new Set([1, 2, 3, 4, 5].map(order)).size > 1 // true
+ * ```
+ *
+ * **Gotchas** What waits for something outside (a promise, a timer of node, a socket) does not go on while the world runs: to the
+ * world it stands still. `idle` says so, and whoever drives the world may let the outside happen and run it again.
+ *
+ * Source: seed section 11; deterministic simulation as in FoundationDB and TigerBeetle.
+ */
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Random from "effect/Random"
+import * as Scheduler from "effect/Scheduler"
+
+// ------------------------------------------------------------------------------------------------------------- models
+
+/** How a world is made. */
+export interface Options {
+  /**
+   * Chooses the order and the random numbers. Without one the order is that of arrival, nobody gives way unasked, and random numbers
+   * are those of the seed 0.
+   */
+  readonly seed?: number | undefined
+  /** When it begins, in milliseconds since 1970. Default: 0. */
+  readonly startAt?: number | undefined
+  /** How often a fiber gives way between two steps, from 0 to 1. Default: 0.1 where there is a seed. */
+  readonly preemption?: number | undefined
+}
+
+/** Why a run stopped. */
+export type Stopped = "done" | "idle" | "steps"
+
+/** A world. */
+export interface World {
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+  /** Tasks that have run. */
+  readonly steps: () => number
+  /** When the next of those that sleep is due; `undefined` where nobody sleeps. */
+  readonly due: () => number | undefined
+  /** Puts an effect into the world; it goes on when the world runs. */
+  readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+  /** Runs until nobody can go on without the clock, or so many steps. */
+  readonly settle: (maxSteps?: number) => Stopped
+  /** Moves the clock forward; whoever wakes meanwhile goes on at its own time. */
+  readonly advance: (millis: number) => void
+  /**
+   * Runs an effect to its end, and the clock with it. `undefined` when it waits for something that never comes, or has not ended after
+   * so many steps.
+   */
+  readonly run: <A, E>(effect: Effect.Effect<A, E>, maxSteps?: number) => Exit.Exit<A, E> | undefined
+}
+
+// -------------------------------------------------------------------------------------------------------------- chance
+
+/** Numbers from 0 and below 1, the same for the same seed (splitmix32). */
+const chance = (seed: number): (() => number) => {
+  let state = seed | 0
+  return () => {
+    state = (state + 0x9e3779b9) | 0
+    let t = state ^ (state >>> 16)
+    t = Math.imul(t, 0x21f0aaad)
+    t ^= t >>> 15
+    t = Math.imul(t, 0x735a2d97)
+    t ^= t >>> 15
+    return (t >>> 0) / 4_294_967_296
+  }
+}
+
+const makeRandom = (next: () => number): Context.Service.Shape<typeof Random.Random> => ({
+  nextDoubleUnsafe: next,
+  nextIntUnsafe: () => Math.floor(next() * (Number.MAX_SAFE_INTEGER - Number.MIN_SAFE_INTEGER + 1)) + Number.MIN_SAFE_INTEGER
+})
+
+// ----------------------------------------------------------------------------------------------------------- schedule
+
+type Task = () => void
+
+/** What could go on, in the order of arrival; of equal priority the seed chooses. */
+class Schedule implements Scheduler.Scheduler {
+  readonly executionMode = "async"
+  private readonly tasks: Array<{ readonly task: Task; readonly priority: number }> = []
+  private readonly next: (() => number) | undefined
+  private readonly preemption: number
+
+  constructor(next: (() => number) | undefined, preemption: number) {
+    this.next = next
+    this.preemption = preemption
+  }
+
+  shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    if (this.next !== undefined && this.next() < this.preemption) return true
+    return fiber.currentOpCount >= 2048
+  }
+
+  makeDispatcher(): Scheduler.SchedulerDispatcher {
+    return {
+      scheduleTask: (task, priority) => void this.tasks.push({ task, priority }),
+      // Somebody wants an answer at once, as `runSync` does.
+      flush: () => {
+        while (this.step()) { /* all that can */ }
+      }
+    }
+  }
+
+  /** Runs one task; whether there was one. */
+  step(): boolean {
+    const { tasks } = this
+    if (tasks.length === 0) return false
+    let least = Infinity
+    for (const { priority } of tasks) if (priority < least) least = priority
+    const first = tasks.findIndex(({ priority }) => priority === least)
+    let at = first
+    if (this.next !== undefined && tasks.length > 1) {
+      const open = tasks.flatMap(({ priority }, index) => priority === least ? [index] : [])
+      at = open[Math.floor(this.next() * open.length)] ?? first
+    }
+    const [chosen] = tasks.splice(at, 1)
+    chosen?.task()
+    return true
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------------- clock
+
+/** A clock that only `advance` moves. */
+class StillClock implements Clock.Clock {
+  private millis: number
+  private readonly sleepers: Array<{ readonly due: number; readonly wake: () => void }> = []
+
+  constructor(startAt: number) {
+    this.millis = startAt
+  }
+
+  currentTimeMillisUnsafe(): number {
+    return this.millis
+  }
+  currentTimeNanosUnsafe(): bigint {
+    return BigInt(Math.round(this.millis * 1_000_000))
+  }
+  monotonicTimeNanosUnsafe(): bigint {
+    return this.currentTimeNanosUnsafe()
+  }
+  readonly currentTimeMillis = Effect.sync(() => this.millis)
+  readonly currentTimeNanos = Effect.sync(() => this.currentTimeNanosUnsafe())
+  readonly monotonicTimeNanos = Effect.sync(() => this.currentTimeNanosUnsafe())
+
+  sleep(duration: Duration.Duration): Effect.Effect<void> {
+    const millis = Duration.toMillis(duration)
+    if (millis <= 0) return Effect.yieldNow
+    return Effect.callback((resume) => {
+      const sleeper = { due: this.millis + millis, wake: () => resume(Effect.void) }
+      // After those that wake at the same time.
+      const after = this.sleepers.findIndex(({ due }) => due > sleeper.due)
+      this.sleepers.splice(after < 0 ? this.sleepers.length : after, 0, sleeper)
+      return Effect.sync(() => {
+        const at = this.sleepers.indexOf(sleeper)
+        if (at >= 0) this.sleepers.splice(at, 1)
+      })
+    })
+  }
+
+  get due(): number | undefined {
+    return this.sleepers[0]?.due
+  }
+
+  /** Goes to a time and wakes the first who is due by then; whether there was one. */
+  goTo(millis: number): boolean {
+    const [first] = this.sleepers
+    if (first === undefined || first.due > millis) {
+      this.millis = Math.max(this.millis, millis)
+      return false
+    }
+    this.sleepers.shift()
+    this.millis = Math.max(this.millis, first.due)
+    first.wake()
+    return true
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- make
+
+const endless = 10_000_000
+
+/** Makes a world. */
+export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => {
+  const schedule = new Schedule(seed === undefined ? undefined : chance(seed), seed === undefined ? 0 : preemption ?? 0.1)
+  const clock = new StillClock(startAt)
+  const random = makeRandom(chance(~(seed ?? 0)))
+  let steps = 0
+
+  const fork = <A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E> =>
+    Effect.runFork(effect.pipe(
+      Effect.provideService(Clock.Clock, clock),
+      Effect.provideService(Random.Random, random)
+    ), { scheduler: schedule })
+
+  const settle = (maxSteps = endless, isDone: () => boolean = () => false): Stopped => {
+    for (let left = maxSteps; left > 0; left--) {
+      if (isDone()) return "done"
+      if (!schedule.step()) return "idle"
+      steps++
+    }
+    return "steps"
+  }
+
+  const advance = (millis: number): void => {
+    const end = clock.currentTimeMillisUnsafe() + millis
+    settle()
+    while (clock.goTo(end)) settle()
+  }
+
+  const run = <A, E>(effect: Effect.Effect<A, E>, maxSteps = endless): Exit.Exit<A, E> | undefined => {
+    const fiber = fork(effect)
+    const last = steps + maxSteps
+    for (;;) {
+      const stopped = settle(last - steps, () => fiber.pollUnsafe() !== undefined)
+      if (stopped !== "idle") return fiber.pollUnsafe()
+      const { due } = clock
+      if (due === undefined) return fiber.pollUnsafe()
+      clock.goTo(due)
+    }
+  }
+  return { now: () => clock.currentTimeMillisUnsafe(), steps: () => steps, due: () => clock.due, fork, settle, advance, run }
+}

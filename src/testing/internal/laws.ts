@@ -1,0 +1,136 @@
+// Laws: what must hold for every payload that the schema of an event allows, and what must hold for every event there is.
+import * as Arbitrary from "effect/Arbitrary"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as References from "effect/References"
+import * as Schema from "effect/Schema"
+import { type Answer, DeclaredFailure } from "../../bus/KsiService.ts"
+import { Router } from "../../bus/Router.ts"
+import type * as Event from "../../event/Event.ts"
+import { compile, jsonCodec } from "../../event/EventCodec.ts"
+import * as Json from "../../event/Json.ts"
+import * as KsiError from "../../event/KsiError.ts"
+import * as Stage from "./stage.ts"
+
+/** What became of a request: its reply, the error that it declares, or why KSI refused it. */
+export type Outcome<Ev extends Event.AnyRequest> =
+  | { readonly kind: "reply"; readonly reply: Event.Success<Ev> }
+  | { readonly kind: "failure"; readonly error: Event.Failure<Ev> }
+  | { readonly kind: "refusal"; readonly reason: KsiError.Reason }
+
+type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
+
+/** Asks by name, as every surface does. */
+export const dispatch = (stage: Stage.Stage, event: Event.Any, data: unknown): Effect.Effect<Dispatched | undefined> =>
+  Effect.tap(
+    // What breaks is told once, by the law; each try of it would log it again.
+    stage.play(Effect.provideService(
+      Effect.flatMap(Router, (router) => router.dispatch(router.envelope(event.name, data))), References.MinimumLogLevel, "None"
+    )),
+    () => Stage.settled(stage)
+  )
+
+const errorIn = (exit: Dispatched): KsiError.KsiError | DeclaredFailure | undefined => {
+  const reason = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
+  return reason?._tag === "Fail" ? reason.error : undefined
+}
+
+/** The declared error as it was, by the first schema that takes it. */
+export const revived = ({ error, middleware }: Event.AnyRequest, { error: json }: DeclaredFailure): unknown => {
+  for (const schema of [error, ...middleware.map((each) => each.error)]) {
+    const exit = Schema.decodeUnknownExit(jsonCodec(schema))(json)
+    if (Exit.isSuccess(exit)) return exit.value
+  }
+  return json
+}
+
+/** What became of a request; `undefined` where it broke. */
+export const outcomeOf = (event: Event.AnyRequest, exit: Dispatched): Outcome<Event.AnyRequest> | undefined => {
+  if (Exit.isSuccess(exit)) {
+    const value = exit.value.kind === "value" ? exit.value.value : undefined
+    return { kind: "reply", reply: Schema.decodeUnknownSync(jsonCodec(event.success))(value) }
+  }
+  const error = errorIn(exit)
+  if (KsiError.is(error)) return { kind: "refusal", reason: error.reason }
+  return error === undefined ? undefined : { kind: "failure", error: revived(event, error) as Event.Failure<Event.AnyRequest> } // the event's own
+}
+
+// ------------------------------------------------------------------------------------------------------ universal laws
+
+const pick = (below: () => number) => <A>(items: ReadonlyArray<A>): A | undefined => items[Math.floor(below() * items.length)]
+
+const strangers: ReadonlyArray<unknown> = [null, 0, -1, 1.5, 1e308, "", "text", true, [], {}, [[]], { a: 1 }, "\u0000"]
+
+/** The data with one place changed, taken away or added; it may still be what the schema takes. */
+const spoiled = (data: unknown, below: () => number): unknown => {
+  const one = pick(below)
+  if (!Json.isObject(data) || below() < 0.2) return one(strangers)
+  const keys = Object.keys(data)
+  const key = one(keys)
+  if (key === undefined) return one(strangers)
+  if (below() < 0.3) return Object.fromEntries(Object.entries(data).filter(([name]) => name !== key))
+  return { ...data, [key]: below() < 0.3 ? spoiled(data[key], below) : one(strangers) }
+}
+
+/** The first law that what happened breaks; `undefined` where all hold. */
+const broken = (stage: Stage.Stage, event: Event.Any, valid: boolean, exit: Dispatched | undefined): string | undefined => {
+  if (exit === undefined) return undefined
+  const error = errorIn(exit)
+  if (Exit.isFailure(exit) && error === undefined) return `it broke: ${KsiError.sentenceOf(Cause.squash(exit.cause))}`
+  const tag = KsiError.is(error) ? error.reason._tag : undefined
+  if (tag === "ReplyInvalid") return `its reply is not what it promises: ${error?.message ?? ""}`
+  if (!valid && tag !== "PayloadInvalid") return "it takes a payload that its schema does not allow"
+  const [root, ...rest] = stage.happened
+  if (!valid && stage.happened.some(({ position }) => position !== undefined)) return "a fact came of a payload that its schema does not allow"
+  if (root !== undefined && rest.some(({ metadata }) => metadata.correlationId !== root.metadata.correlationId)) return "what it caused has another correlation"
+  return undefined
+}
+
+const chanceOf = (seed: number): (() => number) => {
+  let state = seed >>> 0
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return state / 4_294_967_296
+  }
+}
+
+/** A payload that is not allowed, made of one that is. */
+const invalidOf = (event: Event.Any, valid: unknown, seed: number): { readonly data: unknown } | undefined => {
+  const { decodePayload } = compile(event)
+  const below = chanceOf(seed)
+  for (let tries = 0; tries < 20; tries++) {
+    const data = spoiled(valid, below)
+    if (Exit.isFailure(decodePayload(data ?? {}))) return { data }
+  }
+  return undefined
+}
+
+/** Asks one event with a payload, and with one that is spoiled; answers with the law that was broken. */
+export const tryOne = (
+  start: Effect.Effect<Stage.Stage, unknown>,
+  event: Event.Any,
+  payload: unknown,
+  seed: number
+): Effect.Effect<string | undefined> =>
+  Effect.gen(function*() {
+    const { encodePayload } = compile(event)
+    const data = encodePayload(payload)
+    const invalid = invalidOf(event, data, seed)
+    for (const [valid, given] of [[true, { data }], [false, invalid]] as const) {
+      if (given === undefined) continue
+      const stage = yield* Effect.orDie(start)
+      const exit = yield* dispatch(stage, event, given.data)
+      const problem = broken(stage, event, valid, exit)
+      const again = valid && event.kind === "request" && event.idempotent ? yield* dispatch(stage, event, given.data) : undefined
+      yield* stage.end
+      if (problem !== undefined) return `${event.name} ${JSON.stringify(given.data)}: ${problem}`
+      if (again !== undefined && exit !== undefined && Exit.isSuccess(exit) && !Exit.isSuccess(again)) {
+        return `${event.name} ${JSON.stringify(given.data)}: it says that it may be asked twice, and fails the second time`
+      }
+    }
+    return undefined
+  })
+
+/** Payloads of an event, as its schema allows. */
+export const payloads = (event: Event.Any): Arbitrary.Arbitrary<unknown> => Arbitrary.schema(event.payload)

@@ -1,0 +1,226 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Context, Effect, Layer, Schema } from "effect"
+import { Plugins } from "../../src/bus/Plugin.ts"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
+import * as KsiErrors from "../../src/event/KsiError.ts"
+import { Ksi } from "../../src/Ksi.ts"
+import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
+import * as Module from "../../src/plugins/Module.ts"
+import * as Monitor from "../../src/plugins/Monitor.ts"
+import * as Permission from "../../src/plugins/Permission.ts"
+import * as Store from "../../src/plugins/Store.ts"
+import * as System from "../../src/plugins/System.ts"
+import * as Time from "../../src/plugins/Time.ts"
+import * as Projection from "../../src/store/Projection.ts"
+import * as KsiTest from "../../src/testing/KsiTest.ts"
+
+class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", { left: Schema.Int }) {}
+class Declined extends Schema.TaggedError<Declined>()("Declined", {}) {}
+
+const Reserve = Event.make("stock:reserve", { payload: { sku: Schema.String, quantity: Schema.Int }, success: Schema.Struct({ left: Schema.Int }), error: OutOfStock })
+const Reserved = Event.fact("stock:reserved", { payload: { sku: Schema.String, quantity: Schema.Int }, streamId: ({ sku }) => `stock-${sku}` })
+const Released = Event.fact("stock:released", { payload: { sku: Schema.String, quantity: Schema.Int }, streamId: ({ sku }) => `stock-${sku}` })
+const Charge = Event.make("pay:charge", { payload: { cents: Schema.Int }, success: Schema.String, error: Declined })
+const Buy = Event.make("shop:buy", { payload: { sku: Schema.String }, success: Schema.String, error: Schema.Union([OutOfStock, Declined]) })
+const Stock = EventGroup.make(Reserve, Reserved, Released, Charge, Buy)
+
+const Level = Projection.make("held", {
+  events: [Reserved, Released], state: Schema.Struct({ held: Schema.Int }), initial: { held: 0 },
+  on: {
+    "stock:reserved": ({ held }, { quantity }) => ({ held: held + quantity }),
+    "stock:released": ({ held }, { quantity }) => ({ held: held - quantity })
+  }
+})
+
+class Warehouse extends Context.Service<Warehouse, { readonly capacity: number }>()("test/Warehouse") {}
+
+const handlers = Stock.toLayer({
+  *"stock:reserve"({ quantity, sku }) {
+    const { capacity } = yield* Warehouse
+    const ksi = yield* Ksi
+    if (quantity > capacity) return yield* new OutOfStock({ left: capacity })
+    yield* ksi.emit(Reserved, { sku, quantity })
+    return { left: capacity - quantity }
+  },
+  *"pay:charge"({ cents }) {
+    yield* Effect.sleep("1 second")
+    return `paid ${cents}`
+  },
+  *"shop:buy"({ sku }) {
+    const ksi = yield* Ksi
+    yield* Effect.orDie(ksi.call(Reserve, { sku, quantity: 1 }))
+    return yield* ksi.call(Charge, { cents: 100 }).pipe(Effect.catchTag("KsiError", Effect.die))
+  },
+  // A reservation that is not taken is given back.
+  "stock:reserved": ({ quantity, sku }) => Effect.gen(function*() {
+    yield* Effect.sleep("20 seconds")
+    yield* (yield* Ksi).emit(Released, { sku, quantity })
+  })
+})
+const app = Ksi.serve(Stock).pipe(Layer.provide(handlers), Layer.provide(Layer.succeed(Warehouse, { capacity: 3 })))
+const stock = KsiTest.layer(app)
+const play = <E>(scenario: Effect.Effect<void, E, KsiTest.KsiTest>) => Effect.provide(scenario, stock)
+const failure = (scenario: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest>) => Effect.map(Effect.flip(play(scenario)), ({ message }) => message)
+const tea = (quantity: number) => ({ sku: "tea", quantity })
+
+describe("a scenario", () => {
+  it.effect("goes as it should", () => play(
+    KsiTest.scenario
+      .given(Reserved.of(tea(1)))
+      .when(Reserve, tea(2))
+      .thenReplies({ left: 1 })
+      .thenReplies(({ left }) => left === 1)
+      .thenEmits(Reserved.of(tea(2)))
+      .thenState(Level, "stock-tea", { held: 3 })
+      .thenState(Level, "stock-tea", ({ held }) => held > 2)
+  ))
+
+  it.effect("a declared failure, and nothing came of it", () => play(
+    KsiTest.scenario.when(Reserve, tea(4)).thenFails("OutOfStock", ({ left }) => left === 3).thenEmits()
+  ))
+
+  it.effect("what is given is history: nobody reacts to it", () => play(
+    KsiTest.scenario.given(Reserved.of(tea(1))).when(Reserve, tea(4)).thenAfter("1 hour").thenEmits().thenState(Level, "stock-tea", { held: 1 })
+  ))
+
+  it.effect("time passes when it is told to, and then what was due happens", () => play(
+    KsiTest.scenario.when(Reserve, tea(2)).thenEmits(Reserved.of(tea(2)))
+      .thenAfter("19 seconds").thenEmits()
+      .thenAfter("1 second").thenEmits(Released.of(tea(2))).thenState(Level, "stock-tea", { held: 0 })
+  ))
+
+  it.effect("a call that waits for the clock answers after it", () => play(
+    KsiTest.scenario.when(Charge, { cents: 5 }).thenAfter("1 second").thenReplies("paid 5")
+  ))
+
+  const charge = KsiTest.mock(Charge, ({ cents }) => Effect.succeed(`mocked ${cents}`))
+  it.effect("a mock stands in for a handler, and knows how it was called", () => play(
+    KsiTest.scenario.with(charge).when(Buy, { sku: "tea" }).thenReplies("mocked 100").thenCalled(charge, { cents: 100 })
+  ))
+
+  it.effect("a mock that fails", () => play(
+    KsiTest.scenario.with(KsiTest.mock(Charge, () => Effect.fail(new Declined()))).when(Buy, { sku: "tea" }).thenFails("Declined").thenEmits(Reserved.of({ sku: "tea", quantity: 1 }))
+  ))
+
+  it.effect("who may not is denied, who may is not", () => play(
+    KsiTest.scenario.as("bob").when(Reserve, tea(1)).thenDenied().thenEmits()
+      .as("ann", { grants: ["stock:*"] }).when(Reserve, tea(1)).thenReplies({ left: 2 })
+      .as("carl", { profile: "restricted" }).when(Reserve, tea(1)).thenDenied()
+  ))
+
+  it.effect("a fact is said, and reacted to", () => play(
+    KsiTest.scenario.when(Reserved.of(tea(1))).thenEmits(Reserved.of(tea(1))).thenAfter("20 seconds").thenEmitsAmongOthers(Released.of(tea(1)))
+  ))
+
+  it.effect("each has an app of its own", () => play(Effect.forEach([1, 2], () =>
+    KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-tea", { held: 1 }), { discard: true })))
+})
+
+describe("one that does not", () => {
+  it.effect("says what came, what was expected and all that happened", () =>
+    Effect.gen(function*() {
+      const message = yield* failure(KsiTest.scenario.with(KsiTest.mock(Charge, () => Effect.succeed("x"))).when(Buy, { sku: "tea" }).thenEmits(Reserved.of(tea(2))))
+      expect(message).toBe([
+        "expected exactly these facts, in this order",
+        "",
+        "  - expected",
+        "  + came",
+        "    [",
+        "      {",
+        "        \"event\": \"stock:reserved\",",
+        "        \"data\": {",
+        "          \"sku\": \"tea\",",
+        "  -       \"quantity\": 2",
+        "  +       \"quantity\": 1",
+        "        }",
+        "      }",
+        "    ]",
+        "",
+        "what happened (? a request, ! a fact):",
+        "  ? shop:buy {\"sku\":\"tea\"}",
+        "    ? stock:reserve {\"sku\":\"tea\",\"quantity\":1}",
+        "      ! stock:reserved {\"sku\":\"tea\",\"quantity\":1}",
+        "    ? pay:charge {\"cents\":100}",
+        ""
+      ].join("\n"))
+    }))
+
+  const cases: ReadonlyArray<readonly [name: string, scenario: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest>, says: ReadonlyArray<string>]> = [
+    ["another reply", KsiTest.scenario.when(Reserve, tea(1)).thenReplies({ left: 1 }), ["stock:reserve replied otherwise", "-   \"left\": 1", "+   \"left\": 2"]],
+    ["a reply that a predicate refuses", KsiTest.scenario.when(Reserve, tea(1)).thenReplies(() => false), ["is not as it should be: {\"left\":2}"]],
+    ["a failure where a reply should be", KsiTest.scenario.when(Reserve, tea(4)).thenReplies({ left: 1 }), ["expected stock:reserve to reply", "OutOfStock"]],
+    ["a reply where a failure should be", KsiTest.scenario.when(Reserve, tea(1)).thenFails("OutOfStock"), ["expected stock:reserve to fail with OutOfStock", "\"left\": 2"]],
+    ["no refusal", KsiTest.scenario.when(Reserve, tea(1)).thenDenied(), ["refused with PermissionDenied"]],
+    ["a fact too many", KsiTest.scenario.when(Reserve, tea(1)).thenEmits(), ["expected no fact", "stock:reserved"]],
+    ["a fact too few", KsiTest.scenario.when(Reserve, tea(4)).thenEmitsAmongOthers(Reserved.of(tea(4))), ["these facts among others"]],
+    ["another state", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-tea", { held: 2 }), ["the state held of \"stock-tea\" is another one"]],
+    ["no such stream", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-coffee", { held: 2 }), ["there is no stream \"stock-coffee\""]],
+    ["no answer yet", KsiTest.scenario.when(Charge, { cents: 1 }).thenReplies("paid 1"), ["it has not answered", "thenAfter(\"1s\")"]],
+    ["a call that was given and fails", KsiTest.scenario.givenCall(Reserve, tea(9)).when(Reserve, tea(1)), ["the given call of stock:reserve failed"]],
+    ["a mock that was not added", KsiTest.scenario.when(Reserve, tea(1)).thenCalled(KsiTest.mock(Charge, () => Effect.succeed("")), { cents: 1 }), [".with(mock)"]]
+  ]
+  for (const [name, scenario, says] of cases) {
+    it.effect(name, () => Effect.map(failure(scenario), (message) => {
+      for (const text of says) expect(message).toContain(text)
+      expect(message).toContain("what happened")
+    }))
+  }
+})
+
+describe("laws", () => {
+  it.effect("one that holds for every payload", () => play(
+    KsiTest.property(Reserve, (outcome, { quantity, sku }) => !sku.isWellFormed()
+      // Half a character is no name of a stream.
+      ? quantity > 3 || outcome.kind === "refusal"
+      : quantity > 3 ? outcome.kind === "failure" && outcome.error._tag === "OutOfStock"
+      // What is left of less than nothing may be more than an integer can be: no reply is better than a wrong one.
+      : outcome.kind === "reply" ? outcome.reply.left === 3 - quantity : !Number.isSafeInteger(3 - quantity))
+  ))
+
+  it.effect("one that does not: the least payload is told, and comes again by its replay", () =>
+    Effect.gen(function*() {
+      const never = (replay?: string) => failure(KsiTest.property(Reserve, (_, { quantity }) => quantity < 10, { runs: 500, replay }))
+      const message = yield* never()
+      expect(message).toContain("the law does not hold for stock:reserve")
+      expect(message).toMatch(/"quantity":\s*10\b/)
+      const [, replay] = /Replay: (\S+)/.exec(message) ?? []
+      expect(yield* never(replay)).toMatch(/"quantity":\s*10\b/)
+      expect(yield* never()).toBe(message)
+    }))
+
+  const wild = (handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown>) => {
+    const Wild = Event.make("wild:ask", { payload: { text: Schema.String, n: Schema.optionalKey(Schema.Int) }, success: Schema.Int, idempotent: true })
+    const group = EventGroup.make(Wild)
+    return [group, KsiTest.layer(Ksi.serve(group).pipe(Layer.provide(group.toLayer({ "wild:ask": handler as never }))))] as const
+  }
+
+  it.effect("those of every event hold for this app", () => play(KsiTest.fuzz(Stock)))
+
+  const cases: ReadonlyArray<readonly [name: string, handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown>, says: string]> = [
+    ["a handler that breaks", ({ text }) => text.length > 2 ? Effect.die(new Error("too long for me")) : Effect.succeed(1), "it broke: too long for me"],
+    ["a reply that is none", ({ text }) => Effect.succeed(text.length + 0.5), "its reply is not what it promises"],
+    ["an error that nobody declared", () => Effect.fail(new Error("oh")), "it broke"]
+  ]
+  for (const [name, handler, says] of cases) {
+    it.effect(`${name} is found`, () => {
+      const [group, app] = wild(handler)
+      return Effect.map(Effect.flip(Effect.provide(KsiTest.fuzz(group), app)), ({ message }) => expect(message).toContain(says))
+    })
+  }
+
+  it.effect("what may be asked twice and fails then is found", () => {
+    let asked = 0
+    const [group, app] = wild(() => ++asked % 2 === 1 ? Effect.succeed(1) : KsiErrors.fail(new KsiErrors.LimitExceeded({ limit: "once", max: 1, retryable: false })))
+    return Effect.map(Effect.flip(Effect.provide(KsiTest.fuzz(group), app)), ({ message }) => expect(message).toContain("fails the second time"))
+  })
+})
+
+describe("KSI's own events keep the laws of every event", () => {
+  const own = { System, Store, Time, Monitor, DeadLetter, Permission, Module }
+  const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
+  const daemon = KsiTest.layer(layers.pipe(Layer.provide(Layer.merge(System.Shutdown.layer, Plugins.layer))))
+  for (const [name, { Group }] of Object.entries(own)) {
+    it.effect(name, () => Effect.provide(KsiTest.fuzz(Group, { runs: 10 }), daemon))
+  }
+})

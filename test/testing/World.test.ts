@@ -1,0 +1,88 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Clock, Deferred, Effect, Exit, Fiber, Random, Ref } from "effect"
+import * as World from "../../src/testing/World.ts"
+
+/** Four who read, and then write one more: right only where nobody comes between. */
+const counting = Effect.gen(function*() {
+  const count = yield* Ref.make(0)
+  const one = Effect.flatMap(Ref.get(count), (n) => Ref.set(count, n + 1))
+  yield* Effect.all([one, one, one, one], { concurrency: "unbounded" })
+  return yield* Ref.get(count)
+})
+
+const ended = <A, E>(exit: Exit.Exit<A, E> | undefined): A => exit !== undefined && Exit.isSuccess(exit) ? exit.value : expect.fail("it has not ended well")
+
+describe("a world", () => {
+  it("goes the same way for the same seed, a thousand times of a thousand", () => {
+    const heard = (seed: number): ReadonlyArray<unknown> => {
+      const log: Array<unknown> = []
+      const worker = (name: string) => Effect.forEach([1, 2, 3], (n) => Effect.gen(function*() {
+        yield* Effect.sleep((yield* Random.nextIntBetween(0, 3)) * 10)
+        log.push([name, n, yield* Clock.currentTimeMillis])
+      }))
+      const world = World.make({ seed })
+      ended(world.run(Effect.all(["a", "b", "c", "d"].map(worker), { concurrency: "unbounded" })))
+      return [...log, world.steps(), world.now()]
+    }
+    const orders = new Set<string>()
+    for (let seed = 0; seed < 1000; seed++) {
+      const [first, second] = [heard(seed), heard(seed)]
+      expect(second).toEqual(first)
+      orders.add(JSON.stringify(first))
+    }
+    expect(orders.size).toBeGreaterThan(900)
+  })
+
+  it("finds the order in which an update is lost, and without a seed nobody gives way unasked", () => {
+    const found = Array.from({ length: 200 }, (_, seed) => ended(World.make({ seed }).run(counting)))
+    expect(found).toContain(4)
+    expect(found.some((count) => count < 4)).toBe(true)
+    expect(ended(World.make().run(counting))).toBe(4)
+    expect(ended(World.make({ seed: 1, preemption: 0 }).run(counting))).toBe(4)
+  })
+
+  it("its clock goes to the next who wakes, in order, and no further", () => {
+    const woken: Array<string> = []
+    const world = World.make({ startAt: 1000 })
+    const sleeper = (name: string, millis: number) => Effect.andThen(Effect.sleep(millis), Effect.clockWith((clock) => Effect.sync(() => woken.push(`${name} ${clock.currentTimeMillisUnsafe()}`))))
+    const fibers = [sleeper("b", 20), sleeper("a", 10), sleeper("c", 20), sleeper("d", 3_600_000)].map(world.fork)
+    expect([world.settle(), woken, world.due(), world.now()]).toEqual(["idle", [], 1010, 1000])
+    world.advance(20)
+    expect([woken, world.due(), world.now()]).toEqual([["a 1010", "b 1020", "c 1020"], 3_601_000, 1020])
+    expect(fibers.map((fiber) => fiber.pollUnsafe() !== undefined)).toEqual([true, true, true, false])
+    ended(world.run(Effect.sleep("1 hour")))
+    expect(world.now()).toBe(1020 + 3_600_000)
+  })
+
+  it("a sleep that is interrupted is not waited for", () => {
+    const world = World.make()
+    ended(world.run(Effect.gen(function*() {
+      const fiber = yield* Effect.forkChild(Effect.sleep("1 day"))
+      yield* Effect.sleep(1)
+      yield* Fiber.interrupt(fiber)
+    })))
+    expect([world.now(), world.due()]).toEqual([1, undefined])
+  })
+
+  it("a timeout is the clock's", () => {
+    const world = World.make()
+    const exit = world.run(Effect.timeoutOrElse(Effect.never, { duration: "5 seconds", orElse: () => Effect.succeed("late") }))
+    expect([ended(exit), world.now()]).toEqual(["late", 5000])
+  })
+
+  it("what waits for nothing that comes stands still, and what never ends is stopped", () => {
+    expect(World.make().run(Effect.never)).toBeUndefined()
+    expect(World.make({ seed: 1 }).run(Effect.flatMap(Deferred.make<void>(), Deferred.await))).toBeUndefined()
+    const world = World.make()
+    expect(world.run(Effect.forever(Effect.yieldNow), 1000)).toBeUndefined()
+    expect(world.steps()).toBe(1000)
+  })
+
+  it("random numbers are the seed's, and integers are spread over all there are", () => {
+    const numbers = (seed: number) => ended(World.make({ seed }).run(Effect.all([Random.next, Random.nextInt, Random.nextIntBetween(0, 9)])))
+    expect(numbers(1)).toEqual(numbers(1))
+    expect(numbers(1)).not.toEqual(numbers(2))
+    const many = ended(World.make({ seed: 3 }).run(Effect.replicateEffect(Random.nextInt, 1000)))
+    expect([many.some((n) => n < -(2 ** 52)), many.some((n) => n > 2 ** 52), many.every(Number.isSafeInteger)]).toEqual([true, true, true])
+  })
+})
