@@ -50,6 +50,7 @@ import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
+import * as LineReader from "./internal/LineReader.ts"
 import { Lines } from "./Lines.ts"
 import { Budget, Outgoing } from "./internal/Outgoing.ts"
 
@@ -105,6 +106,9 @@ const interruptAll = (running: ReadonlySet<Fiber.Fiber<unknown, unknown>>): Effe
     orElse: () => Effect.logWarning(`${running.size} requests were interrupted and go on all the same; nobody waits for them`)
   })
 
+/** A line, or what is wrong with it. */
+type Incoming = string | Frame.Unreadable
+
 type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
 
 interface Parts {
@@ -114,7 +118,9 @@ interface Parts {
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
   readonly identity: Identity
-  /** Runs in the surroundings of the listener: its loggers, its clock. */
+  /** The fiber of the connection: it is in the surroundings of the listener. */
+  readonly surroundings: Fiber.Fiber<unknown, unknown>
+  /** Runs in those surroundings: their loggers, their clock. */
   readonly fork: Fork
 }
 
@@ -147,51 +153,92 @@ const makeWriter = ({ clock, fork, limits }: Parts) => {
   return textOf
 }
 
-/** Runs the requests of one connection and appends their replies. */
-const makeRequests = (parts: Parts, completed: () => void) => {
-  const { clock, followers, fork, identity, limits, outgoing, router } = parts
+/** Makes the envelopes of requests: who asks is the connection's to say, the rest are labels. */
+const makeEnvelopes = ({ clock, identity, limits, router }: Parts) => (request: Frame.Request, data: unknown): LiveEnvelope => {
+  const { principal } = identity
+  const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
+  const clientCorrelationId = labelOf(correlationId, limits.idLength)
+  const labels = { principal, clientId, clientCorrelationId, idempotencyKey, deadline: undefined, traceparent, tracestate }
+  if (deadlineMillis === undefined) return router.envelope(event, data, labels)
+  const now = clock.currentTimeMillisUnsafe()
+  const envelope = router.envelope(event, data, { ...labels, deadline: now + deadlineMillis })
+  // The clock may have gone on between the two: the deadline counts from the envelope's time, to the millisecond.
+  return envelope.timestamp === now
+    ? envelope
+    : router.envelope(event, data, { ...labels, deadline: envelope.timestamp + deadlineMillis })
+}
+
+/** Told once a reply is on its way. */
+type Answered = (() => void) | undefined
+
+type Running = Fiber.Fiber<Answer, KsiError.KsiError | DeclaredFailure>
+
+/** Runs requests and appends their replies. */
+const makeRunning = (parts: Parts, completed: () => void) => {
+  const { fork, outgoing, router, surroundings } = parts
   const textOf = makeWriter(parts)
-  const running = new Set<Fiber.Fiber<unknown, unknown>>()
+  const running = new Set<Running>()
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
-  const envelopeOf = (request: Frame.Request, data: unknown): LiveEnvelope => {
-    const { principal } = identity
-    const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
-    const clientCorrelationId = labelOf(correlationId, limits.idLength)
-    const labels = { principal, clientId, clientCorrelationId, idempotencyKey, deadline: undefined, traceparent, tracestate }
-    if (deadlineMillis === undefined) return router.envelope(event, data, labels)
-    const now = clock.currentTimeMillisUnsafe()
-    const envelope = router.envelope(event, data, { ...labels, deadline: now + deadlineMillis })
-    // The clock may have gone on between the two: the deadline counts from the envelope's time, to the millisecond.
-    return envelope.timestamp === now
-      ? envelope
-      : router.envelope(event, data, { ...labels, deadline: envelope.timestamp + deadlineMillis })
+  /** What is complete needs no fiber. */
+  const beginOne = (envelope: LiveEnvelope): Dispatched | Running => {
+    beginning = true
+    try {
+      const begun = router.begin(surroundings, envelope)
+      // It succeeds and fails as what is left of another does.
+      return Exit.isExit(begun) ? begun as Dispatched : fork(begun)
+    } finally {
+      beginning = false
+    }
   }
 
-  const dispatch = (request: Frame.Request): void => {
-    const { correlationId, event } = request
-    const greeting = event === Control.Hello.name ? followers.greet(request.data) : undefined
-    const envelope = envelopeOf(request, greeting === undefined ? request.data : greeting.data)
-    const answered = Control.isControl(event) ? followers.attach(envelope, request.clientId, greeting?.problem) : undefined
-    beginning = true
-    const fiber = fork(router.dispatch(envelope))
-    beginning = false
-    const exit = fiber.pollUnsafe()
-    if (exit !== undefined) {
-      outgoing.append(textOf(envelope, correlationId, exit))
-      return answered?.()
-    }
+  const answer = (envelope: LiveEnvelope, correlationId: unknown, answered: Answered, exit: Dispatched): void => {
+    outgoing.append(textOf(envelope, correlationId, exit))
+    answered?.()
+  }
+
+  /** Answers when the request has ended. */
+  const follow = (fiber: Running, envelope: LiveEnvelope, correlationId: unknown, answered: Answered): void => {
     running.add(fiber)
     fiber.addObserver((exit) => {
       running.delete(fiber)
-      if (!outgoing.isBroken) outgoing.append(textOf(envelope, correlationId, exit))
-      answered?.()
+      if (outgoing.isBroken) answered?.()
+      else answer(envelope, correlationId, answered, exit)
       completed()
     })
   }
 
-  const begin = (incoming: string | Frame.Unreadable): void => {
+  return {
+    running,
+    isIdle: () => running.size === 0 && !beginning,
+    run: (envelope: LiveEnvelope, correlationId: unknown, answered: Answered): void => {
+      const begun = beginOne(envelope)
+      const exit = Exit.isExit(begun) ? begun : begun.pollUnsafe()
+      if (exit !== undefined) answer(envelope, correlationId, answered, exit)
+      else if (!Exit.isExit(begun)) follow(begun, envelope, correlationId, answered)
+    }
+  }
+}
+
+/** Begins the requests of one connection. */
+const makeRequests = (parts: Parts, completed: () => void) => {
+  const { clock, followers, fork, limits, outgoing, router } = parts
+  const { isIdle, run, running } = makeRunning(parts, completed)
+  const envelopeOf = makeEnvelopes(parts)
+  const read = LineReader.make(router.registry, limits)
+
+  const dispatch = (request: Frame.Request): void => {
+    const { clientId, correlationId, data, event } = request
+    if (!Control.isControl(event)) return run(envelopeOf(request, data), correlationId, undefined)
+    const greeting = event === Control.Hello.name ? followers.greet(data) : undefined
+    const envelope = envelopeOf(request, greeting === undefined ? data : greeting.data)
+    run(envelope, correlationId, followers.attach(envelope, clientId, greeting?.problem))
+  }
+
+  const begin = (incoming: Incoming): void => {
+    const quick = typeof incoming === "string" ? read(incoming) : undefined
+    if (quick !== undefined) return dispatch(quick)
     const request = typeof incoming === "string" ? Frame.decode(incoming, limits) : Result.fail(incoming)
     if (Result.isSuccess(request)) return dispatch(request.success)
     outgoing.append(Frame.encodeUnreadable(request.failure, clock.currentTimeMillisUnsafe()))
@@ -200,14 +247,13 @@ const makeRequests = (parts: Parts, completed: () => void) => {
   return {
     /** Whether another may begin. */
     hasRoom: () => running.size < limits.connectionRequests && outgoing.hasRoom && !outgoing.isBroken,
-    isIdle: () => running.size === 0 && !beginning,
+    isIdle,
     interrupt: Effect.suspend(() => Effect.asVoid(Fiber.await(fork(interruptAll(running))))),
-    begin: (incoming: string | Frame.Unreadable): void => {
+    begin: (incoming: Incoming): void => {
       // One line must not break what others share.
       try {
         begin(incoming)
       } catch (cause) {
-        beginning = false
         fork(Effect.logError("a line could not be begun", cause))
         outgoing.append(Frame.encodeUnreadable(Frame.broken, clock.currentTimeMillisUnsafe()))
       }
@@ -219,30 +265,22 @@ const makeRequests = (parts: Parts, completed: () => void) => {
 
 // What a line costs besides its characters; a bad line has nothing else.
 const lineOverhead = 64
+const openObject = 0x7b
 
 /** What has come in and not begun. */
-const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape) => {
-  let queue: Array<string | Frame.Unreadable> = []
+const makePending = ({ connectionBufferBytes }: LimitsShape) => {
+  let queue: Array<Incoming> = []
   let at = 0
   let length = 0
-  const lines = new Lines(frameBytes, {
-    line: (text) => {
-      // An empty line is nothing: somebody typed a newline too many.
-      if (text.trim() === "") return
-      push(text)
-    },
-    bad: (why) => push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
-  })
-  const costOf = (incoming: string | Frame.Unreadable) => lineOverhead + (typeof incoming === "string" ? incoming.length : 0)
-  const push = (incoming: string | Frame.Unreadable): void => {
-    length += costOf(incoming)
-    queue.push(incoming)
-  }
+  const costOf = (incoming: Incoming) => lineOverhead + (typeof incoming === "string" ? incoming.length : 0)
   return {
-    lines,
+    push: (incoming: Incoming): void => {
+      length += costOf(incoming)
+      queue.push(incoming)
+    },
     isEmpty: () => at === queue.length,
     isFull: () => length >= connectionBufferBytes,
-    take: (): string | Frame.Unreadable | undefined => {
+    take: (): Incoming | undefined => {
       const taken = queue[at++]
       if (taken !== undefined) length -= costOf(taken)
       if (at < queue.length) return taken
@@ -260,6 +298,18 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
   let paused = false
   let ended: Ended | undefined
   const requests = makeRequests(parts, () => advance())
+  // What finds nobody waiting before it begins at once.
+  const take = (incoming: Incoming): void => {
+    if (pending.isEmpty() && requests.hasRoom()) requests.begin(incoming)
+    else pending.push(incoming)
+  }
+  const lines = new Lines(limits.frameBytes, {
+    line: (text) => {
+      // An empty line is nothing: somebody typed a newline too many.
+      if (text.charCodeAt(0) === openObject || text.trim() !== "") take(text)
+    },
+    bad: (why) => take(why === "too long" ? Frame.tooLong(limits.frameBytes) : Frame.notUtf8)
+  })
 
   const beginSome = (): void => {
     // What is flushed may make room for more.
@@ -290,7 +340,9 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
   const sink: Sink = {
     bytes: (chunk) => {
       if (ended !== undefined) return
-      pending.lines.push(chunk)
+      outgoing.hold()
+      lines.push(chunk)
+      outgoing.flush()
       advance()
     },
     drained: () => {
@@ -298,7 +350,7 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
       advance()
     },
     ended: (how) => {
-      if (how === "half-closed" && ended === undefined) pending.lines.end()
+      if (how === "half-closed" && ended === undefined) lines.end()
       ended = how
       if (how === "gone") {
         outgoing.break()
@@ -329,21 +381,22 @@ export const run: (
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const over = Deferred.makeUnsafe<void>()
   const { budget = new Budget(limits.outgoingBytes) } = options
-  const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes, budget, (bytes) => {
-    fork(Effect.logWarning(`a connection was closed that had not read ${bytes} bytes`))
-    transport.destroy()
-    reading.sink.ended("gone")
-  })
+  const outgoing = yield* Effect.acquireRelease(
+    Effect.sync(() => new Outgoing(transport.write, limits.connectionBufferBytes, budget, (bytes) => {
+      fork(Effect.logWarning(`a connection was closed that had not read ${bytes} bytes`))
+      transport.destroy()
+      reading.sink.ended("gone")
+    })),
+    (outgoing) => Effect.sync(() => outgoing.break())
+  )
   const followers = new Followers({
     subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed: () => reading.advance()
   })
-  const parts: Parts = { router, followers, outgoing, limits, clock, identity, fork }
+  const surroundings = yield* Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(fiber))
+  const parts: Parts = { router, followers, outgoing, limits, clock, identity, surroundings, fork }
   const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))
   yield* Effect.addFinalizer(() =>
-    Effect.andThen(reading.requests.interrupt, Effect.sync(() => {
-      outgoing.flush()
-      outgoing.break()
-    }))
+    Effect.andThen(reading.requests.interrupt, Effect.sync(() => outgoing.flush()))
   )
   transport.start(reading.sink)
   yield* Deferred.await(over)
