@@ -1,6 +1,6 @@
 /**
  * One client's connection: lines in, lines out. Requests run concurrently; replies leave as they come, all of one turn
- * of the event loop in one write.
+ * of the event loop in one write. A request that completes at once has no fiber: the connection's only lends its context.
  *
  * The rule: what a connection began ends with it. When the other side is gone, its requests are interrupted and its
  * subscriptions closed. A side that has only stopped sending (it shut down its half) still gets every answer.
@@ -181,18 +181,6 @@ const makeRunning = (parts: Parts, completed: () => void) => {
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
-  /** What is complete needs no fiber. */
-  const beginOne = (envelope: LiveEnvelope): Dispatched | Running => {
-    beginning = true
-    try {
-      const begun = router.begin(surroundings, envelope)
-      // It succeeds and fails as what is left of another does.
-      return Exit.isExit(begun) ? begun as Dispatched : fork(begun)
-    } finally {
-      beginning = false
-    }
-  }
-
   const answer = (envelope: LiveEnvelope, correlationId: unknown, answered: Answered, exit: Dispatched): void => {
     outgoing.append(textOf(envelope, correlationId, exit))
     answered?.()
@@ -213,10 +201,18 @@ const makeRunning = (parts: Parts, completed: () => void) => {
     running,
     isIdle: () => running.size === 0 && !beginning,
     run: (envelope: LiveEnvelope, correlationId: unknown, answered: Answered): void => {
-      const begun = beginOne(envelope)
-      const exit = Exit.isExit(begun) ? begun : begun.pollUnsafe()
-      if (exit !== undefined) answer(envelope, correlationId, answered, exit)
-      else if (!Exit.isExit(begun)) follow(begun, envelope, correlationId, answered)
+      beginning = true
+      const begun = router.begin(surroundings, envelope)
+      // What is complete needs no fiber. It succeeds and fails as what is left of another does.
+      if (Exit.isExit(begun)) {
+        beginning = false
+        return answer(envelope, correlationId, answered, begun as Dispatched)
+      }
+      const fiber = fork(begun)
+      beginning = false
+      const exit = fiber.pollUnsafe()
+      if (exit === undefined) follow(fiber, envelope, correlationId, answered)
+      else answer(envelope, correlationId, answered, exit)
     }
   }
 }

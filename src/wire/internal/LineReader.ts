@@ -41,11 +41,16 @@ const compile = (name: string, codec: EventCodec): Read | undefined => {
 const detached = (part: string | undefined): string | undefined => part && Json.detached(part)
 
 // Shared by all connections, and forgotten with the event.
-const readers = new WeakMap<EventCodec, Read | undefined>()
+const readers = new WeakMap<EventCodec, Read>()
 
-const readerOf = (name: string, codec: EventCodec): Read | undefined => {
-  if (!readers.has(codec)) readers.set(codec, compile(name, codec))
-  return readers.get(codec)
+const none: Read = () => undefined
+
+const readerOf = (name: string, codec: EventCodec): Read => {
+  const known = readers.get(codec)
+  if (known !== undefined) return known
+  const read = compile(name, codec) ?? none
+  readers.set(codec, read)
+  return read
 }
 
 const beginning = "{\"event\":"
@@ -56,7 +61,7 @@ export const make = ({ get }: EventRegistry, { idLength }: Pick<LimitsShape, "id
   if (line.length > maxLength || !line.startsWith(beginning)) return undefined
   const from = line.charCodeAt(beginning.length) === quote ? beginning.length + 1 : beginning.length + 2
   const entry = get(line.slice(from, line.indexOf("\"", from)))
-  const request = entry && readerOf(entry.event.name, entry.codec)?.(line)
+  const request = entry && readerOf(entry.event.name, entry.codec)(line)
   // What is wrong with it is for the other to say.
   return request?.clientId !== undefined && request.clientId.length > idLength ? undefined : request
 }
