@@ -26,6 +26,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -103,6 +104,14 @@ export class Router extends Context.Service<Router, {
   readonly dispatch: (
     envelope: Causation.LiveEnvelope,
     as?: DispatchOptions["as"]
+  ) => Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure>
+  /**
+   * `dispatch`, begun at once and without a fiber: an `Exit` where it completes at once, else what is left of it, for a fiber
+   * of its own to run, once. `surroundings` is a fiber in whose context both are; nothing is done to it.
+   */
+  readonly begin: (
+    surroundings: Fiber.Fiber<unknown, unknown>,
+    envelope: Causation.LiveEnvelope
   ) => Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure>
   /** Waits until no fact handler runs. */
   readonly settled: Effect.Effect<void>
@@ -275,9 +284,15 @@ const encodeEmitted = (entry: Table.TableEntry, envelope: Envelope.Envelope, exi
   return Exit.succeed<Answer>({ kind: "fact", id, position: Number(position), version })
 }
 
-/** `dispatch`: JSON in, JSON out. */
-const makeDispatch = ({ door, facts, requests, table }: Parts): Router["Service"]["dispatch"] => (envelope, as) =>
-  Effect.withFiber((fiber: AnyFiber): Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure> => {
+type Dispatched = Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure>
+
+/** Goes on with what is not complete: here, in the fiber that it was begun for, or in one that is yet to come. */
+const goOn = (fiber: AnyFiber, whole: Dispatched, run: Run, isHere: boolean): Dispatched =>
+  isHere ? enterWithin(fiber, whole, run) : Effect.withFiber((own: AnyFiber) => enterWithin(own, whole, run))
+
+/** `dispatch` and `begin`: JSON in, JSON out. */
+const makeDispatch = ({ door, facts, requests, table }: Parts): Pick<Router["Service"], "begin" | "dispatch"> => {
+  const ask = (fiber: AnyFiber, envelope: Causation.LiveEnvelope, as: DispatchOptions["as"], isHere: boolean): Dispatched => {
     const entry = table.get(envelope.name)
     const use = entry === undefined ? as ?? "call" : useOf(entry.event)
     const refused = door.refuse(entry, envelope, use)
@@ -291,14 +306,25 @@ const makeDispatch = ({ door, facts, requests, table }: Parts): Router["Service"
       if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)
       envelope.data = decoded.value
       const emitting = facts.emit(fiber, entry, envelope)
-      return enterWithin(fiber, Effect.flatMap(Effect.exit(emitting), (exit) => encodeEmitted(entry, envelope, exit)), emitting)
+      return goOn(fiber, Effect.flatMap(Effect.exit(emitting), (exit) => encodeEmitted(entry, envelope, exit)), emitting, isHere)
     }
     if (Exit.isSuccess(decoded)) envelope.data = decoded.value
     const run = Exit.isSuccess(decoded) ? requests.run(fiber, entry, envelope) : requests.refused(entry, envelope, decoded)
     return Exit.isExit(run)
       ? encodeExit(entry, envelope, run)
-      : enterWithin(fiber, Effect.flatMap(Effect.exit(run), (exit) => encodeExit(entry, envelope, exit)), run)
-  })
+      : goOn(fiber, Effect.flatMap(Effect.exit(run), (exit) => encodeExit(entry, envelope, exit)), run, isHere)
+  }
+  return {
+    dispatch: (envelope, as) => Effect.withFiber((fiber: AnyFiber) => ask(fiber, envelope, as, true)),
+    begin: (fiber, envelope) => {
+      try {
+        return ask(fiber, envelope, undefined, false)
+      } catch (defect) {
+        return Exit.die(defect)
+      }
+    }
+  }
+}
 
 const makeSubscribe = (table: Table.Table, subscriptions: Subscriptions["Service"]) =>
   // `unwrap` gives the subscription the scope of the stream: it closes when the stream ends, however it ends.
@@ -352,7 +378,7 @@ const make = Effect.gen(function*() {
   const requests = yield* Requests.make(table, reactions)
   const door = yield* Doors.make(table)
   const parts = { door, table, facts, requests, reactions }
-  const dispatch = makeDispatch(parts)
+  const { begin, dispatch } = makeDispatch(parts)
   const untyped = {
     ...makeTyped(parts),
     subscribe: makeSubscribe(table, subscriptions),
@@ -371,6 +397,7 @@ const make = Effect.gen(function*() {
     envelope: table.root,
     received: table.received,
     dispatch,
+    begin,
     settled: reactions.settled
   })
   // The router is untyped inside; the five words put the types of the definitions back on.

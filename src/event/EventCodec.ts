@@ -26,6 +26,7 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import type * as Event from "./Event.ts"
 import { compileCopier, type Copier } from "./internal/copier.ts"
+import { compilePattern, type Pattern } from "./internal/pattern.ts"
 import * as Json from "./Json.ts"
 import * as KsiError from "./KsiError.ts"
 
@@ -40,6 +41,11 @@ export interface EventCodec {
    * throws says nothing; `makePayload` knows better.
    */
   readonly quickPayload: ((input: unknown) => unknown) | undefined
+  /**
+   * How the JSON texts of payloads look, where the schema says it; the groups are numbered from `first` on. What it reads of a
+   * text is what `JSON.parse` reads, and is for `decodePayload` to look at.
+   */
+  readonly payloadPattern: (first: number) => Pattern | undefined
   /** Copies payloads of a fact that have just been made, where its schema says all that is in them. */
   readonly copier: Copier | undefined
   /** The payload of a stored fact, for one who reacts to it: frozen JSON is handed on, anything else is made anew. */
@@ -237,6 +243,7 @@ const compileNew = (event: Event.Any): EventCodec => {
     decodePayload,
     makePayload: maker(event.payload, payload, decodePayload, payloadInvalid),
     quickPayload: isIdentity(payload) && !hasDefaults(event.payload.ast) ? SchemaParser.decodeUnknownSync(payload) : undefined,
+    payloadPattern: (first) => compilePattern(SchemaAST.toEncoded(payload.ast), first),
     copier: event.kind === "fact" && isIdentity(payload) ? compileCopier(payload.ast) : undefined,
     readFact: isIdentity(payload) ? (stored) => stored : Schema.decodeUnknownSync(payload),
     encodePayload: encoder(payload),

@@ -21,7 +21,25 @@ export type JsonObject = { readonly [key: string]: unknown }
 // Sixteen digits are the least that a double may not hold; an exponent of three digits is the least that can
 // overflow one; zero has a sign that a double has too, but that is not written back. A hit inside a string only costs
 // the careful path.
-const suspicious = /\d[\d.]{15}|\d[eE][+-]?\d{3,}\s*(?:[,}\]]|$)|-0(?:\.0*)?(?:[eE][+-]?\d+)?\s*(?:[,}\]]|$)/
+const manyDigits = /\d[\d.]{15}/
+const largeExponent = /\d[eE][+-]?\d{3,}\s*(?:[,}\]]|$)/
+const negativeZero = /-0(?:\.0*)?(?:[eE][+-]?\d+)?\s*(?:[,}\]]|$)/
+
+/** Whether sixteen digits may stand in a row: then they cover two of every eighth character. */
+const mayHaveManyDigits = (text: string): boolean => {
+  let before = false
+  for (let i = 7; i < text.length; i += 8) {
+    const code = text.charCodeAt(i)
+    const isDigit = code <= nine && (code >= zero || code === dot)
+    if (isDigit && before) return true
+    before = isDigit
+  }
+  return false
+}
+
+const dot = 0x2e
+const zero = 0x30
+const nine = 0x39
 
 interface RawJson {
   readonly rawJSON: string
@@ -68,14 +86,15 @@ const keep = (_key: string, value: unknown, context: { source?: string }): unkno
   typeof value === "number" && context.source !== undefined ? numberOf(context.source) : value
 
 /** Whether the text may hold a number that a double cannot: then `parse` reads it with care. */
-export const isSuspicious = (text: string): boolean => suspicious.test(text)
+export const isSuspicious = (text: string): boolean =>
+  (mayHaveManyDigits(text) && manyDigits.test(text)) || largeExponent.test(text) || (text.includes("-0") && negativeZero.test(text))
 
 /**
  * Parses; throws a `SyntaxError` as `JSON.parse` does. Numbers that a double cannot hold are kept as raw JSON, and keys
  * with escapes are what they say (`internal/reader.ts` tells why that needs saying).
  */
 export const parse = (text: string): unknown =>
-  hasEscapedKey(text) ? readText(text, numberOf) : suspicious.test(text) ? native.parse(text, keep) : JSON.parse(text)
+  hasEscapedKey(text) ? readText(text, numberOf) : isSuspicious(text) ? native.parse(text, keep) : JSON.parse(text)
 
 /** As `parse`, for a text of which is known that a double holds all its numbers. */
 export const parsePlain = (text: string): unknown => hasEscapedKey(text) ? readText(text, Number) : JSON.parse(text)
@@ -106,6 +125,12 @@ const openArray = 0x5b
 const closeArray = 0x5d
 const openObject = 0x7b
 const closeObject = 0x7d
+
+// V8 copies shorter parts anyway.
+const copiedLength = 12
+
+/** The same text, which keeps no longer one alive that it may be a part of. */
+export const detached = (text: string): string => text.length > copiedLength ? `${text} `.slice(0, -1) : text
 
 /** Parses; the failure is the sentence of the parser. */
 export const parseResult = (text: string): Result.Result<unknown, string> =>

@@ -27,6 +27,7 @@ import { Activity, type ActivityQuery, type ActivityRecord, type Ended, type Out
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
+import { RecentRequests, type Row } from "./internal/RecentRequests.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as WriteBehind from "./internal/WriteBehind.ts"
 
@@ -44,10 +45,10 @@ const lost = Metric.counter("ksi_activity_lost", {
 // ------------------------------------------------------------------------------------------------ what became of it
 
 /** The payload as JSON text; where it has none, the note that says why. */
-const payloadOf = ({ encode, envelope }: Ended): readonly [data: string | null, note: string | undefined] => {
+const payloadOf = ({ data, encode }: Row): readonly [data: string | null, note: string | undefined] => {
   try {
     // Data that is absent has no text.
-    const text: string | undefined = JSON.stringify(encode(envelope.data))
+    const text: string | undefined = JSON.stringify(encode(data))
     return [text ?? null, undefined]
   } catch (cause) {
     return [null, `the payload could not be recorded: ${KsiError.sentenceOf(cause)}`]
@@ -62,30 +63,34 @@ const withoutAnswer = (ended: Ended): Ended =>
 
 interface Entry {
   readonly data: string | null
-  readonly record: Omit<ActivityRecord, "data">
+  readonly record: Row["record"]
 }
 
-const summaryOf = ({ duration, envelope: { id, metadata, name }, exit }: Ended): Entry["record"] => {
+const rowOf = ({ duration, encode, envelope: { data, id, metadata, name }, exit }: Ended): Row => {
   const [outcome, error] = outcomeOf(exit)
   return {
-    id,
-    name,
-    outcome,
-    error,
-    duration,
-    timestamp: metadata.timestamp,
-    correlationId: metadata.correlationId,
-    causationId: metadata.causationId,
-    depth: metadata.depth,
-    principal: metadata.principal,
-    clientId: metadata.clientId,
-    clientCorrelationId: metadata.clientCorrelationId
+    data,
+    encode,
+    record: {
+      id,
+      name,
+      outcome,
+      error,
+      duration,
+      timestamp: metadata.timestamp,
+      correlationId: metadata.correlationId,
+      causationId: metadata.causationId,
+      depth: metadata.depth,
+      principal: metadata.principal,
+      clientId: metadata.clientId,
+      clientCorrelationId: metadata.clientCorrelationId
+    }
   }
 }
 
-const entryOf = (ended: Ended, audit: "all" | "outline"): Entry => {
-  const record = summaryOf(ended)
-  const [data, note] = audit === "all" ? payloadOf(ended) : [null, undefined]
+const entryOf = (row: Row, audit: "all" | "outline"): Entry => {
+  const { record } = row
+  const [data, note] = audit === "all" ? payloadOf(row) : [null, undefined]
   const error = note === undefined ? record.error : record.error === undefined ? note : `${record.error}; ${note}`
   return { data, record: { ...record, error } }
 }
@@ -197,7 +202,7 @@ const makeTable = (file: StoreFile.StoreFile["Service"], limits: Limited, audit:
     held = transactionBehind(() => {
       let bytes = held
       for (const ended of batch) {
-        const entry = entryOf(ended, audit)
+        const entry = entryOf(rowOf(ended), audit)
         const { data, record } = entry
         bytes += sizeOf(entry)
         insert.run(
@@ -266,24 +271,22 @@ export const layerMemory = ({ audit = "all" }: Options = {}): Layer.Layer<Activi
     Activity,
     Effect.gen(function*() {
       const { activityRows } = yield* Limits.Limits
-      const slack = Math.max(1024, activityRows >> 3)
       // As they came: what nobody asks for is never written as text.
-      let kept: Array<Ended> = []
+      const recent = new RecentRequests(activityRows)
       return {
         isOn: true,
         record: (ended) => {
-          kept.push(withoutAnswer(ended))
-          // Cut some way beyond the bound, so that a cut costs little for each request.
-          if (kept.length >= activityRows + slack) kept = kept.slice(-activityRows)
+          recent.add(ended)
           return undefined
         },
         flush: Effect.void,
         query: (query) =>
           Effect.sync(() => {
-            const found = kept.slice(-activityRows).filter((ended) => matchesRecord(summaryOf(ended), query))
+            const found: Array<Row> = []
+            for (const row of recent) if (matchesRecord(row.record, query)) found.push(row)
             const ordered = query.forward === true ? found : found.toReversed()
             const offset = Math.max(0, query.offset ?? 0)
-            return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map((ended) => withData(entryOf(ended, audit))), total: found.length }
+            return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map((row) => withData(entryOf(row, audit))), total: found.length }
           })
       }
     })

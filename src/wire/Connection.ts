@@ -1,6 +1,6 @@
 /**
  * One client's connection: lines in, lines out. Requests run concurrently; replies leave as they come, all of one turn
- * of the event loop in one write.
+ * of the event loop in one write. A request that completes at once has no fiber: the connection's only lends its context.
  *
  * The rule: what a connection began ends with it. When the other side is gone, its requests are interrupted and its
  * subscriptions closed. A side that has only stopped sending (it shut down its half) still gets every answer.
@@ -51,6 +51,7 @@ import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
 import { Gathering } from "./internal/Gathering.ts"
+import * as LineReader from "./internal/LineReader.ts"
 import { Budget, Outgoing } from "./internal/Outgoing.ts"
 import { Lines } from "./Lines.ts"
 
@@ -110,6 +111,9 @@ const interruptAll = (running: ReadonlySet<Fiber.Fiber<unknown, unknown>>): Effe
     orElse: () => Effect.logWarning(`${running.size} requests were interrupted and go on all the same; nobody waits for them`)
   })
 
+/** A line, or what is wrong with it. */
+type Incoming = string | Frame.Unreadable
+
 type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
 
 interface Parts {
@@ -120,7 +124,9 @@ interface Parts {
   readonly clock: Clock.Clock
   readonly identity: Identity
   readonly gathering: Gathering
-  /** Runs in the surroundings of the listener: its loggers, its clock. */
+  /** The fiber of the connection: it is in the surroundings of the listener. */
+  readonly surroundings: Fiber.Fiber<unknown, unknown>
+  /** Runs in those surroundings: their loggers, their clock. */
   readonly fork: Fork
 }
 
@@ -153,58 +159,94 @@ const makeWriter = ({ clock, fork, limits }: Parts) => {
   return textOf
 }
 
-/** Makes the envelopes of requests. */
-const makeEnvelopes = ({ clock, identity, limits, router }: Parts) =>
-  (request: Frame.Request, data: unknown): LiveEnvelope => {
-    const { principal } = identity
-    const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
-    const clientCorrelationId = labelOf(correlationId, limits.idLength)
-    const labels = { principal, clientId, clientCorrelationId, idempotencyKey, deadline: undefined, traceparent, tracestate }
-    if (deadlineMillis === undefined) return router.envelope(event, data, labels)
-    const now = clock.currentTimeMillisUnsafe()
-    const envelope = router.envelope(event, data, { ...labels, deadline: now + deadlineMillis })
-    // The clock may have gone on between the two: the deadline counts from the envelope's time, to the millisecond.
-    return envelope.timestamp === now
-      ? envelope
-      : router.envelope(event, data, { ...labels, deadline: envelope.timestamp + deadlineMillis })
-  }
+/** Makes the envelopes of requests: who asks is the connection's to say, the rest are labels. */
+const makeEnvelopes = ({ clock, identity, limits, router }: Parts) => (request: Frame.Request, data: unknown): LiveEnvelope => {
+  const { principal } = identity
+  const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
+  const clientCorrelationId = labelOf(correlationId, limits.idLength)
+  const labels = { principal, clientId, clientCorrelationId, idempotencyKey, deadline: undefined, traceparent, tracestate }
+  if (deadlineMillis === undefined) return router.envelope(event, data, labels)
+  const now = clock.currentTimeMillisUnsafe()
+  const envelope = router.envelope(event, data, { ...labels, deadline: now + deadlineMillis })
+  // The clock may have gone on between the two: the deadline counts from the envelope's time, to the millisecond.
+  return envelope.timestamp === now
+    ? envelope
+    : router.envelope(event, data, { ...labels, deadline: envelope.timestamp + deadlineMillis })
+}
 
-/** Runs the requests of one connection and appends their replies. */
-const makeRequests = (parts: Parts, completed: () => void) => {
-  const { clock, followers, fork, gathering, limits, outgoing, router } = parts
+/** Told once a reply is on its way. */
+type Answered = (() => void) | undefined
+
+type Running = Fiber.Fiber<Answer, KsiError.KsiError | DeclaredFailure>
+
+/** Runs requests and appends their replies. */
+const makeRunning = (parts: Parts, completed: () => void) => {
+  const { fork, gathering, outgoing, router, surroundings } = parts
   const textOf = makeWriter(parts)
-  const envelopeOf = makeEnvelopes(parts)
-  const running = new Set<Fiber.Fiber<unknown, unknown>>()
+  const running = new Set<Running>()
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
-  const dispatch = (request: Frame.Request, bytes: number): void => {
-    const { correlationId, event } = request
-    const greeting = event === Control.Hello.name ? followers.greet(request.data) : undefined
-    const envelope = envelopeOf(request, greeting === undefined ? request.data : greeting.data)
-    const answered = Control.isControl(event) ? followers.attach(envelope, request.clientId, greeting?.problem) : undefined
-    beginning = true
-    const fiber = fork(router.dispatch(envelope))
-    beginning = false
-    const exit = fiber.pollUnsafe()
-    if (exit !== undefined) {
-      outgoing.append(textOf(envelope, correlationId, exit))
-      return answered?.()
-    }
+  const answer = (envelope: LiveEnvelope, correlationId: unknown, answered: Answered, exit: Dispatched): void => {
+    outgoing.append(textOf(envelope, correlationId, exit))
+    answered?.()
+  }
+
+  /** Answers when the request has ended; until then its line counts. */
+  const follow = (fiber: Running, envelope: LiveEnvelope, correlationId: unknown, bytes: number, answered: Answered): void => {
     running.add(fiber)
     gathering.pin(bytes)
     fiber.addObserver((exit) => {
       running.delete(fiber)
       gathering.pin(-bytes)
-      if (!outgoing.isBroken) outgoing.append(textOf(envelope, correlationId, exit))
-      answered?.()
+      if (outgoing.isBroken) answered?.()
+      else answer(envelope, correlationId, answered, exit)
       completed()
     })
   }
 
+  return {
+    running,
+    isIdle: () => running.size === 0 && !beginning,
+    /** `bytes` is how long its line was. */
+    run: (envelope: LiveEnvelope, correlationId: unknown, bytes: number, answered: Answered): void => {
+      beginning = true
+      const begun = router.begin(surroundings, envelope)
+      // What is complete needs no fiber. It succeeds and fails as what is left of another does.
+      if (Exit.isExit(begun)) {
+        beginning = false
+        return answer(envelope, correlationId, answered, begun as Dispatched)
+      }
+      const fiber = fork(begun)
+      beginning = false
+      const exit = fiber.pollUnsafe()
+      if (exit === undefined) follow(fiber, envelope, correlationId, bytes, answered)
+      else answer(envelope, correlationId, answered, exit)
+    }
+  }
+}
+
+/** Begins the requests of one connection. */
+const makeRequests = (parts: Parts, completed: () => void) => {
+  const { clock, followers, fork, gathering, limits, outgoing, router } = parts
+  const { isIdle, run, running } = makeRunning(parts, completed)
+  const envelopeOf = makeEnvelopes(parts)
+  const read = LineReader.make(router.registry, limits)
+
+  const dispatch = (request: Frame.Request, bytes: number): void => {
+    const { clientId, correlationId, data, event } = request
+    if (!Control.isControl(event)) return run(envelopeOf(request, data), correlationId, bytes, undefined)
+    const greeting = event === Control.Hello.name ? followers.greet(data) : undefined
+    const envelope = envelopeOf(request, greeting === undefined ? data : greeting.data)
+    run(envelope, correlationId, bytes, followers.attach(envelope, clientId, greeting?.problem))
+  }
+
   const refuse = (line: Frame.Unreadable): void => outgoing.append(Frame.encodeUnreadable(line, clock.currentTimeMillisUnsafe()))
 
-  const begin = (incoming: string | Frame.Unreadable): void => {
+  const begin = (incoming: Incoming): void => {
+    const quick = typeof incoming === "string" ? read(incoming) : undefined
+    // Those are short.
+    if (quick !== undefined) return dispatch(quick, 0)
     const request = typeof incoming === "string" ? Frame.decode(incoming, limits) : Result.fail(incoming)
     if (Result.isFailure(request)) return refuse(request.failure)
     // A text has about as many characters as its line had bytes.
@@ -216,14 +258,13 @@ const makeRequests = (parts: Parts, completed: () => void) => {
   return {
     /** Whether another may begin. */
     hasRoom: () => running.size < limits.connectionRequests && outgoing.hasRoom && !outgoing.isBroken,
-    isIdle: () => running.size === 0 && !beginning,
+    isIdle,
     interrupt: Effect.suspend(() => Effect.asVoid(Fiber.await(fork(interruptAll(running))))),
-    begin: (incoming: string | Frame.Unreadable): void => {
+    begin: (incoming: Incoming): void => {
       // One line must not break what others share.
       try {
         begin(incoming)
       } catch (cause) {
-        beginning = false
         fork(Effect.logError("a line could not be begun", cause))
         refuse(Frame.broken)
       }
@@ -235,35 +276,22 @@ const makeRequests = (parts: Parts, completed: () => void) => {
 
 // What a line costs besides its characters; a bad line has nothing else.
 const lineOverhead = 64
+const openObject = 0x7b
 
 /** What has come in and not begun. */
-const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape, gathering: Gathering, gaveUp: () => void) => {
-  let queue: Array<string | Frame.Unreadable> = []
+const makePending = ({ connectionBufferBytes }: LimitsShape) => {
+  let queue: Array<Incoming> = []
   let at = 0
   let length = 0
-  const lines = new Lines(frameBytes, {
-    line: (text) => {
-      // An empty line is nothing: somebody typed a newline too many.
-      if (text.trim() === "") return
-      push(text)
-    },
-    bad: (why) => {
-      if (why !== "one too many") return push(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
-      push(Frame.oneTooMany(gathering.max))
-      // It may be another connection that has brought this about.
-      gaveUp()
-    }
-  }, gathering)
-  const costOf = (incoming: string | Frame.Unreadable) => lineOverhead + (typeof incoming === "string" ? incoming.length : 0)
-  const push = (incoming: string | Frame.Unreadable): void => {
-    length += costOf(incoming)
-    queue.push(incoming)
-  }
+  const costOf = (incoming: Incoming) => lineOverhead + (typeof incoming === "string" ? incoming.length : 0)
   return {
-    lines,
+    push: (incoming: Incoming): void => {
+      length += costOf(incoming)
+      queue.push(incoming)
+    },
     isEmpty: () => at === queue.length,
     isFull: () => length >= connectionBufferBytes,
-    take: (): string | Frame.Unreadable | undefined => {
+    take: (): Incoming | undefined => {
       const taken = queue[at++]
       if (taken !== undefined) length -= costOf(taken)
       if (at < queue.length) return taken
@@ -274,13 +302,34 @@ const makePending = ({ connectionBufferBytes, frameBytes }: LimitsShape, gatheri
   }
 }
 
+/** Cuts what comes in into lines; `gaveUp` is told when one was given up for others. */
+const makeLines = ({ gathering, limits: { frameBytes } }: Parts, take: (incoming: Incoming) => void, gaveUp: () => void): Lines =>
+  new Lines(frameBytes, {
+    line: (text) => {
+      // An empty line is nothing: somebody typed a newline too many.
+      if (text.charCodeAt(0) === openObject || text.trim() !== "") take(text)
+    },
+    bad: (why) => {
+      if (why !== "one too many") return take(why === "too long" ? Frame.tooLong(frameBytes) : Frame.notUtf8)
+      take(Frame.oneTooMany(gathering.max))
+      // It may be another connection that has brought this about.
+      gaveUp()
+    }
+  }, gathering)
+
 /** Begins what comes in as there is room for it, and knows when the connection is over. */
 const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
-  const { followers, fork, gathering, limits, outgoing } = parts
-  const pending = makePending(limits, gathering, () => advance())
+  const { followers, fork, limits, outgoing } = parts
+  const pending = makePending(limits)
   let paused = false
   let ended: Ended | undefined
   const requests = makeRequests(parts, () => advance())
+  // What finds nobody waiting before it begins at once.
+  const take = (incoming: Incoming): void => {
+    if (pending.isEmpty() && requests.hasRoom()) requests.begin(incoming)
+    else pending.push(incoming)
+  }
+  const lines = makeLines(parts, take, () => advance())
 
   const beginSome = (): void => {
     // What is flushed may make room for more.
@@ -311,7 +360,9 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
   const sink: Sink = {
     bytes: (chunk) => {
       if (ended !== undefined) return
-      pending.lines.push(chunk)
+      outgoing.hold()
+      lines.push(chunk)
+      outgoing.flush()
       advance()
     },
     drained: () => {
@@ -319,8 +370,8 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
       advance()
     },
     ended: (how) => {
-      if (how === "half-closed" && ended === undefined) pending.lines.end()
-      pending.lines.close()
+      if (how === "half-closed" && ended === undefined) lines.end()
+      lines.close()
       ended = how
       if (how === "gone") {
         outgoing.break()
@@ -351,21 +402,22 @@ export const run: (
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const over = Deferred.makeUnsafe<void>()
   const { budget = new Budget(limits.outgoingBytes), gathering = new Gathering(limits.incomingBytes) } = options
-  const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes, budget, (bytes) => {
-    fork(Effect.logWarning(`a connection was closed that had not read ${bytes} bytes`))
-    transport.destroy()
-    reading.sink.ended("gone")
-  })
+  const outgoing = yield* Effect.acquireRelease(
+    Effect.sync(() => new Outgoing(transport.write, limits.connectionBufferBytes, budget, (bytes) => {
+      fork(Effect.logWarning(`a connection was closed that had not read ${bytes} bytes`))
+      transport.destroy()
+      reading.sink.ended("gone")
+    })),
+    (outgoing) => Effect.sync(() => outgoing.break())
+  )
   const followers = new Followers({
     subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed: () => reading.advance()
   })
-  const parts: Parts = { router, followers, outgoing, limits, clock, identity, gathering, fork }
+  const surroundings = yield* Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(fiber))
+  const parts: Parts = { router, followers, outgoing, limits, clock, identity, gathering, surroundings, fork }
   const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))
   yield* Effect.addFinalizer(() =>
-    Effect.andThen(reading.requests.interrupt, Effect.sync(() => {
-      outgoing.flush()
-      outgoing.break()
-    }))
+    Effect.andThen(reading.requests.interrupt, Effect.sync(() => outgoing.flush()))
   )
   transport.start(reading.sink)
   yield* Deferred.await(over)

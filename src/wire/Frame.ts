@@ -131,7 +131,8 @@ export const oneTooMany = (max: number, { correlationId, event }: Partial<Reques
   reason: new KsiError.LimitExceeded({ limit: "incomingBytes", max, retryable: true }), event, correlationId
 })
 
-const control = /^(?:wire|pubsub):/
+/** Whether a frame carries its fields beside `event`. */
+export const isControl = (event: string): boolean => event.startsWith("wire:") || event.startsWith("pubsub:")
 const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key", "traceparent", "tracestate"])
 
 /** Control frames carry their fields beside `event`; `data`, where it is there too, goes before. */
@@ -198,7 +199,7 @@ const requestOf = (frame: JsonObject, { idLength }: Bounds): Result.Result<Reque
   }
   return Result.succeed({
     event,
-    data: control.test(event) ? controlData(frame) : frame["data"],
+    data: isControl(event) ? controlData(frame) : frame["data"],
     correlationId,
     clientId: typeof clientId === "string" ? clientId : undefined,
     deadlineMillis,
@@ -234,16 +235,23 @@ export const encodeRequest = (request: {
 /** Characters that a reply may have beyond `frameBytes`: what is around its data. */
 export const replyOverhead = 4096
 
-// Seconds with a fraction; Python tells an int from a float, and the original's clients expect a float. The last text
-// is kept: many replies share a millisecond.
-let lastMillis = -1
-let lastSeconds = ""
-const seconds = (millis: number): string => {
-  if (millis !== lastMillis) {
-    lastMillis = millis
-    lastSeconds = Number.isInteger(millis / 1000) ? `${millis / 1000}.0` : String(millis / 1000)
+// Seconds with a fraction; Python tells an int from a float, and the original's clients expect a float.
+const seconds = (millis: number): string => Number.isInteger(millis / 1000) ? `${millis / 1000}.0` : String(millis / 1000)
+
+/**
+ * A time and what stands around it. The last is kept, in one piece: many replies share a millisecond, and a text put
+ * together of many costs as many steps when it is written.
+ */
+const makeTimeText = (before: string, after: string) => {
+  let last = Number.NaN
+  let text = ""
+  return (millis: number): string => {
+    if (millis !== last) {
+      last = millis
+      text = [before, seconds(millis), after].join("")
+    }
+    return text
   }
-  return lastSeconds
 }
 
 /** A text as JSON: `JSON.stringify`, at half its cost for the short plain ones that names and labels are. */
@@ -260,35 +268,60 @@ const quoted = (text: string): string => {
 const echo = (correlationId: unknown): string =>
   typeof correlationId === "string" ? quoted(correlationId) : JSON.stringify(correlationId) ?? "null"
 
-const contextText = ({ id, metadata }: Envelope): string =>
-  `"_ksi_context":{"_event_id":"${id}","_correlation_id":"${metadata.correlationId}","_parent_event_id":${
-    metadata.causationId === undefined ? "null" : `"${metadata.causationId}"`
-  },"_root_event_id":"${metadata.correlationId}","_event_depth":${metadata.depth},"_client_id":${
-    metadata.clientId === undefined ? "null" : quoted(metadata.clientId)
-  },"_timestamp":${seconds(metadata.timestamp)},"_response_id":"resp_${id}"}`
+const rootTime = makeTimeText("\",\"_event_depth\":0,\"_client_id\":null,\"_timestamp\":", ",\"_response_id\":\"resp_")
 
-/** The `data` of a successful reply. `undefined` is the answer of an event that answers nothing. */
-const dataText = (value: unknown, context: string): string => {
+/** The ids of a request as a reply tells them: from the first to the last, without what stands around them. */
+const idsText = (envelope: Envelope): string => {
+  const { id, metadata } = envelope
+  const { causationId, clientId, correlationId: root, depth, timestamp } = metadata
+  // Nothing caused it, and its client has no name: so are nearly all.
+  if (causationId === undefined && depth === 0 && clientId === undefined) {
+    return `${id}","_correlation_id":"${root}","_parent_event_id":null,"_root_event_id":"${root}${rootTime(timestamp)}${id}`
+  }
+  const parent = causationId === undefined ? "null" : `"${causationId}"`
+  const client = clientId === undefined ? "null" : quoted(clientId)
+  return `${id}","_correlation_id":"${root}","_parent_event_id":${parent},"_root_event_id":"${root}","_event_depth":${depth},"_client_id":${client},"_timestamp":${
+    seconds(timestamp)
+  },"_response_id":"resp_${id}`
+}
+
+const openObject = 0x7b
+
+/** The `data` of a successful reply up to the ids. `undefined` is the answer of an event that answers nothing. */
+const valueText = (value: unknown): string => {
   const text = JSON.stringify(value)
-  if (text === undefined) return `{"status":"success",${context}}`
-  if (!text.startsWith("{")) return `{"status":"success","result":${text},${context}}`
+  if (text === undefined) return "{\"status\":\"success\",\"_ksi_context\":{\"_event_id\":\""
+  if (text.charCodeAt(0) !== openObject) return `{"status":"success","result":${text},"_ksi_context":{"_event_id":"`
   // It wrote itself as an object, so it is one.
   const own = value as JsonObject
   // The context is the router's to give.
-  if (own["_ksi_context"] !== undefined) return dataText({ ...own, _ksi_context: undefined }, context)
-  const status = own["status"] === undefined ? "\"status\":\"success\"," : ""
-  return `${text.slice(0, -1)}${text.length === 2 ? "" : ","}${status}${context}}`
+  if (own["_ksi_context"] !== undefined) return valueText({ ...own, _ksi_context: undefined })
+  const comma = text.length === 2 ? "" : ","
+  return own["status"] === undefined
+    ? `${text.slice(0, -1)}${comma}"status":"success","_ksi_context":{"_event_id":"`
+    : `${text.slice(0, -1)}${comma}"_ksi_context":{"_event_id":"`
 }
 
-const frame = (event: string | undefined, ok: boolean, data: string, correlationId: unknown, now: number): string =>
-  `{"event":${event === undefined ? "null" : quoted(event)},"ok":${ok},"data":${data},"count":1,"correlation_id":${
-    echo(correlationId)
-  },"timestamp":${seconds(now)}}\n`
-
-const answerText = (answer: Answer, context: string): string =>
+const answerText = (answer: Answer): string =>
   answer.kind === "value"
-    ? dataText(answer.value, context)
-    : `{"status":"success","event_id":"${answer.id}","position":${answer.position},${context}}`
+    ? valueText(answer.value)
+    : `{"status":"success","event_id":"${answer.id}","position":${answer.position},"_ksi_context":{"_event_id":"`
+
+const headText = (event: string | undefined, ok: boolean): string =>
+  ["{\"event\":", event === undefined ? "null" : quoted(event), ok ? ",\"ok\":true,\"data\":" : ",\"ok\":false,\"data\":"].join("")
+
+// Kept as times are.
+let lastEvent: string | undefined
+let lastHead = ""
+const successHead = (event: string): string => {
+  if (event !== lastEvent) {
+    lastEvent = event
+    lastHead = headText(event, true)
+  }
+  return lastHead
+}
+
+const endTime = makeTimeText(",\"timestamp\":", "}\n")
 
 interface Failed {
   readonly status: "failed" | "error"
@@ -348,7 +381,7 @@ const failed = (cause: Cause.Cause<KsiError.KsiError | DeclaredFailure>, envelop
   }
 }
 
-const failedText = (failure: Failed, context: string): string => `${JSON.stringify(failure).slice(0, -1)},${context}}`
+const failedText = (failure: Failed): string => `${JSON.stringify(failure).slice(0, -1)},"_ksi_context":{"_event_id":"`
 
 /** The line that answers a request. `now` in milliseconds since 1970. */
 export const encodeReply = (
@@ -357,15 +390,15 @@ export const encodeReply = (
   exit: Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>,
   now: number
 ): string => {
-  const context = contextText(envelope)
-  return Exit.isSuccess(exit)
-    ? frame(envelope.name, true, answerText(exit.value, context), correlationId, now)
-    : frame(envelope.name, false, failedText(failed(exit.cause, envelope), context), correlationId, now)
+  const beginning = Exit.isSuccess(exit)
+    ? successHead(envelope.name) + answerText(exit.value)
+    : headText(envelope.name, false) + failedText(failed(exit.cause, envelope))
+  return `${beginning}${idsText(envelope)}"}},"count":1,"correlation_id":${echo(correlationId)}${endTime(now)}`
 }
 
 /** The line that answers what is no request. */
 export const encodeUnreadable = ({ correlationId, event, reason }: Unreadable, now: number): string =>
-  frame(event, false, JSON.stringify(ofReason(reason)), correlationId, now)
+  `${headText(event, false)}${JSON.stringify(ofReason(reason))},"count":1,"correlation_id":${echo(correlationId)}${endTime(now)}`
 
 // ------------------------------------------------------------------------------------------------------ subscriptions
 

@@ -66,6 +66,9 @@ export class Lines {
   /** Takes the next bytes. */
   push(chunk: Uint8Array): void {
     const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
+    const last = bytes.length - 1
+    // Nearly every chunk holds whole lines and nothing else: then nothing is looked for but their ends.
+    if (bytes[last] === newline && this.heldBytes === 0 && !this.skipping) return this.whole(bytes)
     const first = bytes.indexOf(newline)
     if (first < 0) return this.hold(bytes)
     let from = 0
@@ -131,15 +134,19 @@ export class Lines {
 
   /** Complete lines, each with its newline. */
   private whole(lines: Buffer): void {
-    if (lines.length - 1 <= this.maxBytes && isUtf8(lines)) {
-      const text = lines.toString("utf8")
-      let from = 0
-      for (let to = text.indexOf("\n"); to >= 0; to = text.indexOf("\n", from)) {
-        this.sink.line(text.slice(from, to))
-        from = to + 1
-      }
-      return
+    const last = lines.length - 1
+    if (last > this.maxBytes || !isUtf8(lines)) return this.apart(lines)
+    const text = lines.toString("utf8", 0, last)
+    let from = 0
+    for (let to = text.indexOf("\n"); to >= 0; to = text.indexOf("\n", from)) {
+      this.sink.line(text.slice(from, to))
+      from = to + 1
     }
+    this.sink.line(from === 0 ? text : text.slice(from))
+  }
+
+  /** The same where one of them is bad, or all together are too long for one look. */
+  private apart(lines: Buffer): void {
     let from = 0
     for (let to = lines.indexOf(newline); to >= 0; to = lines.indexOf(newline, from)) {
       this.one(lines.subarray(from, to))

@@ -58,6 +58,70 @@ const stock = serve(Stock).pipe(Layer.provide(handlers), Layer.provideMerge(bus)
 const reasonOf = <A, R>(effect: Effect.Effect<A, unknown, R>) =>
   Effect.map(Effect.flip(effect), (error) => error instanceof KsiError ? error.reason._tag : String(error))
 
+describe("begin", () => {
+  const begin = (name: string, data: unknown) => Effect.gen(function*() {
+    const router = yield* Router
+    return yield* Effect.withFiber((fiber) => Effect.succeed(router.begin(fiber, router.envelope(name, data))))
+  })
+
+  it.effect("is an exit where nothing waits: an answer, an error, a refusal, a payload that does not fit", () => {
+    const Halve = Event.make("test:halve", { payload: { n: Schema.Int }, success: Schema.Finite, error: Schema.String })
+    const halving = EventGroup.make(Halve)
+    const layer = serve(halving).pipe(Layer.provide(halving.toLayer({
+      *"test:halve"({ n }) {
+        if (n % 2 === 1) return yield* Effect.fail("odd")
+        return yield* Effect.succeed(n / 2)
+      }
+    })), Layer.provideMerge(stock))
+    return Effect.gen(function*() {
+      expect(yield* begin("test:halve", { n: 4 })).toEqual(Exit.succeed({ kind: "value", value: 2 }))
+      for (const [name, data, reason] of [["stock:resrve", {}, "UnknownEvent"], ["stock:reserve", { sku: 7 }, "PayloadInvalid"], ["stock:watch", {}, "WrongShape"]] as const) {
+        const refused = yield* begin(name, data)
+        expect(Exit.isExit(refused), name).toBe(true)
+        expect(yield* reasonOf(refused)).toBe(reason)
+      }
+      const declared = yield* begin("test:halve", { n: 3 })
+      expect(Exit.isExit(declared)).toBe(true)
+      expect(yield* Effect.flip(declared)).toMatchObject({ event: "test:halve", error: "odd" })
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("is what is left where something waits: the handler has begun, and is interrupted with who runs the rest", () => {
+    const log: Array<string> = []
+    const Wait = Event.make("test:wait", {})
+    const waiting = EventGroup.make(Wait)
+    const layer = serve(waiting).pipe(Layer.provide(waiting.toLayer({
+      *"test:wait"(_, { id }) {
+        log.push("begun")
+        const current = yield* Causation.Current
+        log.push(`in its context: ${current?.id === id}`)
+        yield* Effect.onInterrupt(Effect.never, () => Effect.sync(() => log.push("interrupted")))
+      }
+    })), Layer.provideMerge(bus))
+    return Effect.gen(function*() {
+      const left = yield* begin("test:wait", {})
+      expect(Exit.isExit(left)).toBe(false)
+      expect(log).toEqual(["begun"])
+      const fiber = yield* Effect.forkDetach(left, { startImmediately: true })
+      expect(log).toEqual(["begun", "in its context: true"])
+      yield* Fiber.interrupt(fiber)
+      expect(log.at(-1)).toBe("interrupted")
+      // Nothing was done to whoever began it.
+      expect(yield* Causation.Current).toBeUndefined()
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("what breaks is a defect, and nothing is thrown", () =>
+    Effect.gen(function*() {
+      const router = yield* Router
+      const broken = router.envelope("stock:reserve", { sku: "tea", quantity: 1 })
+      Object.defineProperty(broken, "data", { get: () => { throw new Error("boom") } })
+      const begun = yield* Effect.withFiber((fiber) => Effect.succeed(router.begin(fiber, broken)))
+      const exit = yield* Effect.exit(begun)
+      expect(Exit.isFailure(exit) && Cause.hasDies(exit.cause)).toBe(true)
+    }).pipe(Effect.provide(stock)))
+})
+
 describe("requests", () => {
   it.effect("a handler answers, and what it emits is stored", () =>
     Effect.gen(function*() {

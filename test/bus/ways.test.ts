@@ -259,7 +259,10 @@ const settle = Effect.gen(function*() {
 })
 
 /** Everything that a plan does, line by line. */
-const run = (plan: Plan) => Effect.suspend(() => {
+/** Who asks: a program, or a connection, with a fiber for it and without. */
+type Door = "call" | "dispatch" | "begin"
+
+const run = (plan: Plan, door: Door = "call") => Effect.suspend(() => {
   const lines: Array<string> = []
   const log = (line: string): void => void lines.push(line)
   return Effect.gen(function*() {
@@ -287,7 +290,12 @@ const run = (plan: Plan) => Effect.suspend(() => {
     if (plan.subscribed === "holds up") yield* ksi.call(Other, {})
 
     const options = plan.deadline === undefined ? {} : { deadline: since + plan.deadline }
-    const asked: Effect.Effect<unknown, unknown> = plan.deadline === undefined ? ksi.call(Ask, { n: 1 }) : ksi.dispatch(Ask.name, { n: 1 }, options)
+    const open: Record<Door, Effect.Effect<Effect.Effect<unknown, unknown>>> = {
+      call: Effect.succeed(plan.deadline === undefined ? ksi.call(Ask, { n: 1 }) : ksi.dispatch(Ask.name, { n: 1 }, options)),
+      dispatch: Effect.sync(() => router.dispatch(router.envelope(Ask.name, { n: 1 }, options))),
+      begin: Effect.withFiber((fiber) => Effect.succeed(router.begin(fiber, router.envelope(Ask.name, { n: 1 }, options))))
+    }
+    const asked = yield* open[door]
     const before = yield* Effect.context<never>()
     const caller = Effect.onExit(asked, () => Effect.map(Effect.context<never>(), ({ mapUnsafe }) =>
       log(`gives the context back: ${Context.getOrUndefined(Context.makeUnsafe(mapUnsafe), Causation.Current) === undefined}`)))
@@ -339,5 +347,20 @@ describe("the generated way and the long way are equal", () => {
         expect(refused.made.refusals).toBeGreaterThan(0)
         if (!isEqual(generated.value, refused.value)) expect(generated.value, `seed ${seed}: ${JSON.stringify(plan, null, 2)}`).toEqual(refused.value)
       }
+    }))
+})
+
+describe("what is begun without a fiber", () => {
+  it.effect.each([5000, 5060])("is what is dispatched in one, from seed %d on", (from) =>
+    Effect.gen(function*() {
+      let complete = 0
+      for (let seed = from; seed < from + part; seed++) {
+        const plan = planOf(seed)
+        const dispatched = yield* run(plan, "dispatch")
+        const begun = yield* run(plan, "begin")
+        if (JSON.stringify(begun) !== JSON.stringify(dispatched)) expect(begun, `seed ${seed}: ${JSON.stringify(plan, null, 2)}`).toEqual(dispatched)
+        if (begun.some((line) => line.startsWith("ended"))) complete++
+      }
+      expect(complete).toBeGreaterThan(part / 2)
     }))
 })

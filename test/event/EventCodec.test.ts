@@ -2,7 +2,9 @@ import { describe, expect, it } from "@effect/vitest"
 import { Arbitrary, Effect, Exit, Option, Schema, SchemaIssue } from "effect"
 import * as Event from "../../src/event/Event.ts"
 import * as EventCodec from "../../src/event/EventCodec.ts"
+import * as Json from "../../src/event/Json.ts"
 import type { KsiError } from "../../src/event/KsiError.ts"
+import { watch } from "../bus/Generation.ts"
 import { seeded } from "../Seeded.ts"
 
 const codecOf = (payload: Schema.Top | Schema.Struct.Fields) => EventCodec.compile(Event.make("demo:codec", { payload }))
@@ -383,5 +385,67 @@ describe("copier", () => {
 
   it("says how deep a payload may be", () => {
     expect(factOf(Schema.Struct({ a: Schema.Struct({ b: Schema.Array(Schema.Int) }) }))?.depth).toBe(3)
+  })
+})
+
+describe("payloadPattern", () => {
+  const read = (payload: Schema.Top | Schema.Struct.Fields) => {
+    const pattern = codecOf(payload).payloadPattern(1)
+    if (pattern === undefined) return undefined
+    const whole = new RegExp(`^${pattern.source}$`)
+    return (text: string): unknown => {
+      const parts = whole.exec(text)
+      return parts === null ? "not read" : pattern.value(parts)
+    }
+  }
+  const Order = Schema.Struct({
+    sku: Schema.String, quantity: Schema.Int, price: Schema.Number, side: Schema.Literals(["buy", "sell"]), at: Schema.Date,
+    customer: Schema.Struct({ id: Schema.NullOr(Schema.String), vip: Schema.Boolean }), note: Schema.optionalKey(Schema.String), rank: Schema.NullOr(Schema.Finite)
+  })
+
+  it.prop("reads what JSON.parse reads, or nothing", [Order, Schema.Boolean], ([order, spaced]) => {
+    const encoded = codecOf(Order).encodePayload(order)
+    const text = JSON.stringify(encoded)
+    const written = spaced ? text.replaceAll(",\"", ", \"").replaceAll("\":", "\": ") : text
+    const found = read(Order)?.(written)
+    if (found !== "not read") expect(found).toStrictEqual(Json.parse(written))
+  }, { arbitrary: { runs: 300 } })
+
+  it("reads common texts, with a key that may be missing and without", () => {
+    const order = { sku: "tea", quantity: 3, price: 1.25, side: "buy", at: "2026-01-01T00:00:00.000Z", customer: { id: "a customer with a long name", vip: true }, note: "ü€😀", rank: null }
+    const { note: _, ...rest } = order
+    for (const each of [order, rest, { ...order, customer: { id: null, vip: false }, rank: 0 }]) expect(read(Order)?.(JSON.stringify(each))).toStrictEqual(each)
+    expect(read({ n: Schema.Int, word: Schema.String })?.("{\"n\": -12, \"word\": \"\"}")).toStrictEqual({ n: -12, word: "" })
+  })
+
+  it("does not read what needs care, looks otherwise, or is no JSON", () => {
+    const reading = read({ n: Schema.Finite, word: Schema.String })
+    for (
+      const text of [
+        "{\"n\":-0,\"word\":\"\"}", "{\"n\":9007199254740993,\"word\":\"\"}", "{\"n\":1e3,\"word\":\"\"}", "{\"n\":-0.5,\"word\":\"\"}", "{\"n\":01,\"word\":\"\"}",
+        "{\"n\":1,\"word\":\"\\n\"}", "{\"n\":1,\"word\":\"\n\"}", "{\"word\":\"\",\"n\":1}", "{\"n\":1,\"word\":\"\",\"more\":1}", "{\"n\":1}",
+        "{\"n\":1,\"word\":\"\",}", "{\"n\":1  ,\"word\":\"\"}", "{\"n\":\"1\",\"word\":\"\"}"
+      ]
+    ) expect(reading?.(text), text).toBe("not read")
+  })
+
+  it("knows only what a schema says in full, and few enough fields", () => {
+    for (
+      const payload of [
+        { any: Schema.Unknown }, {}, { list: Schema.Array(Schema.Int) }, { "a key": Schema.String }, { first: Schema.optionalKey(Schema.String) },
+        { ["__proto__"]: Schema.String }, Object.fromEntries(Array.from({ length: 60 }, (_, n) => [`f${n}`, Schema.String]))
+      ]
+    ) expect(read(payload), Object.keys(payload).join()).toBeUndefined()
+  })
+
+  it("is not there where code may not be generated", () => {
+    const codec = codecOf({ n: Schema.Int })
+    const { restore } = watch(true)
+    try {
+      expect(codec.payloadPattern(1)).toBeUndefined()
+    } finally {
+      restore()
+    }
+    expect(codec.payloadPattern(1)).toBeDefined()
   })
 })

@@ -18,6 +18,17 @@ describe("parse", () => {
     }
   })
 
+  it("finds a long number wherever it stands, and however short the long part is", () => {
+    for (let before = 0; before < 20; before++) {
+      for (const n of ["9007199254740993", "0.1234567890123456789", "123456789012345.67"]) {
+        const text = `{"${"k".repeat(before)}":${n},"after":1}`
+        expect(Json.isSuspicious(text), text).toBe(true)
+        expect(round(text)).toBe(text)
+      }
+    }
+    expect(["{\"n\":123456789012345}", "{\"n\":1.5,\"m\":[1234567,7654321]}", "{\"id\":\"a-1-b\",\"n\":1e5}"].map(Json.isSuspicious)).toEqual([false, false, false])
+  })
+
   it("reads numbers that a double holds as numbers, however they are written", () => {
     for (const n of ["9007199254740992", "1e21", "1.50", "100000000000000000000", "0.1", "1e300", "0.0000000000000000001", "-0.5", "0e999"]) {
       expect(Json.parse(n), n).toBe(JSON.parse(n))
@@ -209,4 +220,8 @@ describe("keys with escapes", () => {
     expect(JSON.stringify(Json.parse(" { \"\\n\" : [ 1 , -0 , 1e400 , true , null , \"\\u0041\" ] } "))).toBe("{\"\\n\":[1,-0,1e400,true,null,\"A\"]}")
     expect(Object.keys(Json.parse("{\"__proto__\":1,\"\\n\":2}") as object)).toEqual(["__proto__", "\n"])
   })
+})
+
+it("detached is the same text, long or short", () => {
+  for (const text of ["", "short", "a text that is longer than what is copied anyway", "ü€😀".repeat(9)]) expect(Json.detached(text)).toBe(text)
 })

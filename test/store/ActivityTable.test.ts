@@ -207,6 +207,19 @@ for (const [name, make] of kinds) {
   })
 }
 
+it.effect("in memory, the last ones are kept, however many there were", () =>
+  Effect.gen(function*() {
+    const activity = yield* Activity
+    for (let i = 1; i <= 7000; i++) {
+      yield* record(activity, { id: `${i}`, data: { i }, ...(i % 2 === 0 ? { exit: Exit.fail("even") } : {}) })
+      if (i % 1000 !== 0) continue
+      const { records, total } = yield* activity.query({ limit: 2, forward: true })
+      const first = Math.max(1, i - 2499)
+      expect([total, ids({ records }), records[0]?.data]).toEqual([Math.min(i, 2500), [`${first}`, `${first + 1}`], { i: first }])
+    }
+    expect((yield* activity.query({ limit: 0, outcome: "failure" })).total).toBe(1250)
+  }).pipe(Effect.provide(ActivityTable.layerMemory()), Effect.provideService(Limits.Limits, { ...Limits.defaults, activityRows: 2500 })))
+
 const stored = Effect.map(StoreFile.StoreFile, ({ db }) => StoreFile.number(db, "SELECT count(*) FROM activity"))
 
 describe("written behind", () => {

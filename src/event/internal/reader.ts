@@ -23,6 +23,7 @@ export const endOfString = (text: string, start: number): number => {
 /** Whether a key of a JSON text is written with an escape. Linear. */
 export const hasEscapedKey = (text: string): boolean => {
   let escape = text.indexOf("\\")
+  if (escape < 0) return false
   for (let start = text.indexOf("\""); start >= 0 && escape >= 0;) {
     const end = endOfString(text, start)
     if (end < 0) return false

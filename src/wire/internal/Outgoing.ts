@@ -16,8 +16,6 @@ interface Chunk {
   readonly bytes: number
 }
 
-const nothing: Chunk = { text: "", bytes: 0 }
-
 /** What may wait in all connections together. When it is too much, whoever holds most of it must go. */
 export class Budget {
   private readonly max: number
@@ -29,27 +27,40 @@ export class Budget {
     this.max = max
   }
 
+  /** One more holds part of it, until it leaves. */
+  join(member: Outgoing): void {
+    this.members.add(member)
+  }
+
+  leave(member: Outgoing): void {
+    this.members.delete(member)
+  }
+
   /** Counts what a connection holds more (or less), and breaks connections until it fits. */
-  change(member: Outgoing, bytes: number): void {
+  change(bytes: number): void {
     this.used += bytes
-    if (member.bytes > 0) this.members.add(member)
-    else this.members.delete(member)
     while (this.used > this.max) {
-      const [first, ...others] = this.members
-      if (first === undefined) return
-      const most = others.reduce((most, other) => other.bytes > most.bytes ? other : most, first)
+      const most = this.largest()
+      if (most === undefined) return
       // One that has just been answered much may well be reading.
       if (most.canFlush) most.flush()
       else most.overflow()
     }
   }
+
+  private largest(): Outgoing | undefined {
+    let largest: Outgoing | undefined
+    for (const member of this.members) if (member.bytes > (largest?.bytes ?? 0)) largest = member
+    return largest
+  }
 }
 
 /** The writing side of one connection, and the place to wait for it. */
 export class Outgoing {
-  /** What waits, in its order; `tail` comes after it. */
+  /** What waits, in its order; the tail comes after it. */
   private readonly chunks: Array<Chunk> = []
-  private tail: Chunk = nothing
+  private tail = ""
+  private tailBytes = 0
   private queued = 0
   /** Bytes that were handed over and not read yet. */
   private unread = 0
@@ -77,6 +88,7 @@ export class Outgoing {
     this.capacity = capacity
     this.budget = budget
     this.onOverflow = onOverflow
+    budget.join(this)
   }
 
   /** Bytes that the other side has not read. */
@@ -112,11 +124,12 @@ export class Outgoing {
   /** Adds text; it leaves with the next `flush`, which is scheduled for the end of this turn unless one is promised. */
   append(text: string): void {
     if (this.broken) return
-    if (this.tail.bytes > 0 && this.tail.text.length + text.length > chunkLength) this.closeTail()
+    if (this.tail.length + text.length > chunkLength) this.closeTail()
     const bytes = bytesOf(text)
-    this.tail = { text: this.tail.text + text, bytes: this.tail.bytes + bytes }
+    this.tail += text
+    this.tailBytes += bytes
     this.queued += bytes
-    this.budget.change(this, bytes)
+    this.budget.change(bytes)
     if (this.held || this.scheduled || this.blocked || this.broken) return
     this.scheduled = true
     setImmediate(this.onTurn)
@@ -126,11 +139,9 @@ export class Outgoing {
   flush(): void {
     this.held = false
     if (!this.canFlush) return
-    this.closeTail()
-    let written = 0
-    while (written < this.chunks.length && !this.blocked) this.hand(this.chunks[written++] ?? nothing)
-    this.chunks.splice(0, written)
-    this.wake()
+    if (this.chunks.length === 0) this.handTail()
+    else this.handAll()
+    if (this.waiting.size > 0) this.wake()
   }
 
   /** The other side reads again. */
@@ -144,8 +155,10 @@ export class Outgoing {
   break(): void {
     this.broken = true
     this.chunks.length = 0
-    this.tail = nothing
+    this.tail = ""
+    this.tailBytes = 0
     this.release(this.queued, this.unread)
+    this.budget.leave(this)
     this.wake()
   }
 
@@ -172,11 +185,32 @@ export class Outgoing {
   }
 
   private closeTail(): void {
-    if (this.tail.bytes > 0) this.chunks.push(this.tail)
-    this.tail = nothing
+    if (this.tailBytes > 0) this.chunks.push({ text: this.tail, bytes: this.tailBytes })
+    this.tail = ""
+    this.tailBytes = 0
   }
 
-  private hand({ bytes, text }: Chunk): void {
+  /** What has gathered in one turn, where nothing waits before it. */
+  private handTail(): void {
+    const text = this.tail
+    const bytes = this.tailBytes
+    this.tail = ""
+    this.tailBytes = 0
+    this.hand(text, bytes)
+  }
+
+  private handAll(): void {
+    this.closeTail()
+    let written = 0
+    for (const { bytes, text } of this.chunks) {
+      if (this.blocked) break
+      this.hand(text, bytes)
+      written++
+    }
+    this.chunks.splice(0, written)
+  }
+
+  private hand(text: string, bytes: number): void {
     this.blocked = !this.write(text)
     if (this.blocked) {
       this.queued -= bytes
@@ -187,7 +221,7 @@ export class Outgoing {
   private release(queued: number, unread: number): void {
     this.queued -= queued
     this.unread -= unread
-    this.budget.change(this, -queued - unread)
+    this.budget.change(-queued - unread)
   }
 
   private wake(): void {
