@@ -15,10 +15,12 @@
 import * as Effect from "effect/Effect"
 import { constants } from "node:fs"
 import * as Fs from "node:fs/promises"
+import * as Net from "node:net"
 import * as Path from "node:path"
 import type { LimitsShape } from "../event/Limits.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Config from "../server/Config.ts"
+import * as HttpGuard from "../server/HttpGuard.ts"
 import * as Setting from "../server/Setting.ts"
 import type * as StoreInspection from "../store/StoreInspection.ts"
 import * as Client from "../wire/Client.ts"
@@ -113,6 +115,8 @@ export const socket = Effect.fnUntraced(function*(path: string) {
 /** Whether somebody answers, and what is said of it. */
 export interface Daemon {
   readonly running: boolean
+  /** Where it speaks HTTP. */
+  readonly url?: string | undefined
   readonly check: Check
 }
 
@@ -147,11 +151,45 @@ export const daemon = Effect.fnUntraced(function*(path: string): Effect.fn.Retur
       check: problem("daemon", `something listens at ${path} and does not say how it is: ${KsiError.sentenceOf(cause)}`,
         "look into the daemon's log; ksi stop, then ksi start")
     }),
-    onSuccess: ({ pid, position, version }): Daemon => ({
+    onSuccess: ({ pid, position, url, version }): Daemon => ({
       running: true,
+      url: typeof url === "string" ? url : undefined,
       check: ok("daemon", `KSI ${String(version)} runs with process id ${String(pid)}, at position ${String(position)}`)
     })
   })
+})
+
+// --------------------------------------------------------------------------------------------------------------- http
+
+/** Why nobody could listen there; `undefined` where one could. */
+const refusalOf = (host: string, port: number): Effect.Effect<string | undefined> =>
+  Effect.callback((resume) => {
+    const server = Net.createServer()
+    server.once("error", (error: NodeJS.ErrnoException) => resume(Effect.succeed(error.code ?? error.message)))
+    server.listen({ port, host, exclusive: true }, () => server.close(() => resume(Effect.succeed(undefined))))
+  })
+
+const refusals: { readonly [code: string]: readonly [problem: string, mend: string] } = {
+  EADDRINUSE: ["is taken by another process", "stop that one, or choose another with --port; off is no HTTP"],
+  EACCES: ["may not be listened on by this user", "choose one from 1024 on with --port"],
+  EADDRNOTAVAIL: ["is on no address of this machine", "correct the setting host"]
+}
+
+/** Whether HTTP can be where it shall be, and who could reach it there. */
+export const http = Effect.fnUntraced(function*(
+  { host, hosts, port }: Pick<Config.Values, "host" | "hosts" | "port">,
+  { running, url }: Daemon
+): Effect.fn.Return<ReadonlyArray<Check>> {
+  if (running) return [ok("http", url === undefined ? "the daemon that runs has none" : `the daemon that runs has it at ${url}`)]
+  if (port === Setting.off) return [ok("http", "it is off")]
+  const address = `port ${port} of ${host}`
+  const code = port === 0 ? undefined : yield* refusalOf(host, port)
+  const [why, mend] = refusals[code ?? ""] ?? [`cannot be listened on (${code})`, "choose another host or port"]
+  const found = code === undefined ? ok("http", port === 0 ? `any free port of ${host}` : `${address} is free`) : problem("http", `${address} ${why}`, mend)
+  if (HttpGuard.isLoopback(host)) return [found]
+  const names = hosts.length === 0 ? ["no name in hosts: whoever asks must call it by its address", "set hosts to the names it is asked by"] as const
+    : ["everybody who can reach it can knock, and needs a token", "let only those reach it who shall; put TLS in front of it"] as const
+  return [found, warning("http", `${host} is no loopback address: ${names[0]}`, names[1])]
 })
 
 // -------------------------------------------------------------------------------------------------------------- store

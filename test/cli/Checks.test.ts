@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Fs from "node:fs"
-import { createServer } from "node:net"
+import { type AddressInfo, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Checks from "../../src/cli/Checks.ts"
@@ -76,6 +76,41 @@ describe("socket", () => {
       Fs.chmodSync(path, 0o1777)
       expect(yield* Checks.socket(join(path, "s"))).toMatchObject(is("problem", "shared by everybody"))
     }).pipe(Effect.scoped))
+})
+
+describe("http", () => {
+  const none = { running: false, check: Checks.node("24.0.0") }
+  const at = (port: Config.Values["port"], host = "127.0.0.1", hosts: ReadonlyArray<string> = []) => Checks.http({ host, hosts, port }, none)
+
+  it.live("is free, taken or off, and looking takes nothing", () =>
+    Effect.gen(function*() {
+      const server = createServer()
+      const port = yield* Effect.callback<number>((resume) => {
+        server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
+      })
+      expect(yield* at(port)).toMatchObject([is("problem", "is taken by another process")])
+      yield* Effect.callback<void>((resume) => {
+        server.close(() => resume(Effect.void))
+      })
+      expect(yield* at(port)).toMatchObject([is("ok", `port ${port} of 127.0.0.1 is free`)])
+      expect(yield* at(port)).toMatchObject([is("ok", "is free")])
+      expect(yield* at("off")).toMatchObject([is("ok", "off")])
+      expect(yield* at(0)).toMatchObject([is("ok", "any free port")])
+      expect(yield* at(4600, "192.0.2.1")).toMatchObject([is("problem", "is on no address of this machine"), is("warning", "no loopback address")])
+    }))
+
+  it.live("on an address that others can reach is a warning", () =>
+    Effect.gen(function*() {
+      expect(yield* at(0, "0.0.0.0")).toMatchObject([is("ok", "any free port"), is("warning", "no name in hosts")])
+      expect(yield* at(0, "0.0.0.0", ["ksi.example"])).toMatchObject([is("ok", "any free port"), is("warning", "needs a token")])
+    }))
+
+  it.effect("of a daemon that runs is where that one has it", () =>
+    Effect.gen(function*() {
+      const values = { host: "127.0.0.1", hosts: [], port: 4600 }
+      expect(yield* Checks.http(values, { ...none, running: true, url: "http://127.0.0.1:1" })).toMatchObject([is("ok", "at http://127.0.0.1:1")])
+      expect(yield* Checks.http(values, { ...none, running: true })).toMatchObject([is("ok", "has none")])
+    }))
 })
 
 describe("daemon", () => {

@@ -171,7 +171,7 @@ describe("doctor", () => {
   it("a file that is no TOML is one problem, and the rest is looked at", async () => {
     const { checks, of } = await examine([], folder("home = \"x\"\n[limits\n"))
     expect(of("settings")).toMatchObject([{ status: "problem", message: expect.stringContaining("ksi.toml:2: this is not TOML") }])
-    expect(checks).toHaveLength(11)
+    expect(checks).toHaveLength(12)
   })
 
   it("for people: the same in words, exit 7", async () => {
