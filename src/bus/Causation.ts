@@ -278,10 +278,8 @@ export const originOf = (parent: Envelope.Envelope | undefined): Origin => {
   return { ...own, principal, clientId, clientCorrelationId, ...TraceContext.accept(traceparent, tracestate) }
 }
 
-type Times = Pick<Partial<Origin>, "deadline" | "due">
-
 /** Whether a deadline comes before that of the origin. */
-const isEarlier = ({ deadline, due }: Times, origin: Times): boolean => {
+const isEarlier = (deadline: number | undefined, due: number | undefined, origin: Origin): boolean => {
   if (deadline === undefined || origin.deadline === undefined) return deadline !== undefined
   return due === undefined || origin.due === undefined ? deadline < origin.deadline : due < origin.due
 }
@@ -290,9 +288,9 @@ const isEarlier = ({ deadline, due }: Times, origin: Times): boolean => {
  * The origin of a child that a handler labels: its client's words may be replaced and its deadline brought forward.
  * Who asks stays who asked. A malformed `traceparent` is ignored.
  */
-export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, labels: Partial<Origin>): Origin => {
-  const { clientCorrelationId, clientId, idempotencyKey } = labels
-  const { deadline, due } = isEarlier(labels, origin) ? labels : origin
+export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, labels: Partial<Origin>, due = labels.due): Origin => {
+  const { clientCorrelationId, clientId, deadline, idempotencyKey } = labels
+  const isNearer = isEarlier(deadline, due, origin)
   // Together or not at all: the state of one trace says nothing of another.
   const { traceparent, tracestate } = TraceContext.accept(labels.traceparent, labels.tracestate) ?? origin
   return {
@@ -301,8 +299,8 @@ export const narrow = (parent: Envelope.Envelope | undefined, origin: Origin, la
     clientId: clientId ?? origin.clientId,
     clientCorrelationId: clientCorrelationId ?? origin.clientCorrelationId,
     idempotencyKey,
-    deadline,
-    due,
+    deadline: isNearer ? deadline : origin.deadline,
+    due: isNearer ? due : origin.due,
     traceparent,
     tracestate
   }

@@ -18,7 +18,7 @@ import * as Meter from "../Meter.ts"
 import type { AnyFiber, Run } from "./drive.ts"
 import * as Pipelines from "./pipeline.ts"
 import type { Hook, Pipeline } from "./pipeline.ts"
-import { steadyMillis } from "./steady.ts"
+import { makeSteady } from "./steady.ts"
 
 /** Runs the requests of an event in the fiber that asks. */
 export interface Runner {
@@ -140,11 +140,11 @@ export const make = Effect.gen(function*() {
 
   const envelope = (name: string, data: unknown, parent: Envelope.Envelope | undefined, origin: Causation.Origin) =>
     new Causation.LiveEnvelope(name, data, parent, origin, stamps)
+  const steady = makeSteady(clock)
   const labelled = (parent: Envelope.Envelope | undefined, origin: Causation.Origin, labels: Partial<Causation.Origin>) => {
     const { deadline } = labels
     // From here on the clock on the wall may be set: what is left is left.
-    const due = deadline === undefined ? undefined : steadyMillis(clock) + deadline - clock.currentTimeMillisUnsafe()
-    return Causation.narrow(parent, origin, due === undefined ? labels : { ...labels, due })
+    return Causation.narrow(parent, origin, labels, deadline === undefined ? undefined : steady() + deadline - clock.currentTimeMillisUnsafe())
   }
 
   const currentOf = Causation.makeFinder()
@@ -191,7 +191,7 @@ export const make = Effect.gen(function*() {
           new KsiError.LimitExceeded({ limit: "depth", max: limits.depth, actual: depth, retryable: false })
         )
       }
-      return due !== undefined && due <= steadyMillis(clock)
+      return due !== undefined && due <= steady()
         ? KsiError.exit(new KsiError.DeadlineExceeded({ event: envelope.name, millis: Math.max(0, deadline - envelope.timestamp) }))
         : undefined
     },
