@@ -144,6 +144,18 @@ console.log(JSON.stringify(await Effect.runPromise(asked)), Object.keys(ksi).len
     const { stderr, stdout } = spawnSync(process.execPath, ["--disable-warning=ExperimentalWarning", "program.js"], { cwd: app, encoding: "utf8" })
     expect({ stderr, stdout }).toMatchObject({ stderr: "", stdout: expect.stringMatching(/^\{"cents":3\} \d\d\n$/) })
   })
+  it("plays scenarios of its user's app", () => {
+    writeFileSync(join(app, "scenario.ts"), `${shop.replace("export default", "const module =")}
+import { KsiTest } from "ksi/testing"
+const scenario = (cents: number) => KsiTest.scenario.when(Order, { sku: "tea" }).thenReplies({ cents }).thenEmits()
+const play = (cents: number) => Effect.runPromise(Effect.result(Effect.provide(scenario(cents), KsiTest.layer(module))))
+console.log((await play(3))._tag, (await play(4))._tag)
+// @ts-expect-error it declares no error
+KsiTest.scenario.when(Order, { sku: "tea" }).thenFails("SoldOut")
+`)
+    const { stderr, stdout } = spawnSync(process.execPath, ["--disable-warning=ExperimentalWarning", "scenario.ts"], { cwd: app, encoding: "utf8" })
+    expect({ stderr, stdout }).toEqual({ stderr: "", stdout: "Success Failure\n" })
+  })
   it("is light: no server, no command line, nothing of the platform is loaded with it", () => {
     writeFileSync(join(app, "loads.js"), `import { registerHooks } from "node:module"
 const urls = []
@@ -161,7 +173,7 @@ console.log(JSON.stringify(urls))
       const compilerOptions = {
         module, moduleResolution, target: "es2024", strict: true, exactOptionalPropertyTypes: true, noEmit: true, skipLibCheck: true, types: []
       }
-      writeFileSync(join(app, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["till.ts"] }))
+      writeFileSync(join(app, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["till.ts", "scenario.ts"] }))
       const tsc = join(root, "node_modules", "typescript", "bin", "tsc")
       const { status, stdout } = spawnSync(process.execPath, [tsc, "-p", app], { encoding: "utf8" })
       expect({ status, stdout }).toEqual({ status: 0, stdout: "" })
