@@ -4,7 +4,7 @@ import type * as Exit from "effect/Exit"
 import { type Action, owner } from "../../event/Grant.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Activity } from "../Activity.ts"
-import { Authorizer, unknownTo } from "../Authorizer.ts"
+import { Authorizer, toldTo, unknownTo } from "../Authorizer.ts"
 import type { LiveEnvelope } from "../Causation.ts"
 import type { Table, TableEntry } from "./table.ts"
 
@@ -35,7 +35,7 @@ export const make = Effect.fnUntraced(function*({ registry }: Table) {
       if (!isForeign(envelope)) return undefined
       const { name, origin: { principal } } = envelope
       if (authorizer.allows(principal, action, name)) return undefined
-      const refused = KsiError.exit(authorizer.refusal(principal, action, name))
+      const refused = KsiError.exit(authorizer.refusal(principal, toldTo(authorizer, principal, action, name), name))
       return entry === undefined ? refused : recorded(envelope, refused)
     },
     /** No event is called so. */
