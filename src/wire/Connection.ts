@@ -51,11 +51,11 @@ import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
 import { Lines } from "./Lines.ts"
-import { Budget, Outgoing } from "./internal/Outgoing.ts"
+import { Budget, type Holder, Outgoing } from "./internal/Outgoing.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
-export { Budget }
+export { Budget, type Holder, Outgoing }
 
 /**
  * How the incoming side ended: the other side is gone, it sends no more but still reads, or this side stops and

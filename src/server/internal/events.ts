@@ -15,6 +15,8 @@ import type { Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery } from "../../event/Envelope.ts"
 import { owner } from "../../event/Grant.ts"
 import * as KsiError from "../../event/KsiError.ts"
+import type { LimitsShape } from "../../event/Limits.ts"
+import { type Budget, Outgoing } from "../../wire/Connection.ts"
 import * as Problem from "../Problem.ts"
 import { type Exchange, refuse } from "./exchange.ts"
 
@@ -22,6 +24,9 @@ import { type Exchange, refuse } from "./exchange.ts"
 export interface Parts {
   readonly subscriptions: Subscriptions["Service"]
   readonly authorizer: AuthorizerShape
+  readonly limits: LimitsShape
+  /** What may wait to be read by all clients together. */
+  readonly budget: Budget
 }
 
 interface Wanted {
@@ -45,8 +50,10 @@ const fromOf = (from: string | null, last: string | undefined): From | undefined
 
 const wantedOf = ({ principal, request, search }: Exchange): Result.Result<Wanted, KsiError.Reason> => {
   const query = new URLSearchParams(search)
-  const unknown = [...query.keys()].find((key) => !names.has(key))
-  if (unknown !== undefined) return invalid(unknown, `expected one of ${[...names].join(", ")}`)
+  for (const key of new Set(query.keys())) {
+    if (!names.has(key)) return invalid(key, `expected one of ${[...names].join(", ")}`)
+    if (query.getAll(key).length > 1) return invalid(key, "expected once")
+  }
   const last = request.headers["last-event-id"]
   const from = fromOf(query.get("from"), typeof last === "string" ? last : undefined)
   if (from === undefined) return invalid("from", `expected a position, "start" or "now", got ${JSON.stringify(last ?? query.get("from"))}`)
@@ -76,32 +83,49 @@ const textOf = ({ data, id, metadata, missed, name, position, version }: Deliver
   return `${position === undefined ? "" : `id: ${position}\n`}data: ${JSON.stringify(said)}\n\n`
 }
 
-/** Waits until the other side has read on. */
-const drained = (response: ServerResponse): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    const done = () => resume(Effect.void)
-    response.once("drain", done)
-    return Effect.sync(() => response.off("drain", done))
-  })
-
-const send = (response: ServerResponse, text: string): Effect.Effect<void> =>
-  Effect.suspend(() => response.write(text) ? Effect.void : drained(response))
-
 // Proxies close what is silent for long.
 const heartbeat = "15 seconds"
 const retryMillis = 1000
 
-const keepAlive = (response: ServerResponse): Effect.Effect<never> =>
-  Effect.forever(Effect.delay(Effect.sync(() => response.writableNeedDrain || response.write(":\n\n")), heartbeat))
+const keepAlive = (outgoing: Outgoing): Effect.Effect<never> =>
+  Effect.forever(Effect.delay(Effect.sync(() => outgoing.isEmpty && outgoing.append(":\n\n")), heartbeat))
 
 const headers = ["content-type", "text/event-stream", "cache-control", "no-store", "x-content-type-options", "nosniff", "x-accel-buffering", "no"]
 
+/** What waits to be written to a response, within its own bound and that of all. */
+const outgoingOf = ({ budget, limits }: Parts, response: ServerResponse) =>
+  Effect.acquireRelease(
+    Effect.map(Effect.context<never>(), (context) => {
+      const outgoing = new Outgoing((text) => response.write(text), limits.connectionBufferBytes, budget, (bytes) => {
+        Effect.runForkWith(context)(Effect.logWarning(`who followed over HTTP was cut off: ${bytes} bytes had not been read`))
+        response.destroy()
+      })
+      response.on("drain", () => outgoing.drained())
+      return outgoing
+    }),
+    (outgoing) => Effect.sync(() => {
+      outgoing.flush()
+      outgoing.break()
+    })
+  )
+
+/** Ends a stream; with what it ends with, if it does not end well. */
+const endWith = (response: ServerResponse, problem: Problem.Problem | undefined): void => {
+  // Who does not read would keep the connection. What it has not read it finds again where it left off.
+  if (response.writableNeedDrain) return void response.destroy()
+  response.end(problem && `event: error\ndata: ${JSON.stringify(Problem.document(problem))}\n\n`)
+}
+
+const problemOf = (cause: Cause.Cause<KsiError.KsiError>, principal: string): Problem.Problem | undefined => {
+  if (Cause.hasInterruptsOnly(cause)) return undefined
+  const error = Cause.squash(cause)
+  return KsiError.is(error) ? Problem.ofReason(error.reason, principal) : Problem.make("Defect", "following broke; the daemon's log says more")
+}
+
 /** Follows until the other side goes, or may hear nothing any more. */
-export const follow = (
-  { authorizer, subscriptions }: Parts,
-  exchange: Exchange
-): Effect.Effect<void> => {
-  const { principal, response } = exchange
+export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> => {
+  const { authorizer, subscriptions } = parts
+  const { principal, request, response } = exchange
   const hears = ({ name }: Delivery) => principal === owner || authorizer.allows(principal, "subscribe", name)
   const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
     const wanted = wantedOf(exchange)
@@ -109,25 +133,25 @@ export const follow = (
     const { options, pattern } = wanted.success
     const { next, position } = yield* subscriptions.open(pattern, options)
     response.writeHead(200, headers)
+    if (request.method === "HEAD") return
+    const outgoing = yield* outgoingOf(parts, response)
     const { from } = options
     const heard = typeof from === "number" ? from - 1 : from === "start" ? 0 : position
-    yield* send(response, `retry: ${retryMillis}\nid: ${heard}\n\n`)
-    yield* Effect.forkScoped(keepAlive(response))
+    outgoing.append(`retry: ${retryMillis}\nid: ${heard}\n\n`)
+    yield* Effect.forkScoped(keepAlive(outgoing))
     for (;;) {
-      // What has come out already, and waited for a slow client, may be for it no longer.
-      for (const delivery of yield* next) if (hears(delivery)) yield* send(response, textOf(delivery))
+      for (const delivery of yield* next) {
+        if (!outgoing.hasRoom) yield* outgoing.room
+        // What has come out already, and waited for a slow client, may be for it no longer.
+        if (hears(delivery)) outgoing.append(textOf(delivery))
+      }
     }
   })
-  return Effect.scoped(run).pipe(
-    Effect.catchCause((cause) => {
-      if (Cause.hasInterruptsOnly(cause)) return Effect.sync(() => response.end())
-      const error = Cause.squash(cause)
-      const problem = KsiError.is(error) ? Problem.ofReason(error.reason, principal) : Problem.make("Defect", "following broke; the daemon's log says more")
-      const log = KsiError.is(error) ? Effect.void : Effect.logError("following over HTTP broke", cause)
-      return Effect.andThen(log, Effect.sync(() => {
-        if (!response.headersSent) refuse(response, problem)
-        else response.end(`event: error\ndata: ${JSON.stringify(Problem.document(problem))}\n\n`)
-      }))
-    })
-  )
+  // Also where it is interrupted: whoever stops the daemon waits for the end.
+  return Effect.onExit(Effect.scoped(run), (exit) => Effect.gen(function*() {
+    const problem = exit._tag === "Failure" ? problemOf(exit.cause, principal) : undefined
+    if (exit._tag === "Failure" && problem?.reason === "Defect") yield* Effect.logError("following over HTTP broke", exit.cause)
+    if (problem !== undefined && !response.headersSent) refuse(response, problem)
+    else endWith(response, problem)
+  })).pipe(Effect.exit, Effect.asVoid)
 }

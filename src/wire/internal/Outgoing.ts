@@ -18,11 +18,21 @@ interface Chunk {
 
 const nothing: Chunk = { text: "", bytes: 0 }
 
+/** Who holds bytes that the other side has not read. */
+export interface Holder {
+  readonly bytes: number
+  /** Whether some of it may leave at once. */
+  readonly canFlush: boolean
+  readonly flush: () => void
+  /** Gives it all up, and says so (`change`) before it returns. */
+  readonly overflow: () => void
+}
+
 /** What may wait in all connections together. When it is too much, whoever holds most of it must go. */
 export class Budget {
   private readonly max: number
   private used = 0
-  private readonly members = new Set<Outgoing>()
+  private readonly members = new Set<Holder>()
 
   /** `max` in bytes. */
   constructor(max: number) {
@@ -30,7 +40,7 @@ export class Budget {
   }
 
   /** Counts what a connection holds more (or less), and breaks connections until it fits. */
-  change(member: Outgoing, bytes: number): void {
+  change(member: Holder, bytes: number): void {
     this.used += bytes
     if (member.bytes > 0) this.members.add(member)
     else this.members.delete(member)
@@ -46,7 +56,7 @@ export class Budget {
 }
 
 /** The writing side of one connection, and the place to wait for it. */
-export class Outgoing {
+export class Outgoing implements Holder {
   /** What waits, in its order; `tail` comes after it. */
   private readonly chunks: Array<Chunk> = []
   private tail: Chunk = nothing
