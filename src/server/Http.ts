@@ -292,6 +292,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
     else stream.destroy()
   })
   server.on("request", (request: NodeHttp.IncomingMessage, response: NodeHttp.ServerResponse) => {
+    // One of many that came at once, on a connection that is broken by now: nobody would hear the answer.
+    if (request.socket.destroyed) return
     if (!ready) response.setHeader("connection", "close")
     if (connections.begin(request, response)) serve(site, request, response)
     else refuse(response, Problem.ofReason(new KsiError.LimitExceeded({ limit: "connectionRequests", max: limits.connectionRequests, retryable: true })))

@@ -4,7 +4,6 @@ import type * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import type { AuthorizerShape } from "../../bus/Authorizer.ts"
-import type { ServerResponse } from "node:http"
 import * as Causation from "../../bus/Causation.ts"
 import type { Answer, DeclaredFailure } from "../../bus/KsiService.ts"
 import type { Router } from "../../bus/Router.ts"
@@ -55,7 +54,7 @@ const reply = ({ response }: Exchange, envelope: Causation.LiveEnvelope, exit: D
 }
 
 /** Counts what the other side has not read of its answer among what waits for all. */
-const count = (budget: Budget, response: ServerResponse): void => {
+const count = (budget: Budget, { request: { socket }, response }: Exchange): void => {
   const { writableLength: bytes } = response
   // Nearly always: the system took it all.
   if (bytes === 0 || response.destroyed) return
@@ -69,7 +68,8 @@ const count = (budget: Budget, response: ServerResponse): void => {
     canFlush: false,
     flush: () => {},
     overflow: () => {
-      response.destroy()
+      // An answer whose turn has not come has no connection yet.
+      socket.destroy()
       change(0)
     }
   }
@@ -83,7 +83,7 @@ const headerOf = (given: string | ReadonlyArray<string> | undefined): string | u
 const makeWrite = ({ budget, fork }: Parts) => (exchange: Exchange, envelope: Causation.LiveEnvelope, exit: Dispatched): void => {
   try {
     reply(exchange, envelope, exit)
-    count(budget, exchange.response)
+    count(budget, exchange)
   } catch (cause) {
     const problems = [{ path: "", problem: "it cannot be written as JSON" }]
     fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), { correlation: envelope.id }))
