@@ -22,7 +22,6 @@
  * Source: RFC 9110, RFC 9457; interfaces of the original had no HTTP.
  */
 import type { WebSocketServer } from "@effect/platform-node/NodeWS"
-import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -41,9 +40,10 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Connection from "../wire/Connection.ts"
 import * as HttpGuard from "./HttpGuard.ts"
+import { Http } from "./internal/address.ts"
 import * as Calls from "./internal/calls.ts"
-import * as Events from "./internal/events.ts"
 import * as Connections from "./internal/connections.ts"
+import * as Events from "./internal/events.ts"
 import { answer, type Exchange, refuse } from "./internal/exchange.ts"
 import { WebSocketTransport } from "./internal/webSocket.ts"
 import * as Problem from "./Problem.ts"
@@ -63,13 +63,7 @@ export interface Options {
   readonly drain?: Duration.Input | undefined
 }
 
-/** The place where HTTP is spoken. */
-export class Http extends Context.Service<Http, {
-  /** As `http://127.0.0.1:4600`. */
-  readonly url: string
-  /** How many connections are open, WebSockets among them. */
-  readonly connections: () => number
-}>()("ksi/server/Http") {}
+export { Http }
 
 // ----------------------------------------------------------------------------------------------------------- identity
 
