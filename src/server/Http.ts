@@ -9,7 +9,7 @@
  * **Example**
  *
  * ```ts
- * const listening = Layer.build(Http.layer({ host: "127.0.0.1", port: 0, hosts: [], ownerToken: undefined }))
+ * const listening = Layer.build(Http.layer({ port: 0 }))
  * const { url } = Context.get(yield* listening, Http.Http)
  * const answer = yield* Effect.promise(() => fetch(`${url}/health/live`))
  * answer.status                               // 200
@@ -22,7 +22,6 @@
  * Source: RFC 9110, RFC 9457; interfaces of the original had no HTTP.
  */
 import type { WebSocketServer } from "@effect/platform-node/NodeWS"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
@@ -40,7 +39,7 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Connection from "../wire/Connection.ts"
 import * as HttpGuard from "./HttpGuard.ts"
-import { Http } from "./internal/address.ts"
+import { Http, type Options } from "./internal/address.ts"
 import * as Calls from "./internal/calls.ts"
 import * as Connections from "./internal/connections.ts"
 import * as Events from "./internal/events.ts"
@@ -50,27 +49,14 @@ import * as Problem from "./Problem.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
-/** Where to listen, and who is who. */
-export interface Options {
-  readonly host: string
-  /** 0 takes a free one. */
-  readonly port: number
-  /** Names beside the loopback ones; see `HttpGuard`. */
-  readonly hosts: ReadonlyArray<string>
-  /** Who presents it is `owner`; nobody is where there is none. */
-  readonly ownerToken: string | undefined
-  /** How long requests may still run when the layer closes, before they are interrupted. Default: not at all. */
-  readonly drain?: Duration.Input | undefined
-}
-
-export { Http }
+export { Http, type Options }
 
 // ----------------------------------------------------------------------------------------------------------- identity
 
 const digest = (text: string): Uint8Array => createHash("sha256").update(text).digest()
 
 /** Who asks, by the headers. */
-const makeIdentify = (authorizer: AuthorizerShape, { host, ownerToken }: Options) => {
+const makeIdentify = (authorizer: AuthorizerShape, host: string, ownerToken: string | undefined) => {
   const secret = ownerToken === undefined ? undefined : digest(ownerToken)
   const isOpen = HttpGuard.isLoopback(host)
   const unknown = (problem: string) => Result.fail(new KsiError.Unauthenticated({ problem }))
@@ -236,7 +222,7 @@ const createServer = ({ bodyMillis, headerBytes, headerMillis, idleMillis }: Lim
     shouldUpgradeCallback: isWebSocket
   })
 
-const listen = (server: NodeHttp.Server, { host, port }: Options): Effect.Effect<number, KsiError.KsiError> =>
+const listen = (server: NodeHttp.Server, host: string, port: number): Effect.Effect<number, KsiError.KsiError> =>
   Effect.callback((resume) => {
     const address = `http://${HttpGuard.inUrl(host)}:${port}`
     const refused = (error: NodeJS.ErrnoException) => {
@@ -253,7 +239,7 @@ const listen = (server: NodeHttp.Server, { host, port }: Options): Effect.Effect
 
 // -------------------------------------------------------------------------------------------------------------- layer
 
-const make = Effect.fnUntraced(function*(options: Options) {
+const make = Effect.fnUntraced(function*({ drain = 0, host = "127.0.0.1", hosts = [], ownerToken, port: wanted = 4600 }: Options) {
   const router = yield* Router
   const subscriptions = yield* Subscriptions
   const limits = yield* Limits
@@ -275,7 +261,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     exchange.response.on("close", () => fiber.interruptUnsafe())
   }
   const site: Site = {
-    guard: (headers) => guard(headers), identify: makeIdentify(authorizer, options), calls, follow, isReady: () => ready
+    guard: (headers) => guard(headers), identify: makeIdentify(authorizer, host, ownerToken), calls, follow, isReady: () => ready
   }
   yield* Effect.addFinalizer(() => connections.destroy)
   const webSockets = yield* makeWebSockets(site, limits, (transport, principal) =>
@@ -302,16 +288,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
     webSockets.stop()
     return Effect.andThen(endFollowing, connections.drain)
   })
-  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(stop, options.drain ?? 0)))
-  const port = yield* listen(server, options)
-  guard = HttpGuard.make({ host: options.host, port, hosts: options.hosts })
+  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(stop, drain)))
+  const port = yield* listen(server, host, wanted)
+  guard = HttpGuard.make({ host, port, hosts })
   ready = true
-  return Http.of({ url: `http://${HttpGuard.inUrl(options.host)}:${port}`, connections: connections.count })
+  return Http.of({ url: `http://${HttpGuard.inUrl(host)}:${port}`, connections: connections.count })
 })
 
 /**
  * Speaks HTTP. Closing it stops accepting, lets requests run for `drain`, then interrupts them. Fails with `ListenFailed`, as where
  * the port is in use.
  */
-export const layer = (options: Options): Layer.Layer<Http, KsiError.KsiError, Router | Subscriptions> =>
+export const layer = (options: Options = {}): Layer.Layer<Http, KsiError.KsiError, Router | Subscriptions> =>
   Layer.effect(Http, make(options))

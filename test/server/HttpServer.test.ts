@@ -26,7 +26,13 @@ describe("the layer", () => {
       expect((yield* ask(port, "GET", "/subscribe?from=soon")).status).toBe(400)
       expect((yield* ask(port, "GET", "/events", { ...json, host: "ksi.example" })).status).toBe(403)
       expect(connections()).toBeGreaterThanOrEqual(0)
-      expect(HttpServer.defaults).toEqual({ host: Config.defaults.host, port: Config.defaults.port, hosts: Config.defaults.hosts })
+    }))
+
+  it.live("that is told nothing listens where the daemon does", () =>
+    Effect.gen(function*() {
+      // Whether or not that port is free here.
+      const url = yield* Effect.match(start({}), { onSuccess: ({ url }) => url, onFailure: ({ reason }) => reason._tag === "ListenFailed" ? reason.address : "" })
+      expect(url).toBe(`http://${Config.defaults.host}:${Config.defaults.port}`)
     }))
 
   it.live("has no events but the program's own", () =>

@@ -6,17 +6,19 @@
 // Source: HTML Living Standard, section 9.2.
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { ServerResponse } from "node:http"
 import type { AuthorizerShape } from "../../bus/Authorizer.ts"
-import type { From, Overflow, SubscribeOptions } from "../../bus/KsiService.ts"
+import type { SubscribeOptions } from "../../bus/KsiService.ts"
 import type { Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery } from "../../event/Envelope.ts"
+import type * as Event from "../../event/Event.ts"
+import * as EventCodec from "../../event/EventCodec.ts"
 import { owner } from "../../event/Grant.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
 import { type Budget, Outgoing } from "../../wire/Connection.ts"
+import { Subscribe } from "../../wire/Control.ts"
 import * as Problem from "../Problem.ts"
 import { type Exchange, refuse } from "./exchange.ts"
 
@@ -34,46 +36,32 @@ interface Wanted {
   readonly options: SubscribeOptions
 }
 
+// What is asked for is what `pubsub:subscribe` takes, and what is wrong with it is told in its words.
+const { decodePayload } = EventCodec.compile(Subscribe)
 const names: ReadonlySet<string> = new Set(["pattern", "from", "requests", "overflow", "buffer"])
 
-const invalid = (path: string, problem: string): Result.Result<never, KsiError.Reason> =>
-  Result.fail(KsiError.invalidAt("pubsub:subscribe", path, problem))
+const invalid = (path: string, problem: string): Effect.Effect<never, KsiError.KsiError> =>
+  KsiError.fail(KsiError.invalidAt(Subscribe.name, path, problem))
 
-const integer = /^\d{1,16}$/
-
-/** Where to begin: after the last that was heard, else as the query says. */
-const fromOf = (from: string | null, last: string | undefined): From | undefined => {
-  if (last !== undefined && last !== "") return integer.test(last) ? Number(last) + 1 : undefined
-  if (from === null) return "now"
-  return from === "now" || from === "start" ? from : integer.test(from) ? Number(from) : undefined
+/** The JSON that a text in a query stands for. */
+const valueOf = (text: string): string | number | boolean => {
+  if (/^\d{1,16}$/.test(text)) return Number(text)
+  return text === "true" || (text === "false" ? false : text)
 }
 
-const wantedOf = ({ principal, request, search }: Exchange): Result.Result<Wanted, KsiError.Reason> => {
-  const query = new URLSearchParams(search)
-  for (const key of new Set(query.keys())) {
+const wantedOf = ({ principal, request, search }: Exchange): Effect.Effect<Wanted, KsiError.KsiError> => {
+  const given: Record<string, unknown> = {}
+  for (const [key, text] of new URLSearchParams(search)) {
     if (!names.has(key)) return invalid(key, `expected one of ${[...names].join(", ")}`)
-    if (query.getAll(key).length > 1) return invalid(key, "expected once")
+    if (Object.hasOwn(given, key)) return invalid(key, "expected once")
+    given[key] = key === "pattern" ? text : valueOf(text)
   }
-  const last = request.headers["last-event-id"]
-  const from = fromOf(query.get("from"), typeof last === "string" ? last : undefined)
-  if (from === undefined) return invalid("from", `expected a position, "start" or "now", got ${JSON.stringify(last ?? query.get("from"))}`)
-  const requests = query.get("requests") ?? "false"
-  if (requests !== "true" && requests !== "false") return invalid("requests", `expected true or false, got ${JSON.stringify(requests)}`)
-  const overflow = query.get("overflow") ?? "spill"
-  // A client that does not read must not hold up the daemon's publishers.
-  if (overflow === "block") return invalid("overflow", "expected spill, latest or drop: no client may hold up the daemon")
-  const buffer = query.get("buffer")
-  if (buffer !== null && !integer.test(buffer)) return invalid("buffer", `expected an integer from 1, got ${JSON.stringify(buffer)}`)
-  return Result.succeed({
-    pattern: query.get("pattern") ?? "*",
-    options: {
-      from, principal,
-      requests: requests === "true",
-      // The subscription itself says which there are.
-      overflow: overflow as Overflow,
-      ...(buffer === null ? {} : { buffer: Number(buffer) })
-    }
-  })
+  const { "last-event-id": last } = request.headers
+  // After the last that was heard, wherever it began.
+  if (typeof last === "string" && last !== "") given["from"] = /^\d{1,15}$/.test(last) ? Number(last) + 1 : last
+  // Decoded by the definition.
+  const payload = decodePayload({ pattern: "*", subscription_id: "http", ...given }) as Effect.Effect<Event.Payload<typeof Subscribe>, KsiError.KsiError>
+  return Effect.map(payload, ({ pattern, subscription_id: _, ...options }) => ({ pattern, options: { from: "now", ...options, principal } }))
 }
 
 const textOf = ({ data, id, metadata, missed, name, position, version }: Delivery): string => {
@@ -128,9 +116,7 @@ export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> =>
   const { principal, request, response } = exchange
   const hears = ({ name }: Delivery) => principal === owner || authorizer.allows(principal, "subscribe", name)
   const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
-    const wanted = wantedOf(exchange)
-    if (Result.isFailure(wanted)) return yield* KsiError.fail(wanted.failure)
-    const { options, pattern } = wanted.success
+    const { options, pattern } = yield* wantedOf(exchange)
     const { next, position } = yield* subscriptions.open(pattern, options)
     response.writeHead(200, headers)
     if (request.method === "HEAD") return
