@@ -1,6 +1,9 @@
 // What is sent to break the server, over real sockets: it answers, refuses or ends the connection, and goes on for others.
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { serve } from "../../src/bus/Router.ts"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import { EventStore } from "../../src/store/EventStore.ts"
@@ -14,6 +17,8 @@ const posted = (port: number, event: string, body: string, ...headers: ReadonlyA
   head(port, `POST /events/${event}`, "Content-Type: application/json", `Content-Length: ${Buffer.byteLength(body)}`, ...headers) + body
 const upgrade = (port: number, ...headers: ReadonlyArray<string>) =>
   head(port, "GET /ws", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", ...headers)
+
+const Gates = EventGroup.make(Event.make("gate:wait"))
 
 /** Waits until there is room for more, or the connection is gone. */
 const written = ({ socket }: Raw, bytes: Buffer): Effect.Effect<void> =>
@@ -211,11 +216,30 @@ describe("many at once", () => {
 describe("a client that sends no more", () => {
   it.live("gets its answers all the same, however long they take", () =>
     Effect.gen(function*() {
-      const { port } = yield* start()
+      const { context, port } = yield* start()
+      const gate = yield* Deferred.make<void>()
+      yield* Layer.build(serve(Gates).pipe(Layer.provide(Gates.toLayer({ "gate:wait": () => Deferred.await(gate) })), Layer.provide(Layer.succeedContext(context))))
       const raw = yield* Raw.connect(port)
-      raw.socket.end(posted(port, "t:later", "{\"value\":1}") + posted(port, Happened.name, "{\"n\":1}") + posted(port, "t:echo", "{\"value\":2}"))
+      raw.socket.end(posted(port, "gate:wait", "") + posted(port, Happened.name, "{\"n\":1}") + posted(port, "t:echo", "{\"value\":2}"))
+      // It has been noticed that no more will come.
+      yield* eventually(() => raw.text.includes("100 Continue"))
+      yield* Deferred.succeed(gate, undefined)
       yield* eventually(() => raw.closed)
       expect(statuses(raw.text)).toEqual(["200", "201", "200"])
+    }))
+
+  it.live("in HTTP/1.0, which knows no interim answer, gets its own", () =>
+    Effect.gen(function*() {
+      const { context, port } = yield* start()
+      const gate = yield* Deferred.make<void>()
+      yield* Layer.build(serve(Gates).pipe(Layer.provide(Gates.toLayer({ "gate:wait": () => Deferred.await(gate) })), Layer.provide(Layer.succeedContext(context))))
+      const raw = yield* Raw.connect(port)
+      raw.socket.end(posted(port, "gate:wait", "").replace("HTTP/1.1", "HTTP/1.0"))
+      yield* Effect.sleep("50 millis")
+      expect([raw.text, raw.closed]).toEqual(["", false])
+      yield* Deferred.succeed(gate, undefined)
+      yield* eventually(() => raw.closed)
+      expect(statuses(raw.text)).toEqual(["200"])
     }))
 
   it.live("is asked whether it is there; one that is gone is noticed, and what ran for it is interrupted", () =>
