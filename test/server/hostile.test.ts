@@ -157,6 +157,22 @@ describe("many at once", () => {
       yield* healthy(port)
     }))
 
+  it.live("who goes away takes with it all that ran for it, and all that waited to be read", () =>
+    Effect.gen(function*() {
+      const { connections, counts, port } = yield* start({ limits: { outgoingBytes: 8 * 1024 * 1024 } })
+      // Behind one that is not answered nothing can be written: sixteen megabytes in all, two at a time.
+      for (let n = 1; n <= 8; n++) {
+        const raw = yield* Raw.connect(port)
+        raw.socket.write(posted(port, "t:forever", "").repeat(2) + posted(port, Big.name, JSON.stringify({ size: 1024 * 1024 })).repeat(2))
+        yield* eventually(() => counts.running === 2)
+        yield* healthy(port)
+        // Nobody who came before holds anything any more.
+        expect([n, raw.closed]).toEqual([n, false])
+        raw.socket.destroy()
+        yield* eventually(() => counts.interrupted === 2 * n && connections() === 0)
+      }
+    }))
+
   it.live("a client that reads gets each of its answers, in order", () =>
     Effect.gen(function*() {
       const { port } = yield* start()

@@ -62,7 +62,7 @@ const probe = ({ answers, socket }: Open): Effect.Effect<void> =>
       if (first === undefined) return
       // A stream has no end that one could wait for.
       if (first.headersSent && !first.writableEnded) return void socket.destroy()
-      // In HTTP/1.0 there is no such thing.
+      // HTTP/1.0 has none: there it shows when the answer is written.
       if (!first.headersSent && first.req.httpVersion === "1.1" && !socket.writableNeedDrain) first.writeContinue()
       yield* Effect.sleep(wait)
     }
