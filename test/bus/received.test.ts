@@ -3,6 +3,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect, Layer, Schema } from "effect"
 import type { Ended } from "../../src/bus/Activity.ts"
 import { Authorizer, type AuthorizerShape, ownerOnly } from "../../src/bus/Authorizer.ts"
+import * as Causation from "../../src/bus/Causation.ts"
 import type { NewLetter } from "../../src/bus/DeadLetters.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
@@ -79,6 +80,19 @@ describe("a fact that was made elsewhere", () => {
       }), layer)
     })
   }
+
+  it.effect("is told to who stands before it as to who hears it", () => {
+    const { heard, layer } = world()
+    const seen: Array<Envelope.Envelope> = []
+    const look = Middleware.use(Middleware.make("look", { before: (envelope) => Effect.sync(() => void seen.push(envelope)) }))
+    return withOpen(Effect.gen(function*() {
+      yield* post(fact({ correlationid: "theirs", clientid: "till-7", traceparent }, { time: "2001-02-03T04:05:06Z" }))
+      const { traceparent: asked, ...before } = Causation.plain(seen[0]?.metadata ?? expect.fail())
+      const { streamId: _, traceparent: said, ...after } = heard[0]?.metadata ?? expect.fail()
+      expect({ ...before, streamId: undefined }).toEqual({ ...after, streamId: undefined })
+      expect([asked, said, seen[0]?.id]).toEqual([traceparent, traceparent, "e-1"])
+    }), look.pipe(Layer.provideMerge(layer)))
+  })
 
   it.effect("what its handler causes is its child", () => {
     const { layer } = world(({ id }) => Effect.flatMap(KsiService, (ksi) => id === "e-1" ? ksi.emit(Placed, { n: 2 }) : Effect.void))

@@ -148,8 +148,16 @@ export const make = Effect.gen(function*() {
     root: (name: string, data: unknown, labels?: Partial<Causation.Origin>) =>
       envelope(name, data, undefined, labels === undefined ? Causation.own : Causation.narrow(undefined, Causation.own, labels)),
     /** The envelope of a fact that was made elsewhere. */
-    received: (fact: NewFact, labels: Partial<Causation.Origin>) =>
-      new Causation.ReceivedEnvelope(fact, { ...Causation.narrow(undefined, Causation.own, labels), source: fact.source }, stamps),
+    received: (fact: NewFact, labels: Partial<Causation.Origin>) => {
+      const { principal = Causation.own.principal, traceparent } = labels
+      // What it will say of itself once it is stored, so that whoever stands before it is told the same.
+      const told = Envelope.metadataOf(Envelope.receivedFact(fact, fact.streamId, fact.data, principal), 0)
+      const { clientCorrelationId, clientId, source } = told
+      // Where nobody says which span it is sent in, it is the one that it was made in.
+      const { tracestate } = traceparent === undefined ? told : labels
+      const all = { ...labels, clientCorrelationId, clientId, source, traceparent: traceparent ?? told.traceparent, tracestate }
+      return new Causation.ReceivedEnvelope(fact, Causation.narrow(undefined, Causation.own, all), stamps)
+    },
     /** The envelope of what is asked or said in this fiber; `labels` may narrow what it inherits, never widen it. */
     child: (fiber: AnyFiber, name: string, data: unknown, labels?: Partial<Causation.Origin>) => {
       const parent = currentOf(fiber)

@@ -27,6 +27,10 @@ const eventHeader = "ce-"
 /** How the body of a post is to be read. */
 export const kindOf = (headers: IncomingHttpHeaders): Result.Result<Kind, Problem.Problem> => {
   const given = headers["content-type"] ?? ""
+  const coding = headers["content-encoding"]
+  if (coding !== undefined && coding !== "identity") {
+    return Result.fail(Problem.make("MediaTypeUnsupported", `the content-encoding is ${JSON.stringify(coding.slice(0, 80))}, expected none`))
+  }
   // Nearly all of them.
   if (given === jsonType && headers["ce-specversion"] === undefined) return Result.succeed("data")
   const [type = "", ...parameters] = given.toLowerCase().split(";").map((part) => part.trim())
