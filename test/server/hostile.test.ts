@@ -543,12 +543,33 @@ describe("who follows everything and never reads", () => {
       raw.socket.write(head(port, "GET /subscribe?requests=true"))
       yield* eventually(() => raw.text.includes("retry"))
       raw.socket.pause()
-      for (let n = 0; n < 8; n++) yield* Context.get(context, KsiService).dispatch("t:echo", { value: "x".repeat(3 * 1024 * 1024) })
-      // By then the first of it has been written, and fills what there is room for.
-      for (let n = 0; n < 3; n++) yield* healthy(port)
+      // More than the system takes on its own, each written before the next.
+      for (let n = 0; n < 12; n++) {
+        yield* Context.get(context, KsiService).dispatch("t:echo", { value: "x".repeat(3 * 1024 * 1024) })
+        yield* healthy(port)
+      }
       const began = performance.now()
       yield* Scope.close(scope, Exit.void)
       expect(performance.now() - began).toBeLessThan(5000)
+    }))
+
+  it.live("a slow reader of an answer that was given gets all of it, though the daemon stops", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { port } = yield* Scope.provide(start({ drain: "10 seconds" }), scope)
+      const size = 30 * 1024 * 1024
+      const raw = yield* Raw.connect(port)
+      raw.socket.write(posted(port, Big.name, JSON.stringify({ size })))
+      yield* eventually(() => raw.text !== "")
+      raw.socket.pause()
+      yield* healthy(port)
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+      const refused = yield* Effect.exit(Effect.retry(Effect.flatMap(Effect.exit(ask(port, "GET", "/health/live")), (exit) => Exit.isFailure(exit) ? Effect.void : Effect.fail("still there")), { times: 1000 }))
+      expect(Exit.isSuccess(refused)).toBe(true)
+      raw.socket.resume()
+      yield* Fiber.join(closing)
+      yield* eventually(() => raw.closed)
+      expect(raw.text.length - raw.text.indexOf("\r\n\r\n") - 4).toBe(size + 2)
     }))
 
   it.live("a question only for the head of a stream is answered, and ends", () =>

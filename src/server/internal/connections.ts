@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import type { IncomingMessage, Server, ServerResponse } from "node:http"
 import { STATUS_CODES } from "node:http"
-import type { Socket } from "node:net"
+import { Server as NetServer, type Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
@@ -110,7 +110,8 @@ export const make = (server: Server, { connectionRequests, connections }: Limits
   })
   const end = (wanted: (connection: Open) => boolean) => {
     closing = true
-    server.close()
+    // Not its own: that cuts off whoever still reads an answer that has been given.
+    NetServer.prototype.close.call(server)
     for (const connection of open.values()) if (wanted(connection)) connection.socket.destroySoon()
   }
   return {
@@ -143,6 +144,7 @@ export const make = (server: Server, { connectionRequests, connections }: Limits
       end(() => true)
       return Effect.ignore(Effect.timeout(empty, lingerMillis))
     }).pipe(Effect.ensuring(Effect.sync(() => {
+      server.close()
       for (const { socket } of open.values()) socket.destroy()
     })))
   }
