@@ -66,6 +66,10 @@ export const Authorizer: Context.Reference<AuthorizerShape> = Context.Reference<
 export const mayUse = ({ allows }: Pick<AuthorizerShape, "allows">, principal: string, event: string): boolean =>
   principal === Grant.owner || Grant.actions.some((action) => allows(principal, action, event))
 
+/** What a principal is told that it may not do: who may nothing to an event does not learn what it is, nor that it is. */
+export const toldTo = (authorizer: Pick<AuthorizerShape, "allows">, principal: string, action: Grant.Action, event: string): Grant.Action =>
+  mayUse(authorizer, principal, event) ? action : "call"
+
 const everything = Result.getOrThrow(EventPattern.parse("*"))
 
 /** What a principal is told of a name that nobody registered: of events that are not for it nothing is learnt by asking. */

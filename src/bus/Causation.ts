@@ -254,7 +254,7 @@ export class LiveEnvelope implements Envelope.Envelope {
   }
 }
 
-/** An event that was made elsewhere: what is said of it there stays, its id and its time first. */
+/** An event that was made elsewhere: what is said of it there stays, its id and its time first. It is a root here. */
 export class ReceivedEnvelope extends LiveEnvelope {
   /** The event as it was sent. */
   readonly fact: NewFact

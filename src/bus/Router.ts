@@ -92,7 +92,8 @@ export class Router extends Context.Service<Router, {
    */
   readonly envelope: (name: string, data: unknown, labels?: Partial<Causation.Origin>) => Causation.LiveEnvelope
   /**
-   * As `envelope`, of a fact that was made elsewhere: it keeps its identity, its time and its attributes. One that is stored
+   * As `envelope`, of a fact that was made elsewhere: it keeps its identity, its time and its attributes, but those in which KSI
+   * says who sent it and what caused it (`Envelope.receivedFact`). One that is stored
    * already is not stored again, and its handlers do not run again; `IdConflict` where it says something else. Its `subject`,
    * where it has one, must be the stream that the definition puts it in.
    */

@@ -38,6 +38,7 @@ import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
 import * as Config from "../server/Config.ts"
+import * as HttpServer from "../server/HttpServer.ts"
 import * as HttpToken from "../server/HttpToken.ts"
 import * as Logs from "../server/Logs.ts"
 import * as Metrics from "../server/Metrics.ts"
@@ -153,13 +154,12 @@ const runtime = Effect.fnUntraced(function*(options: Options) {
   return Ksi.layerSqlite({ filename, sync, audit })
 })
 
-/** HTTP, and the token that makes its bearer the owner; `undefined` where it is off. Loaded only where it is on. */
+/** HTTP, and the token that makes its bearer the owner; `undefined` where it is off. */
 const listenHttp = Effect.fnUntraced(function*({ drain, home, host, hosts, port }: Options) {
   if (port === Setting.off) return undefined
   const path = yield* Path.Path
-  const { Http, layer } = yield* Effect.promise(() => import("../server/Http.ts"))
   const ownerToken = yield* HttpToken.make(path.join(home, "run"))
-  return Context.get(yield* Layer.build(layer({ host, port, hosts, ownerToken, drain })), Http)
+  return Context.get(yield* Layer.build(HttpServer.layer({ host, port, hosts, ownerToken, drain })), HttpServer.Http)
 })
 
 /** The ways in: all close at once, and each waits for what it has begun. */

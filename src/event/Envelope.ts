@@ -169,14 +169,15 @@ export const toFact = (
 
 /**
  * The fact that an event becomes which was made elsewhere: with its own identity, time and attributes, so that the same again is
- * the same. Only `principal` is not for the sender to say.
+ * the same. What KSI itself says of a fact is not for its sender to say: who it was (`principal`), and where it stands in the
+ * chains of causes here, which it begins a new one of. Its `correlationid` is kept as any client's: as `clientcorrelationid`.
  */
 export const receivedFact = (received: NewFact, streamId: string, data: unknown, principal: string): NewFact => {
-  const { subject: _, principal: __, ...attributes } = received.attributes
-  return {
-    ...received, streamId, data,
-    attributes: Object.freeze(principal === "owner" ? attributes : { ...attributes, principal })
-  }
+  const { causationid: _, correlationid, depth: __, principal: ___, subject: ____, ...own } = received.attributes
+  const attributes: Record<string, unknown> = own
+  if (own["clientcorrelationid"] === undefined) put(attributes, "clientcorrelationid", correlationid)
+  if (principal !== "owner") attributes["principal"] = principal
+  return { ...received, streamId, data, attributes: Object.freeze(attributes) }
 }
 
 const textAt = (attributes: JsonObject, key: string): string | undefined => {
@@ -184,31 +185,33 @@ const textAt = (attributes: JsonObject, key: string): string | undefined => {
   return typeof value === "string" ? value : undefined
 }
 
+// A number that an event was imported with may be any.
+const depthAt = ({ depth }: JsonObject): number => typeof depth === "number" && Number.isSafeInteger(depth) && depth > 0 ? depth : 0
+
+/** What is known about a fact that happened at `timestamp`, in milliseconds since 1970. */
+export const metadataOf = ({ attributes, id, source, streamId }: NewFact, timestamp: number): Metadata => ({
+  correlationId: textAt(attributes, "correlationid") ?? id,
+  causationId: textAt(attributes, "causationid"),
+  depth: depthAt(attributes),
+  timestamp,
+  source,
+  principal: textAt(attributes, "principal") ?? "owner",
+  streamId,
+  deadline: undefined,
+  idempotencyKey: undefined,
+  clientCorrelationId: textAt(attributes, "clientcorrelationid"),
+  clientId: textAt(attributes, "clientid"),
+  traceparent: textAt(attributes, "traceparent"),
+  tracestate: textAt(attributes, "tracestate")
+})
+
 /** The envelope of a stored fact; `data` as given, decoded or not. */
-export const fromFact = <P>(fact: StoredFact, data: P): Delivery<P> => {
-  const { attributes } = fact
-  const depth = attributes["depth"]
-  return {
-    id: fact.id,
-    name: fact.name,
-    data,
-    position: BigInt(fact.position),
-    version: fact.version,
-    missed: 0,
-    metadata: {
-      correlationId: textAt(attributes, "correlationid") ?? fact.id,
-      causationId: textAt(attributes, "causationid"),
-      depth: typeof depth === "number" ? depth : 0,
-      timestamp: fact.timestamp,
-      source: fact.source,
-      principal: textAt(attributes, "principal") ?? "owner",
-      streamId: fact.streamId,
-      deadline: undefined,
-      idempotencyKey: undefined,
-      clientCorrelationId: textAt(attributes, "clientcorrelationid"),
-      clientId: textAt(attributes, "clientid"),
-      traceparent: textAt(attributes, "traceparent"),
-      tracestate: textAt(attributes, "tracestate")
-    }
-  }
-}
+export const fromFact = <P>(fact: StoredFact, data: P): Delivery<P> => ({
+  id: fact.id,
+  name: fact.name,
+  data,
+  position: BigInt(fact.position),
+  version: fact.version,
+  missed: 0,
+  metadata: metadataOf(fact, fact.timestamp)
+})

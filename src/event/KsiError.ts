@@ -432,6 +432,9 @@ export const Reason = Schema.Union([
 /** Everything KSI itself can fail with. */
 export type Reason = typeof Reason.Type
 
+/** Reasons as JSON, and back. */
+export const ReasonJson = Schema.toCodecJson(Reason)
+
 /** KSI's error: one class, told apart by `reason`. */
 export class KsiError extends Schema.TaggedError<KsiError>("ksi/KsiError")("KsiError", { reason: Reason }) {
   override get message(): string {

@@ -328,7 +328,7 @@ const handlers = Group.toLayer(Effect.gen(function*() {
     *"system:help"({ event: name }: Event.Payload<typeof HelpOf>, { metadata: { principal } }: Envelope) {
       const entry = router.registry.get(name)
       if (!mayUse(authorizer, principal, name)) {
-        return yield* KsiError.fail(authorizer.refusal(principal, entry?.event.kind === "fact" ? "emit" : "call", name))
+        return yield* KsiError.fail(authorizer.refusal(principal, "call", name))
       }
       if (entry === undefined) return yield* KsiError.fail(unknownTo(authorizer, router.registry, principal, name))
       return helpOf(entry.event, router.describe(name), socket)

@@ -9,7 +9,7 @@
  * **Example**
  *
  * ```ts
- * const listening = Layer.build(Layer.provide(Http.layer({ host: "127.0.0.1", port: 0, hosts: [], ownerToken: undefined }), Metrics.layer))
+ * const listening = Layer.build(Http.layer({ port: 0 }))
  * const { url } = Context.get(yield* listening, Http.Http)
  * const answer = yield* Effect.promise(() => fetch(`${url}/health/live`))
  * answer.status                               // 200
@@ -22,16 +22,15 @@
  * Source: RFC 9110, RFC 9457; interfaces of the original had no HTTP.
  */
 import type { WebSocketServer } from "@effect/platform-node/NodeWS"
-import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import { createHash, timingSafeEqual } from "node:crypto"
 import * as NodeHttp from "node:http"
-import type { AddressInfo, Socket } from "node:net"
+import type { AddressInfo } from "node:net"
 import type { Duplex } from "node:stream"
 import { Authorizer, type AuthorizerShape } from "../bus/Authorizer.ts"
 import { Router } from "../bus/Router.ts"
@@ -42,7 +41,9 @@ import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as System from "../plugins/System.ts"
 import * as Connection from "../wire/Connection.ts"
 import * as HttpGuard from "./HttpGuard.ts"
+import { Http, type Options } from "./internal/address.ts"
 import * as Calls from "./internal/calls.ts"
+import * as Connections from "./internal/connections.ts"
 import * as Events from "./internal/events.ts"
 import { answer, type Exchange, refuse, write } from "./internal/exchange.ts"
 import { WebSocketTransport } from "./internal/webSocket.ts"
@@ -51,33 +52,14 @@ import * as Problem from "./Problem.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
-/** Where to listen, and who is who. */
-export interface Options {
-  readonly host: string
-  /** 0 takes a free one. */
-  readonly port: number
-  /** Names beside the loopback ones; see `HttpGuard`. */
-  readonly hosts: ReadonlyArray<string>
-  /** Who presents it is `owner`; nobody is where there is none. */
-  readonly ownerToken: string | undefined
-  /** How long requests may still run when the layer closes, before they are interrupted. Default: not at all. */
-  readonly drain?: Duration.Input | undefined
-}
-
-/** The place where HTTP is spoken. */
-export class Http extends Context.Service<Http, {
-  /** As `http://127.0.0.1:4600`. */
-  readonly url: string
-  /** How many connections are open, WebSockets among them. */
-  readonly connections: () => number
-}>()("ksi/server/Http") {}
+export { Http, type Options }
 
 // ----------------------------------------------------------------------------------------------------------- identity
 
 const digest = (text: string): Uint8Array => createHash("sha256").update(text).digest()
 
 /** Who asks, by the headers. */
-const makeIdentify = (authorizer: AuthorizerShape, { host, ownerToken }: Options) => {
+const makeIdentify = (authorizer: AuthorizerShape, host: string, ownerToken: string | undefined) => {
   const secret = ownerToken === undefined ? undefined : digest(ownerToken)
   const isOpen = HttpGuard.isLoopback(host)
   const unknown = (problem: string) => Result.fail(new KsiError.Unauthenticated({ problem }))
@@ -184,24 +166,21 @@ const serve = (site: Site, request: NodeHttp.IncomingMessage, response: NodeHttp
 }
 
 /** The figures, for whoever may ask how the runtime is. */
-const makeFigures = (authorizer: AuthorizerShape, { text }: Metrics.Metrics["Service"], fork: Calls.Fork): Site["figures"] => ({ principal, response }) => {
+const makeFigures = (
+  authorizer: AuthorizerShape, metrics: Option.Option<Metrics.Metrics["Service"]>, fork: Calls.Fork
+): Site["figures"] => ({ path, principal, response }) => {
   const { name } = System.Health
+  // A program may have none.
+  if (Option.isNone(metrics)) return refuse(response, nowhere(path))
+  const { text } = metrics.value
   if (!authorizer.allows(principal, "call", name)) return refuse(response, Problem.ofReason(authorizer.refusal(principal, "call", name), principal))
   fork(Effect.map(text, (figures) => write(response, 200, Metrics.contentType, figures)))
 }
 
 // --------------------------------------------------------------------------------------------------------- WebSockets
 
-/** An answer on a connection that is none of HTTP any more, or not yet. */
-const endWith = (stream: Duplex, problem: Problem.Problem): void => {
-  stream.on("error", () => stream.destroy())
-  if (!stream.writable) return void stream.destroy()
-  const text = JSON.stringify(Problem.document(problem))
-  const headers = Object.entries({ ...Problem.headers(problem), connection: "close", "content-type": "application/problem+json", "content-length": text.length })
-  const head = `HTTP/1.1 ${problem.status} ${NodeHttp.STATUS_CODES[problem.status] ?? ""}\r\n${headers.map(([name, value]) => `${name}: ${value}\r\n`).join("")}\r\n`
-  // Not half of it: who never closes its own half would keep the connection.
-  stream.end(head + text, () => stream.destroy())
-}
+// How long the other side may take to answer that it is the end.
+const closeMillis = 1000
 
 type Run = (transport: WebSocketTransport, principal: string) => Effect.Effect<void>
 
@@ -211,42 +190,37 @@ const makeWebSockets = Effect.fnUntraced(function*(site: Site, { frameBytes, idl
   const transports = new Set<WebSocketTransport>()
   // Loaded when somebody wants one: it is the only dependency beside node itself.
   let server: Promise<WebSocketServer> | undefined
-  const load = () => import("@effect/platform-node/NodeWS").then(({ WebSocketServer }) =>
-    new WebSocketServer({ noServer: true, maxPayload: frameBytes, perMessageDeflate: false, clientTracking: false }))
+  const settings = { noServer: true, maxPayload: frameBytes, perMessageDeflate: false, clientTracking: false, closeTimeout: closeMillis }
+  const load = () => import("@effect/platform-node/NodeWS").then(({ WebSocketServer }) => new WebSocketServer(settings))
 
-  const accept = (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer, principal: string): void => {
+  const accept = async (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer, principal: string): Promise<void> => {
     server ??= load()
-    void server.then((server) =>
-      server.handleUpgrade(request, stream, head, (webSocket) => {
-        const transport = new WebSocketTransport(webSocket, stream)
-        transports.add(transport)
-        stream.on("close", () => transports.delete(transport))
-        fork(Effect.ensuring(run(transport, principal), Effect.sync(() => transport.close())))
-      })
-    )
+    const upgrading = await server
+    // Meanwhile it may have been told to stop.
+    if (!site.isReady()) return Connections.endWith(stream, stopping)
+    upgrading.handleUpgrade(request, stream, head, (webSocket) => {
+      const transport = new WebSocketTransport(webSocket, stream)
+      transports.add(transport)
+      stream.on("close", () => transports.delete(transport))
+      fork(Effect.ensuring(run(transport, principal), Effect.sync(() => transport.close())))
+    })
   }
   yield* Effect.forkScoped(Effect.forever(Effect.delay(Effect.sync(() => transports.forEach((transport) => transport.check())), idleMillis / 2)))
   return {
     upgrade: (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer): void => {
       stream.on("error", () => stream.destroy())
       const refused = site.guard(request.headers)
-      if (refused !== undefined) return endWith(stream, foreign(refused))
-      if (!site.isReady()) return endWith(stream, stopping)
+      if (refused !== undefined) return Connections.endWith(stream, foreign(refused))
+      if (!site.isReady()) return Connections.endWith(stream, stopping)
       const who = site.identify(request.headers)
-      if (Result.isFailure(who)) return endWith(stream, Problem.ofReason(who.failure))
-      accept(request, stream, head, who.success)
+      if (Result.isFailure(who)) return Connections.endWith(stream, Problem.ofReason(who.failure))
+      accept(request, stream, head, who.success).catch(() => stream.destroy())
     },
     stop: () => transports.forEach((transport) => transport.stop())
   }
 })
 
 // ------------------------------------------------------------------------------------------------------------- server
-
-const parserProblems: { readonly [code: string]: Problem.Problem } = {
-  HPE_HEADER_OVERFLOW: Problem.make("HeadersTooLarge", "the headers are longer than the limit headerBytes"),
-  ERR_HTTP_REQUEST_TIMEOUT: Problem.make("RequestTimeout", "the request took longer to arrive than the limits headerMillis and bodyMillis", { retryable: true })
-}
-const malformed = Problem.make("FrameInvalid", "this is not HTTP/1.1")
 
 const isWebSocket = ({ headers: { upgrade }, url }: NodeHttp.IncomingMessage): boolean =>
   upgrade?.toLowerCase() === "websocket" && targetOf(url)?.path === "/ws"
@@ -260,60 +234,13 @@ const createServer = ({ bodyMillis, headerBytes, headerMillis, idleMillis }: Lim
     connectionsCheckingInterval: Math.max(10, Math.min(headerMillis / 4, 1000)),
     keepAlive: true,
     keepAliveInitialDelay: 30_000,
+    // What is given twice is neither of the two: whoever stands before this server may have looked at the other one.
+    joinDuplicateHeaders: true,
     // Who asks for another protocol is answered in this one.
     shouldUpgradeCallback: isWebSocket
   })
 
-/** The connections of a server and the requests on them, each within its bound. */
-const makeConnections = (server: NodeHttp.Server, { connectionRequests, connections }: LimitsShape) => {
-  const open = new Map<Duplex, { readonly socket: Socket; running: number }>()
-  let closing = false
-  let idle: (() => void) | undefined
-  server.on("connection", (socket: Socket) => {
-    if (open.size >= connections) {
-      return endWith(socket, Problem.ofReason(new KsiError.LimitExceeded({ limit: "connections", max: connections, retryable: true })))
-    }
-    open.set(socket, { socket, running: 0 })
-    socket.on("close", () => {
-      open.delete(socket)
-      if (open.size === 0) idle?.()
-    })
-  })
-  server.on("clientError", (error: NodeJS.ErrnoException, stream) => endWith(stream, parserProblems[error.code ?? ""] ?? malformed))
-  return {
-    count: () => open.size,
-    /** Counts a request until it is answered; whether it may be looked at. */
-    begin: ({ socket }: NodeHttp.IncomingMessage, response: NodeHttp.ServerResponse): boolean => {
-      const connection = open.get(socket)
-      if (connection === undefined || connection.running >= connectionRequests) return false
-      connection.running++
-      response.on("close", () => {
-        connection.running--
-        if (closing && connection.running === 0) socket.destroySoon()
-      })
-      return true
-    },
-    /** This one speaks another protocol from now on, and ends by itself. */
-    leave: (stream: Duplex): void => {
-      const connection = open.get(stream)
-      if (connection !== undefined) connection.running = Infinity
-    },
-    /** Accepts no more, and waits until every connection is closed; each is as soon as it owes no answer. */
-    drain: Effect.callback<void>((resume) => {
-      closing = true
-      server.close()
-      for (const { running, socket } of open.values()) if (running === 0) socket.destroySoon()
-      if (open.size === 0) return resume(Effect.void)
-      idle = () => resume(Effect.void)
-    }),
-    destroy: Effect.sync(() => {
-      server.close()
-      for (const { socket } of open.values()) socket.destroySoon()
-    })
-  }
-}
-
-const listen = (server: NodeHttp.Server, { host, port }: Options): Effect.Effect<number, KsiError.KsiError> =>
+const listen = (server: NodeHttp.Server, host: string, port: number): Effect.Effect<number, KsiError.KsiError> =>
   Effect.callback((resume) => {
     const address = `http://${HttpGuard.inUrl(host)}:${port}`
     const refused = (error: NodeJS.ErrnoException) => {
@@ -330,40 +257,44 @@ const listen = (server: NodeHttp.Server, { host, port }: Options): Effect.Effect
 
 // -------------------------------------------------------------------------------------------------------------- layer
 
-const make = Effect.fnUntraced(function*(options: Options) {
+const make = Effect.fnUntraced(function*({ drain = 0, host = "127.0.0.1", hosts = [], ownerToken, port: wanted = 4600 }: Options) {
   const router = yield* Router
   const subscriptions = yield* Subscriptions
   const limits = yield* Limits
   const authorizer = yield* Authorizer
-  const metrics = yield* Metrics.Metrics
+  const metrics = yield* Effect.serviceOption(Metrics.Metrics)
   const context = yield* Effect.context<Router | Subscriptions>()
   const fork = Effect.runForkWith(context)
-  const calls = Calls.make({ router, limits, fork })
+  const budget = new Connection.Budget(limits.outgoingBytes)
+  const calls = Calls.make({ router, authorizer, limits, budget, fork })
   const server = createServer(limits)
-  const connections = makeConnections(server, limits)
+  const connections = Connections.make(server, limits, fork)
   const following = new Set<Fiber.Fiber<void>>()
   let ready = false
   let guard: Site["guard"] = () => undefined
 
   const follow = (exchange: Exchange): void => {
-    const fiber = fork(Events.follow({ subscriptions, authorizer }, exchange))
+    const fiber = fork(Events.follow({ subscriptions, authorizer, limits, budget }, exchange))
     following.add(fiber)
     fiber.addObserver(() => following.delete(fiber))
     exchange.response.on("close", () => fiber.interruptUnsafe())
   }
   const site: Site = {
-    guard: (headers) => guard(headers), identify: makeIdentify(authorizer, options), calls, follow, isReady: () => ready,
+    guard: (headers) => guard(headers), identify: makeIdentify(authorizer, host, ownerToken), calls, follow, isReady: () => ready,
     figures: makeFigures(authorizer, metrics, fork)
   }
   yield* Effect.addFinalizer(() => connections.destroy)
-  const shared = { budget: new Connection.Budget(limits.outgoingBytes), gathering: new Connection.Gathering(limits.incomingBytes) }
+  const shared = { budget, gathering: new Connection.Gathering(limits.incomingBytes) }
   const webSockets = yield* makeWebSockets(site, limits, (transport, principal) =>
     Effect.provideContext(Connection.run(transport, { principal, ...shared }), context))
   server.on("upgrade", (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer) => {
-    connections.leave(stream)
-    webSockets.upgrade(request, stream, head)
+    // What is owed in this protocol would be written into the other one.
+    if (connections.leave(stream)) webSockets.upgrade(request, stream, head)
+    else stream.destroy()
   })
   server.on("request", (request: NodeHttp.IncomingMessage, response: NodeHttp.ServerResponse) => {
+    // One of many that came at once, on a connection that is broken by now: nobody would hear the answer.
+    if (request.socket.destroyed) return
     if (!ready) response.setHeader("connection", "close")
     if (connections.begin(request, response)) serve(site, request, response)
     else refuse(response, Problem.ofReason(new KsiError.LimitExceeded({ limit: "connectionRequests", max: limits.connectionRequests, retryable: true })))
@@ -378,16 +309,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
     webSockets.stop()
     return Effect.andThen(endFollowing, connections.drain)
   })
-  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(stop, options.drain ?? 0)))
-  const port = yield* listen(server, options)
-  guard = HttpGuard.make({ host: options.host, port, hosts: options.hosts })
+  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(stop, drain)))
+  const port = yield* listen(server, host, wanted)
+  guard = HttpGuard.make({ host, port, hosts })
   ready = true
-  return Http.of({ url: `http://${HttpGuard.inUrl(options.host)}:${port}`, connections: connections.count })
+  return Http.of({ url: `http://${HttpGuard.inUrl(host)}:${port}`, connections: connections.count })
 })
 
 /**
  * Speaks HTTP. Closing it stops accepting, lets requests run for `drain`, then interrupts them. Fails with `ListenFailed`, as where
  * the port is in use.
  */
-export const layer = (options: Options): Layer.Layer<Http, KsiError.KsiError, Router | Subscriptions | Metrics.Metrics> =>
+export const layer = (options: Options = {}): Layer.Layer<Http, KsiError.KsiError, Router | Subscriptions> =>
   Layer.effect(Http, make(options))

@@ -88,7 +88,7 @@ export const make = (
   more: Pick<Problem, "next" | "allow"> & { readonly retryable?: boolean } = {}
 ): Problem => ({ status: statuses[reason], reason, detail, retryable: more.retryable ?? false, next: more.next, allow: more.allow })
 
-const encodeReason = Schema.encodeUnknownSync(Schema.toCodecJson(KsiError.Reason))
+const encodeReason = Schema.encodeUnknownSync(KsiError.ReasonJson)
 
 /** What KSI itself has to say; `principal` is who asked, where that is known. */
 export const ofReason = (reason: KsiError.Reason, principal?: string): Problem => {

@@ -66,9 +66,8 @@ interface Row extends Request, Outcome {
 
 type AnyExit = Exit.Exit<unknown, unknown>
 
-const reasonCodec = Schema.toCodecJson(KsiError.Reason)
-const encodeReason = Schema.encodeUnknownSync(reasonCodec)
-const decodeReason = Schema.decodeUnknownSync(reasonCodec)
+const encodeReason = Schema.encodeUnknownSync(KsiError.ReasonJson)
+const decodeReason = Schema.decodeUnknownSync(KsiError.ReasonJson)
 
 const digest = (text: string): string => hash("sha256", text, "base64url")
 

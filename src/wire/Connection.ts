@@ -52,12 +52,12 @@ import * as Frame from "./Frame.ts"
 import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
 import { Gathering } from "./internal/Gathering.ts"
 import * as LineReader from "./internal/LineReader.ts"
-import { Budget, Outgoing } from "./internal/Outgoing.ts"
+import { Budget, type Holder, Outgoing } from "./internal/Outgoing.ts"
 import { Lines } from "./Lines.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
-export { Budget, Gathering }
+export { Budget, Gathering, type Holder, Outgoing }
 
 /**
  * How the incoming side ended: the other side is gone, it sends no more but still reads, or this side stops and

@@ -90,14 +90,24 @@ describe("the door", () => {
       const ksi = yield* KsiService
       const ask = (name: string, data: unknown) => reasonOf(ksi.dispatch(name, data, { principal: "ann" }))
       expect(yield* ask("shop:ask", { n: "no number" })).toMatchObject({ _tag: "PermissionDenied", principal: "ann", event: "shop:ask", action: "call" })
-      expect(yield* ask("shop:placed", { n: 1 })).toMatchObject({ _tag: "PermissionDenied", action: "emit" })
-      // Its shape would be wrong; who may not does not learn that.
-      expect(yield* ask("shop:items", {})).toMatchObject({ _tag: "PermissionDenied", action: "stream" })
+      expect(yield* ask("shop:placed", { n: 1 })).toMatchObject({ _tag: "PermissionDenied", action: "call" })
+      // What it is, and that it is at all, is not for who may nothing to it.
+      expect(yield* ask("shop:items", {})).toMatchObject({ _tag: "PermissionDenied", action: "call" })
       expect(yield* ask("shop:nowhere", {})).toMatchObject({ _tag: "PermissionDenied", event: "shop:nowhere" })
       expect([ran, seen]).toEqual([[], []])
       expect(ended.map(({ encode, envelope: { data, metadata, name }, exit }) => [name, metadata.principal, exit._tag, encode(data)])).toEqual([
         ["shop:ask", "ann", "Failure", null], ["shop:placed", "ann", "Failure", null], ["shop:items", "ann", "Failure", null]
       ])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("says what is missing to who may something else to the event", () => {
+    const { layer } = world([{ pattern: "shop:*", actions: ["subscribe"], allow: true }])
+    return Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const ask = (name: string, data: unknown) => reasonOf(ksi.dispatch(name, data, { principal: "ann" }))
+      expect(yield* ask("shop:placed", { n: 1 })).toMatchObject({ _tag: "PermissionDenied", action: "emit" })
+      expect(yield* ask("shop:items", {})).toMatchObject({ _tag: "PermissionDenied", action: "stream" })
     }).pipe(Effect.provide(layer))
   })
 

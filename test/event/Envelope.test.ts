@@ -131,5 +131,25 @@ describe("toFact and fromFact", () => {
   it("an imported event is its own root, whatever its attributes claim to be", () => {
     const fact = store({ id: "i", source: "/x", name: "t", streamId: "s", data: 1, time: undefined, attributes: { subject: null, depth: "deep", correlationid: 7 } })
     expect(Envelope.fromFact(fact, 1).metadata).toMatchObject({ correlationId: "i", depth: 0, source: "/x", principal: "owner" })
+    for (const depth of [-1, 0.5, 1e300, Number.NaN]) expect(Envelope.fromFact({ ...fact, attributes: { depth } }, 1).metadata.depth).toBe(0)
+  })
+})
+
+describe("receivedFact", () => {
+  const sent = { id: "i", source: "/x", name: "a:b", streamId: "/x", data: 1, time: "2001-02-03T04:05:06.789123Z" }
+  const received = (attributes: object, principal = "ann") =>
+    Envelope.receivedFact({ ...sent, attributes: { ...attributes } }, "s-1", { n: 1 }, principal)
+
+  it("keeps what is the sender's to say", () => {
+    expect(received({ subject: null, rating: 5, clientid: "c", traceparent: "00-1" })).toEqual({
+      ...sent, streamId: "s-1", data: { n: 1 }, attributes: { rating: 5, clientid: "c", traceparent: "00-1", principal: "ann" }
+    })
+  })
+
+  it("and nothing of what KSI says: who it was, and what caused it", () => {
+    const forged = { principal: "bob", correlationid: "root", causationid: "parent", depth: 63 }
+    expect(received(forged).attributes).toEqual({ clientcorrelationid: "root", principal: "ann" })
+    expect(received(forged, "owner").attributes).toEqual({ clientcorrelationid: "root" })
+    expect(received({ ...forged, clientcorrelationid: "label" }).attributes).toEqual({ clientcorrelationid: "label", principal: "ann" })
   })
 })

@@ -169,6 +169,6 @@ describe("what one is told of", () => {
       expect(JSON.stringify(found)).not.toMatch(/store:import|system:shutdown|permission:grant/)
       expect(yield* as("ann", "system:help", { event: "store:streams" })).toMatchObject({ event: "store:streams" })
       expect(yield* reasonOf(as("ann", "system:help", { event: "system:shutdown" }))).toMatchObject({ _tag: "PermissionDenied" })
-      expect(yield* reasonOf(as("ann", "system:help", { event: "permission:granted" }))).toMatchObject({ _tag: "PermissionDenied", action: "emit" })
+      expect(yield* reasonOf(as("ann", "system:help", { event: "permission:granted" }))).toMatchObject({ _tag: "PermissionDenied", action: "call" })
     }).pipe(Effect.provide(Layer.fresh(runtime()))))
 })

@@ -1,8 +1,10 @@
 // HTTP of a real daemon: where it is, who the owner is, what becomes of it when its port is taken or it is told to stop.
 import { describe, expect, it } from "vitest"
+import { once } from "node:events"
 import { existsSync, readFileSync, statSync } from "node:fs"
+import { connect, type Socket } from "node:net"
 import { join } from "node:path"
-import { Home, Running } from "./Daemon.ts"
+import { Home, root, Running } from "./Daemon.ts"
 
 const urlIn = (stdout: string): string => /http:\/\/[\d.:]+/.exec(stdout)?.[0] ?? expect.fail(`no URL in ${stdout}`)
 const json = { "content-type": "application/json" }
@@ -10,6 +12,25 @@ const json = { "content-type": "application/json" }
 /** A body as it is read here: anything may be in it. */
 // oxlint-disable-next-line typescript/no-explicit-any
 const bodyOf = async (response: Response): Promise<any> => response.json()
+
+const shop = join(root, "scratchpad", "examples", "05_service.ts")
+
+/** A connection to an URL's port, by hand. */
+const open = async (url: string): Promise<Socket> => {
+  const socket = connect({ port: Number(new URL(url).port), host: "127.0.0.1", allowHalfOpen: true }).on("error", () => {})
+  await once(socket, "connect")
+  return socket
+}
+const head = (url: string, line: string, ...headers: ReadonlyArray<string>) => [`${line} HTTP/1.1`, `Host: ${new URL(url).host}`, ...headers, "", ""].join("\r\n")
+const ordered = (url: string, sku: string) => {
+  const body = JSON.stringify({ sku, quantity: 1 })
+  return head(url, "POST /events/shop:ordered", "Content-Type: application/json", `Content-Length: ${body.length}`) + body
+}
+const said = async (socket: Socket): Promise<string> => {
+  let text = ""
+  for await (const chunk of socket.setEncoding("utf8")) text += String(chunk)
+  return text
+}
 
 describe("HTTP of a daemon", () => {
   it("says where it is; the token beside the socket makes its bearer the owner, and is gone with the daemon", async () => {
@@ -69,5 +90,47 @@ describe("HTTP of a daemon", () => {
     const answered = await asked
     expect([answered.status, await bodyOf(answered)]).toEqual([200, "done"])
     expect((await daemon.ended()).code).toBe(0)
+  })
+
+  it("who sends no more gets the places of its facts; who goes away leaves each stored as a whole, or not at all", async () => {
+    await using home = new Home()
+    const url = urlIn((await home.start("--port", "0", shop)).stdout)
+    const half = await open(url)
+    half.end(ordered(url, "half") + ordered(url, "half"))
+    // An interim response may come first.
+    expect((await said(half)).match(/HTTP\/1\.1 [2-9]\d\d/g)).toEqual(["HTTP/1.1 201", "HTTP/1.1 201"])
+    const gone = await Promise.all(Array.from({ length: 40 }, () => open(url)))
+    for (const [n, socket] of gone.entries()) socket.write(ordered(url, `gone-${n}`), () => socket.destroy())
+    const last = await fetch(`${url}/events/shop:ordered`, { method: "POST", headers: json, body: "{\"sku\":\"last\",\"quantity\":1}" })
+    const { position } = await bodyOf(last)
+    const { stdout } = await home.ksi("export", "--json")
+    const facts = stdout.trim().split("\n").map((line) => JSON.parse(line) as { position: number; version: number; data: object })
+    expect(facts.map(({ position }) => position)).toEqual(facts.map((_, n) => n + 1))
+    expect(facts.length).toBeGreaterThanOrEqual(position)
+    expect(facts.every(({ data, version }) => version > 0 && Object.keys(data).length === 2)).toBe(true)
+  })
+
+  it("is gone at once, whoever is connected and silent: kept alive, following, a WebSocket; its port is free for the next", async () => {
+    await using home = new Home()
+    await using next = new Home()
+    const daemon = await home.start("--port", "0", "--drain", "20 seconds")
+    const url = urlIn(daemon.stdout)
+    const requests = [
+      head(url, "GET /health/live"),
+      head(url, "GET /subscribe?requests=true"),
+      head(url, "GET /ws", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+      "GET /heal"
+    ]
+    const sockets = await Promise.all(requests.map(() => open(url)))
+    for (const [n, socket] of sockets.entries()) socket.write(requests[n] ?? "")
+    await Promise.all(sockets.slice(0, 3).map((socket) => once(socket, "data")))
+    const began = performance.now()
+    daemon.child.kill("SIGTERM")
+    await daemon.tells("stopping")
+    const again = await next.start("--port", new URL(url).port)
+    expect(urlIn(again.stdout)).toBe(url)
+    expect((await daemon.ended()).code).toBe(0)
+    expect(performance.now() - began).toBeLessThan(10_000)
+    for (const socket of sockets) socket.destroy()
   })
 })

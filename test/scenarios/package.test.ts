@@ -166,7 +166,9 @@ console.log(JSON.stringify(urls))
     const { stdout } = spawnSync(process.execPath, ["--disable-warning=ExperimentalWarning", "loads.js"], { cwd: app, encoding: "utf8" })
     const urls = JSON.parse(stdout) as ReadonlyArray<string>
     expect(urls.some((url) => url.endsWith("/ksi/dist/bus/Router.js"))).toBe(true)
-    expect(urls.filter((url) => /@effect\/|\/effect\/dist\/(index\.js|cli\/)|\/ksi\/dist\/(cli|plugins|server|wire|testing)\//.test(url))).toEqual([])
+    // The name of what speaks HTTP, which is loaded when a layer of it is built.
+    const named = /\/ksi\/dist\/server\/(HttpServer|internal\/address)\.js$/
+    expect(urls.filter((url) => !named.test(url) && /@effect\/|\/effect\/dist\/(index\.js|cli\/)|\/ksi\/dist\/(cli|plugins|server|wire|testing)\//.test(url))).toEqual([])
   })
   for (const [module, moduleResolution] of [["nodenext", "nodenext"], ["esnext", "bundler"]]) {
     it(`has types for moduleResolution ${moduleResolution}`, () => {

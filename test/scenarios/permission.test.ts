@@ -1,7 +1,8 @@
 // Who may do what, from one end to the other: every built-in event × every kind of principal × every surface, and what
 // becomes of connections and commands.
 import { afterAll, beforeAll, describe, expect, it } from "@effect/vitest"
-import { Deferred, Effect, Layer, Result, Schema } from "effect"
+import { WebSocket } from "@effect/platform-node/NodeWS"
+import { Context, Deferred, Effect, Layer, Result, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -27,6 +28,7 @@ import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import { EventStore } from "../../src/store/EventStore.ts"
 import { Permissions } from "../../src/store/Permissions.ts"
+import * as Http from "../../src/server/Http.ts"
 import * as Connection from "../../src/wire/Connection.ts"
 import * as Control from "../../src/wire/Control.ts"
 import * as Listener from "../../src/wire/Listener.ts"
@@ -103,6 +105,86 @@ const expected = (kind: Kind, action: Grant.Action, name: string): boolean => {
   return action !== "emit" && level >= levels.indexOf(least)
 }
 
+const ownerToken = "ksi_http_owner"
+
+/** The same daemon with HTTP in front of it. */
+const startHttp = Effect.gen(function*() {
+  const listening = Http.layer({ host: "127.0.0.1", port: 0, hosts: [], ownerToken })
+  const context = yield* Layer.build(listening.pipe(Layer.provideMerge(Layer.fresh(daemon(yield* Deferred.make<void>())))))
+  return { url: Context.get(context, Http.Http).url, context }
+})
+
+/** One request with everything that might pass for an identity, and what can be told of its answer but for names and ids. */
+const http = (url: string, method: string, path: string, token: string | undefined, data?: unknown, type = "application/json") =>
+  Effect.promise(async () => {
+    const answer = await fetch(`${url}${path}`, {
+      method,
+      headers: { "x-agent-id": "owner", "x-client-id": "owner", "x-principal": "owner", ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...(data === undefined ? {} : { "content-type": type }) },
+      ...(data === undefined ? {} : { body: JSON.stringify(data) })
+    })
+    const { headers, status } = answer
+    const isStream = headers.get("content-type") === "text/event-stream"
+    if (isStream) await answer.body?.cancel()
+    const text = isStream ? "" : await answer.text()
+    const name = decodeURIComponent(path).replace(/^.*[/=]/, "")
+    const same = [...headers].filter(([key]) => key !== "date" && key !== "content-length" && key !== "x-correlation-id")
+    // As it came: the tests look into answers of many shapes.
+    // oxlint-disable-next-line typescript/no-explicit-any
+    const body: any = text === "" ? undefined : JSON.parse(text)
+    const said = JSON.stringify([status, same, headers.get("x-correlation-id")?.length, text]).replaceAll(name, "NAME").replaceAll(/[0-9a-f]{8}-[0-9a-f-]{27}/g, "ID")
+    return { status, body, said, isRefused: (status === 401 || status === 403) && refused.has(body?.reason) }
+  })
+
+/** A WebSocket that answers one at a time. */
+class Socket {
+  readonly webSocket: WebSocket
+  private readonly replies: Array<Reply> = []
+  private look: () => void = () => {}
+  private asked = 0
+
+  private constructor(webSocket: WebSocket) {
+    this.webSocket = webSocket
+    // By default a message is a Buffer.
+    webSocket.on("message", (message) => {
+      this.replies.push(JSON.parse((message as Buffer).toString("utf8")) as Reply)
+      this.look()
+    })
+  }
+
+  /** `undefined` where it is refused. */
+  static connect(url: string, token: string | undefined) {
+    return Effect.acquireRelease(
+      Effect.callback<Socket | undefined>((resume) => {
+        const webSocket = new WebSocket(`${url.replace("http", "ws")}/ws`, { headers: token === undefined ? {} : { authorization: `Bearer ${token}` } })
+        const socket = new Socket(webSocket)
+        webSocket.on("open", () => resume(Effect.succeed(socket)))
+        webSocket.on("error", ({ message }) => resume(message.includes("401") ? Effect.succeed(undefined) : Effect.die(new Error(message))))
+      }),
+      (socket) => Effect.sync(() => socket?.webSocket.terminate())
+    )
+  }
+
+  /** The next frame that comes. */
+  readonly next: Effect.Effect<Reply> = Effect.callback((resume) => {
+    this.look = () => {
+      const reply = this.replies.shift()
+      if (reply === undefined) return
+      this.look = () => {}
+      resume(Effect.succeed(reply))
+    }
+    this.look()
+  })
+
+  /** Also where it follows something, whose frames are passed over. */
+  ask(frame: object): Effect.Effect<Reply> {
+    return Effect.suspend(() => {
+      const id = ++this.asked
+      this.webSocket.send(JSON.stringify({ ...frame, correlation_id: id }))
+      return Effect.repeat(this.next, { until: ({ correlation_id: answered }) => answered === id })
+    })
+  }
+}
+
 describe("the matrix", () => {
   it.effect("every built-in event has its least profile, and there is none besides", () =>
     Effect.gen(function*() {
@@ -156,6 +238,108 @@ describe("the matrix", () => {
           if (subscribed.ok) yield* plain.ask({ event: "pubsub:unsubscribe", subscription_id: event.name })
         }
       }
+    }))
+
+  it.effect("over HTTP and WebSocket: as the bearer of a token, as the owner's, or as whoever is on this machine", () =>
+    Effect.gen(function*() {
+      const { context, url } = yield* startHttp
+      const who = yield* Effect.provideContext(bearers, context)
+      const { registry } = yield* Effect.provideContext(Router, context)
+      const events = registry.list(Result.getOrThrow(EventPattern.parse("*"))).map(({ event }) => event).filter(({ name }) => name !== "shop:wait")
+      for (const kind of all) {
+        const token = kind === "owner" ? ownerToken : who[kind].token
+        const isNobody = kinds[kind] === 0
+        const socket = yield* Socket.connect(url, token)
+        expect(socket === undefined, `${kind} /ws`).toBe(isNobody)
+        for (const event of events) {
+          const action = event.kind === "fact" ? "emit" : event.mode
+          const { name } = event
+          const posted = yield* http(url, "POST", `/events/${name}`, token, { _client_id: "owner", _agent_id: "owner" })
+          const may = !isNobody && expected(kind, action, name)
+          expect(posted.isRefused && (isNobody || posted.body.details.event === name), `${kind} POST ${name} ${JSON.stringify(posted.body)}`).toBe(!may)
+          const told = yield* http(url, "GET", `/events/${name}`, token)
+          if (may) expect(told.status, `${kind} GET ${name}`).toBe(200)
+          const mayHear = !isNobody && expected(kind, "subscribe", name)
+          const following = yield* http(url, "GET", `/subscribe?pattern=${name}`, token)
+          expect(following.status === 200, `${kind} follow ${name}`).toBe(mayHear)
+          if (socket === undefined || name === "wire:hello") continue
+          const { data } = yield* socket.ask({ event: name, data: {}, _client_id: "owner", _agent_id: "owner" })
+          const denied = data.reason === "Unauthenticated" || (data.reason === "PermissionDenied" && data.details.event === name)
+          expect(denied, `${kind} ${action} ${name} over a WebSocket`).toBe(!may)
+          const subscribed = yield* socket.ask({ event: "pubsub:subscribe", pattern: name, subscription_id: name })
+          expect(subscribed.ok, `${kind} subscribe ${name} over a WebSocket`).toBe(mayHear)
+          if (subscribed.ok) yield* socket.ask({ event: "pubsub:unsubscribe", subscription_id: name })
+        }
+      }
+      // A greeting with a token that is none makes nobody of who was somebody.
+      for (const kind of ["unknown", "expired", "revoked"] as const) {
+        const socket = (yield* Socket.connect(url, undefined)) ?? expect.fail()
+        expect((yield* socket.ask(hello(who[kind].token))).data.reason).toBe("Unauthenticated")
+        expect((yield* socket.ask({ event: "system:health" })).data.reason).toBe("Unauthenticated")
+      }
+    }))
+
+  it.live("what is refused over HTTP is in the journal, without what was sent", () =>
+    Effect.gen(function*() {
+      const { context, url } = yield* startHttp
+      const secret = "not for the journal"
+      yield* http(url, "POST", "/events/permission:grant", undefined, { principal: secret })
+      yield* http(url, "POST", "/events/permission:granted", undefined, { specversion: "1.0", id: secret, source: "/s", type: "permission:granted", data: { secret } }, "application/cloudevents+json")
+      yield* http(url, "GET", "/events/system:shutdown", undefined)
+      const { records } = yield* Effect.provideContext(Effect.flatMap(Activity, ({ query }) => query({ limit: 10 })), context)
+      expect(records.map(({ data, name, outcome, principal }) => [name, outcome, principal, data])).toEqual([
+        ["system:help", "failure", "local-http", { event: "system:shutdown" }],
+        ["permission:granted", "failure", "local-http", null],
+        ["permission:grant", "failure", "local-http", null]
+      ])
+      expect(records.map(({ data }) => JSON.stringify(data)).join("")).not.toContain(secret)
+    }))
+
+  it.effect("of what is hidden nothing is learnt: it is as if nobody had registered it", () =>
+    Effect.gen(function*() {
+      const { context, url } = yield* startHttp
+      const { restricted } = yield* Effect.provideContext(bearers, context)
+      const asks = [
+        (name: string, token: string | undefined) => http(url, "POST", `/events/${name}`, token, { n: 1 }),
+        (name: string, token: string | undefined) => http(url, "POST", `/events/${name}`, token, { specversion: "1.0", id: "e", source: "/s", type: name, data: { n: 1 } }, "application/cloudevents+json"),
+        (name: string, token: string | undefined) => http(url, "GET", `/events/${name}`, token),
+        (name: string, token: string | undefined) => http(url, "HEAD", `/events/${name}`, token),
+        (name: string, token: string | undefined) => http(url, "PUT", `/events/${name}`, token),
+        (name: string, token: string | undefined) => http(url, "GET", `/subscribe?pattern=${name}`, token),
+        (name: string, token: string | undefined) => http(url, "GET", `/events?pattern=${name}`, token)
+      ]
+      const hidden: ReadonlyArray<readonly [token: string | undefined, names: ReadonlyArray<string>]> = [
+        [undefined, ["system:shutdown", "permission:granted", "permission:grant", "module:load"]],
+        [restricted.token, ["shop:order", "shop:placed", "shop:items", "system:shutdown", "permission:granted"]]
+      ]
+      for (const [token, names] of hidden) {
+        const unknown = { system: "system:nothing", permission: "permission:nothing", module: "module:nothing", shop: "shop:nothing" } as const
+        for (const name of names) {
+          // A name with this namespace is there.
+          const other = unknown[name.split(":")[0] as keyof typeof unknown]
+          for (const [n, ask] of asks.entries()) expect((yield* ask(name, token)).said, `${n} ${name}`).toBe((yield* ask(other, token)).said)
+        }
+      }
+      // Nor from what is near to a name that nobody has.
+      const near = yield* http(url, "POST", "/events/shop:ordr", restricted.token, {})
+      expect(JSON.stringify(near.body)).not.toContain("shop:order")
+      expect(JSON.stringify((yield* http(url, "POST", "/events/sho:p", undefined, {})).body)).toContain("shop")
+    }))
+
+  it.live("a token that is revoked ends what is followed with it at once", () =>
+    Effect.gen(function*() {
+      const { context, url } = yield* startHttp
+      const { createToken, revokeToken } = yield* Effect.provideContext(Permissions, context)
+      const { id, token } = yield* createToken({ by: "owner", profile: "standard" })
+      const socket = (yield* Socket.connect(url, token)) ?? expect.fail()
+      yield* socket.ask({ event: "pubsub:subscribe", pattern: "shop:*", subscription_id: "a" })
+      const following = yield* Effect.promise(() => fetch(`${url}/subscribe?pattern=shop:*`, { headers: { authorization: `Bearer ${token}` } }))
+      const told = following.text()
+      const ended = socket.next
+      yield* revokeToken({ by: "owner", id })
+      expect(yield* Effect.promise(() => told)).toMatch(/event: error\ndata: .*"reason":"Unauthenticated"/)
+      expect(yield* ended).toMatchObject({ event: "pubsub:subscribe", ok: false, subscription_id: "a", data: { reason: "Unauthenticated" } })
+      expect((yield* socket.ask({ event: "shop:order", data: { n: 1 } })).data.reason).toBe("Unauthenticated")
     }))
 })
 

@@ -98,6 +98,14 @@ describe("a posted event", () => {
       }))
   }
 
+  it.live("that is compressed is of no type that is taken", () =>
+    Effect.gen(function*() {
+      const { port } = yield* start()
+      for (const [coding, status] of [["gzip", 415], ["gzip, identity", 415], ["identity", 200]] as const) {
+        expect((yield* post(port, "t:echo", { value: 1 }, { ...json, "content-encoding": coding })).status).toBe(status)
+      }
+    }))
+
   it.live("with an idempotency key is carried out once, quoted or not", () =>
     Effect.gen(function*() {
       const { context, port } = yield* start()

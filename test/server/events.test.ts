@@ -145,7 +145,8 @@ describe("following", () => {
 
   const wrong: ReadonlyArray<readonly [search: string, headers: Readonly<Record<string, string>>, path: string]> = [
     ["?from=soon", {}, "from"], ["?from=-1", {}, "from"], ["", { "last-event-id": "x" }, "from"], ["?requests=yes", {}, "requests"],
-    ["?overflow=block", {}, "overflow"], ["?overflow=x", {}, "overflow"], ["?buffer=0", {}, "buffer"], ["?buffer=x", {}, "buffer"], ["?patern=x", {}, "patern"]
+    ["?overflow=block", {}, "overflow"], ["?overflow=x", {}, "overflow"], ["?buffer=0", {}, "buffer"], ["?buffer=x", {}, "buffer"], ["?patern=x", {}, "patern"],
+    ["?pattern=a&pattern=b", {}, "pattern"], ["?from=1&from=2", {}, "from"], ["?subscription_id=x", {}, "subscription_id"], ["?from=99999999999999999999", {}, "from"], ["?from=1.5", {}, "from"], ["?buffer=", {}, "buffer"]
   ]
   for (const [search, headers, path] of wrong) {
     it.live(`${search} ${JSON.stringify(headers)} is refused`, () =>
@@ -155,6 +156,14 @@ describe("following", () => {
         expect([said.status, said.body.reason, said.body.details.problems[0].path]).toEqual([400, "PayloadInvalid", path])
       }))
   }
+
+  it.live("a buffer beyond the limit, and a place that nobody has reached", () =>
+    Effect.gen(function*() {
+      const { port } = yield* start({ limits: { subscriptionBuffer: 8 } })
+      expect((yield* ask(port, "GET", "/subscribe?buffer=9")).body).toMatchObject({ status: 413, reason: "LimitExceeded", details: { limit: "subscriptionBuffer" } })
+      const raw = yield* follow(port, "", "Last-Event-ID: 999999999999999\r\n")
+      expect(messagesOf(raw)[0]?.id).toBe("999999999999999")
+    }))
 
   it.live("a pattern that is none", () =>
     Effect.gen(function*() {

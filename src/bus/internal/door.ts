@@ -4,7 +4,7 @@ import type * as Exit from "effect/Exit"
 import { type Action, owner } from "../../event/Grant.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Activity } from "../Activity.ts"
-import { Authorizer, unknownTo } from "../Authorizer.ts"
+import { Authorizer, toldTo, unknownTo } from "../Authorizer.ts"
 import type { LiveEnvelope } from "../Causation.ts"
 import type { Table, TableEntry } from "./table.ts"
 
@@ -36,7 +36,7 @@ export const make = Effect.fnUntraced(function*({ meter, registry }: Table) {
       if (!isForeign(envelope)) return undefined
       const { name, origin: { principal } } = envelope
       if (authorizer.allows(principal, action, name)) return undefined
-      const refused = KsiError.exit(authorizer.refusal(principal, action, name))
+      const refused = KsiError.exit(authorizer.refusal(principal, toldTo(authorizer, principal, action, name), name))
       if (entry !== undefined) return recorded(entry, envelope, refused)
       meter?.unknown()
       return refused

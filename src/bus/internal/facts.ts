@@ -67,12 +67,12 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
   const subscriptions = yield* Subscriptions
 
   /** A fact is stored: its handlers begin. Answers with a wait where a subscriber holds up those who say something. */
-  const happened = (entry: FactEntry, envelope: LiveEnvelope, kept: unknown, emitted: Emitted, trace: TraceContext.Texts): Effect.Effect<void> | undefined => {
-    const { id, position, streamId, version } = emitted
-    const { name } = envelope
+  const happened = (entry: FactEntry, envelope: LiveEnvelope, fact: NewFact, emitted: Emitted, trace: TraceContext.Texts): Effect.Effect<void> | undefined => {
+    const { id, position, version } = emitted
+    const { data: kept, name, streamId } = fact
     if (entry.tally !== undefined) entry.tally.stored()
     if (!reactions.isIgnored(entry)) {
-      const metadata = saidIn(envelope, streamId, trace)
+      const metadata = envelope instanceof ReceivedEnvelope ? Envelope.metadataOf(fact, envelope.timestamp) : saidIn(envelope, streamId, trace)
       // What is stored, and not what somebody may have made of it since.
       reactions.stored(entry, () => ({ id, name, data: entry.codec.readFact(kept), metadata, position, version, missed: 0 }))
     }
@@ -80,11 +80,11 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
   }
 
   /** What came of an append of one fact, and the wait there may be. A fact that was stored before has been handled before. */
-  const said = (entry: FactEntry, envelope: LiveEnvelope, fact: NewFact, kept: unknown, trace: TraceContext.Texts, [outcome]: Outcomes) => {
+  const said = (entry: FactEntry, envelope: LiveEnvelope, fact: NewFact, trace: TraceContext.Texts, [outcome]: Outcomes) => {
     if (outcome === undefined) throw new Error("the journal answered without an outcome")
     const { kind, position, version } = outcome
     const emitted: Emitted = { id: fact.id, streamId: fact.streamId, position: BigInt(position), version }
-    return [emitted, kind === "duplicate" ? undefined : happened(entry, envelope, kept, emitted, trace)] as const
+    return [emitted, kind === "duplicate" ? undefined : happened(entry, envelope, fact, emitted, trace)] as const
   }
 
   const stored = (entry: FactEntry, envelope: LiveEnvelope, trace: TraceContext.Texts): Run => {
@@ -96,12 +96,12 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
     if (Exit.isExit(complete)) {
       if (Exit.isFailure(complete)) return complete
       // What an append succeeds with.
-      const [emitted, room] = said(entry, envelope, fact, kept, trace, complete.value as Outcomes)
+      const [emitted, room] = said(entry, envelope, fact, trace, complete.value as Outcomes)
       return room === undefined ? Exit.succeed(emitted) : Effect.as(room, emitted)
     }
     // The wait is one commit; between it and the handlers nobody may get in.
     return Effect.uninterruptibleMask((restore) => Effect.flatMap(appended, (outcomes) => {
-      const [emitted, room] = said(entry, envelope, fact, kept, trace, outcomes)
+      const [emitted, room] = said(entry, envelope, fact, trace, outcomes)
       // Stored, and being handled: whom a slow subscriber holds up waits here, and may stop waiting.
       return room === undefined ? Effect.succeed(emitted) : Effect.as(restore(room), emitted)
     }))

@@ -129,6 +129,16 @@ const makeEntries = (registry: EventRegistry.EventRegistry, clock: Clock.Clock, 
   return { entries, define, handle, use }
 }
 
+/** The labels of a fact that was made elsewhere: what it will say of itself once it is stored, so that who stands before it is told the same. */
+const labelsOf = (fact: NewFact, labels: Partial<Causation.Origin>): Partial<Causation.Origin> => {
+  const { principal = Causation.own.principal, traceparent } = labels
+  const told = Envelope.metadataOf(Envelope.receivedFact(fact, fact.streamId, fact.data, principal), 0)
+  const { clientCorrelationId, clientId, source } = told
+  // Where nobody says which span it is sent in, it is the one that it was made in.
+  const { tracestate } = traceparent === undefined ? told : labels
+  return { ...labels, clientCorrelationId, clientId, source, traceparent: traceparent ?? told.traceparent, tracestate }
+}
+
 /** The table of one router. */
 export const make = Effect.gen(function*() {
   const limits = yield* Limits
@@ -165,7 +175,7 @@ export const make = Effect.gen(function*() {
       envelope(name, data, undefined, labels === undefined ? Causation.own : labelled(undefined, Causation.own, labels)),
     /** The envelope of a fact that was made elsewhere. */
     received: (fact: NewFact, labels: Partial<Causation.Origin>) =>
-      new Causation.ReceivedEnvelope(fact, { ...labelled(undefined, Causation.own, labels), source: fact.source }, stamps),
+      new Causation.ReceivedEnvelope(fact, labelled(undefined, Causation.own, labelsOf(fact, labels)), stamps),
     /** The envelope of what is asked or said in this fiber; `labels` may narrow what it inherits, never widen it. */
     child: (fiber: AnyFiber, name: string, data: unknown, labels?: Partial<Causation.Origin>) => {
       const parent = currentOf(fiber)

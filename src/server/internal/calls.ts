@@ -3,12 +3,14 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
+import type { AuthorizerShape } from "../../bus/Authorizer.ts"
 import * as Causation from "../../bus/Causation.ts"
 import type { Answer, DeclaredFailure } from "../../bus/KsiService.ts"
 import type { Router } from "../../bus/Router.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
+import type { Budget } from "../../wire/Connection.ts"
 import * as Problem from "../Problem.ts"
 import { answer, type Exchange, readText, refuse } from "./exchange.ts"
 import * as Posted from "./posted.ts"
@@ -19,56 +21,92 @@ export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
 /** What answers requests. */
 export interface Parts {
   readonly router: Router["Service"]
+  readonly authorizer: AuthorizerShape
   readonly limits: LimitsShape
+  /** What may wait to be read by all clients together. */
+  readonly budget: Budget
   readonly fork: Fork
 }
 
 const ok = 200
 const created = 201
 
+const headerText = /^[\x20-\x7e]*$/
+
+/** As a header: the id of an event that was made elsewhere may be any text. */
+const textOf = (id: string): string => headerText.test(id) ? id : encodeURIComponent(id.toWellFormed())
+
 /** What goes with every answer of an event: the id that the daemon knows it by, and the span that it was, where it was traced. */
 const labelsOf = (envelope: Causation.LiveEnvelope): ReadonlyArray<string> => {
-  const labels = ["x-correlation-id", envelope.metadata.correlationId]
+  const labels = ["x-correlation-id", textOf(envelope.metadata.correlationId)]
   const span = Causation.spanOf(envelope)
   const { traceparent } = (span && TraceContext.ofSpan(span)) ?? TraceContext.none
   return traceparent === undefined ? labels : [...labels, "traceparent", traceparent]
 }
 
-const reply = (
-  { response }: Exchange,
-  envelope: Causation.LiveEnvelope,
-  exit: Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
-): void => {
+type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
+
+const reply = ({ response }: Exchange, envelope: Causation.LiveEnvelope, exit: Dispatched): void => {
   if (exit._tag === "Failure") return refuse(response, Problem.ofCause(exit.cause, envelope), labelsOf(envelope))
   const { value: said } = exit
   if (said.kind === "fact") return answer(response, created, { event_id: said.id, position: said.position }, labelsOf(envelope))
   answer(response, ok, said.value, labelsOf(envelope))
 }
 
+/** Counts what the other side has not read of its answer among what waits for all. */
+const count = (budget: Budget, { request: { socket }, response }: Exchange): void => {
+  const { writableLength: bytes } = response
+  // Nearly always: the system took it all.
+  if (bytes === 0 || response.destroyed) return
+  const change = (now: number) => {
+    const more = now - holder.bytes
+    holder.bytes = now
+    budget.change(more)
+    if (now === 0) budget.leave(holder)
+  }
+  const holder = {
+    bytes: 0,
+    canFlush: false,
+    flush: () => {},
+    overflow: () => {
+      // An answer whose turn has not come has no connection yet.
+      socket.destroy()
+      change(0)
+    }
+  }
+  budget.join(holder)
+  response.on("close", () => change(0))
+  change(bytes)
+}
+
 const headerOf = (given: string | ReadonlyArray<string> | undefined): string | undefined => typeof given === "string" ? given : undefined
 
+/** Writes what came of an envelope. An answer that cannot be written must not break what others share. */
+const makeWrite = ({ budget, fork }: Parts) => (exchange: Exchange, envelope: Causation.LiveEnvelope, exit: Dispatched): void => {
+  try {
+    reply(exchange, envelope, exit)
+    count(budget, exchange)
+  } catch (cause) {
+    const problems = [{ path: "", problem: "it cannot be written as JSON" }]
+    fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), { correlation: envelope.id }))
+    refuse(exchange.response, Problem.ofReason(new KsiError.ReplyInvalid({ event: envelope.name, problems })))
+  }
+}
+
 /** The calls of one server. */
-export const make = ({ fork, limits, router }: Parts) => {
+export const make = (parts: Parts) => {
+  const { authorizer, fork, limits, router } = parts
+  const write = makeWrite(parts)
   const running = new Set<Fiber.Fiber<unknown, unknown>>()
 
   const dispatch = (exchange: Exchange, envelope: Causation.LiveEnvelope): void => {
     const fiber = fork(router.dispatch(envelope))
-    const done = (exit: Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>) => {
-      // An answer that cannot be written must not break what others share.
-      try {
-        reply(exchange, envelope, exit)
-      } catch (cause) {
-        const problems = [{ path: "", problem: "it cannot be written as JSON" }]
-        fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), { correlation: envelope.id }))
-        refuse(exchange.response, Problem.ofReason(new KsiError.ReplyInvalid({ event: envelope.name, problems })))
-      }
-    }
     const exit = fiber.pollUnsafe()
-    if (exit !== undefined) return done(exit)
+    if (exit !== undefined) return write(exchange, envelope, exit)
     running.add(fiber)
     fiber.addObserver((exit) => {
       running.delete(fiber)
-      done(exit)
+      write(exchange, envelope, exit)
     })
     // Nobody is there any more to hear the answer.
     exchange.response.on("close", () => fiber.interruptUnsafe())
@@ -88,7 +126,8 @@ export const make = ({ fork, limits, router }: Parts) => {
       traceparent: headerOf(headers["traceparent"]),
       tracestate: headerOf(headers["tracestate"])
     }
-    const isFact = fact !== undefined && router.registry.get(name)?.event.kind === "fact"
+    // Who may not say it does not learn that it could be said.
+    const isFact = fact !== undefined && router.registry.get(name)?.event.kind === "fact" && authorizer.allows(principal, "emit", name)
     dispatch(exchange, isFact
       ? router.received(fact, labels)
       : router.envelope(name, data, fact === undefined ? labels : { ...labels, clientCorrelationId: fact.id }))

@@ -6,15 +6,19 @@
 // Source: HTML Living Standard, section 9.2.
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { ServerResponse } from "node:http"
 import type { AuthorizerShape } from "../../bus/Authorizer.ts"
-import type { From, Overflow, SubscribeOptions } from "../../bus/KsiService.ts"
+import type { SubscribeOptions } from "../../bus/KsiService.ts"
 import type { Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery } from "../../event/Envelope.ts"
+import type * as Event from "../../event/Event.ts"
+import * as EventCodec from "../../event/EventCodec.ts"
 import { owner } from "../../event/Grant.ts"
 import * as KsiError from "../../event/KsiError.ts"
+import type { LimitsShape } from "../../event/Limits.ts"
+import { type Budget, Outgoing } from "../../wire/Connection.ts"
+import { Subscribe } from "../../wire/Control.ts"
 import * as Problem from "../Problem.ts"
 import { type Exchange, refuse } from "./exchange.ts"
 
@@ -22,6 +26,9 @@ import { type Exchange, refuse } from "./exchange.ts"
 export interface Parts {
   readonly subscriptions: Subscriptions["Service"]
   readonly authorizer: AuthorizerShape
+  readonly limits: LimitsShape
+  /** What may wait to be read by all clients together. */
+  readonly budget: Budget
 }
 
 interface Wanted {
@@ -29,44 +36,32 @@ interface Wanted {
   readonly options: SubscribeOptions
 }
 
+// What is asked for is what `pubsub:subscribe` takes, and what is wrong with it is told in its words.
+const { decodePayload } = EventCodec.compile(Subscribe)
 const names: ReadonlySet<string> = new Set(["pattern", "from", "requests", "overflow", "buffer"])
 
-const invalid = (path: string, problem: string): Result.Result<never, KsiError.Reason> =>
-  Result.fail(KsiError.invalidAt("pubsub:subscribe", path, problem))
+const invalid = (path: string, problem: string): Effect.Effect<never, KsiError.KsiError> =>
+  KsiError.fail(KsiError.invalidAt(Subscribe.name, path, problem))
 
-const integer = /^\d{1,16}$/
-
-/** Where to begin: after the last that was heard, else as the query says. */
-const fromOf = (from: string | null, last: string | undefined): From | undefined => {
-  if (last !== undefined && last !== "") return integer.test(last) ? Number(last) + 1 : undefined
-  if (from === null) return "now"
-  return from === "now" || from === "start" ? from : integer.test(from) ? Number(from) : undefined
+/** The JSON that a text in a query stands for. */
+const valueOf = (text: string): string | number | boolean => {
+  if (/^\d{1,16}$/.test(text)) return Number(text)
+  return text === "true" || (text === "false" ? false : text)
 }
 
-const wantedOf = ({ principal, request, search }: Exchange): Result.Result<Wanted, KsiError.Reason> => {
-  const query = new URLSearchParams(search)
-  const unknown = [...query.keys()].find((key) => !names.has(key))
-  if (unknown !== undefined) return invalid(unknown, `expected one of ${[...names].join(", ")}`)
-  const last = request.headers["last-event-id"]
-  const from = fromOf(query.get("from"), typeof last === "string" ? last : undefined)
-  if (from === undefined) return invalid("from", `expected a position, "start" or "now", got ${JSON.stringify(last ?? query.get("from"))}`)
-  const requests = query.get("requests") ?? "false"
-  if (requests !== "true" && requests !== "false") return invalid("requests", `expected true or false, got ${JSON.stringify(requests)}`)
-  const overflow = query.get("overflow") ?? "spill"
-  // A client that does not read must not hold up the daemon's publishers.
-  if (overflow === "block") return invalid("overflow", "expected spill, latest or drop: no client may hold up the daemon")
-  const buffer = query.get("buffer")
-  if (buffer !== null && !integer.test(buffer)) return invalid("buffer", `expected an integer from 1, got ${JSON.stringify(buffer)}`)
-  return Result.succeed({
-    pattern: query.get("pattern") ?? "*",
-    options: {
-      from, principal,
-      requests: requests === "true",
-      // The subscription itself says which there are.
-      overflow: overflow as Overflow,
-      ...(buffer === null ? {} : { buffer: Number(buffer) })
-    }
-  })
+const wantedOf = ({ principal, request, search }: Exchange): Effect.Effect<Wanted, KsiError.KsiError> => {
+  const given: Record<string, unknown> = {}
+  for (const [key, text] of new URLSearchParams(search)) {
+    if (!names.has(key)) return invalid(key, `expected one of ${[...names].join(", ")}`)
+    if (Object.hasOwn(given, key)) return invalid(key, "expected once")
+    given[key] = key === "pattern" ? text : valueOf(text)
+  }
+  const { "last-event-id": last } = request.headers
+  // After the last that was heard, wherever it began.
+  if (typeof last === "string" && last !== "") given["from"] = /^\d{1,15}$/.test(last) ? Number(last) + 1 : last
+  // Decoded by the definition.
+  const payload = decodePayload({ pattern: "*", subscription_id: "http", ...given }) as Effect.Effect<Event.Payload<typeof Subscribe>, KsiError.KsiError>
+  return Effect.map(payload, ({ pattern, subscription_id: _, ...options }) => ({ pattern, options: { from: "now", ...options, principal } }))
 }
 
 const textOf = ({ data, id, metadata, missed, name, position, version }: Delivery): string => {
@@ -76,58 +71,73 @@ const textOf = ({ data, id, metadata, missed, name, position, version }: Deliver
   return `${position === undefined ? "" : `id: ${position}\n`}data: ${JSON.stringify(said)}\n\n`
 }
 
-/** Waits until the other side has read on. */
-const drained = (response: ServerResponse): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    const done = () => resume(Effect.void)
-    response.once("drain", done)
-    return Effect.sync(() => response.off("drain", done))
-  })
-
-const send = (response: ServerResponse, text: string): Effect.Effect<void> =>
-  Effect.suspend(() => response.write(text) ? Effect.void : drained(response))
-
 // Proxies close what is silent for long.
 const heartbeat = "15 seconds"
 const retryMillis = 1000
 
-const keepAlive = (response: ServerResponse): Effect.Effect<never> =>
-  Effect.forever(Effect.delay(Effect.sync(() => response.writableNeedDrain || response.write(":\n\n")), heartbeat))
+const keepAlive = (outgoing: Outgoing): Effect.Effect<never> =>
+  Effect.forever(Effect.delay(Effect.sync(() => outgoing.isEmpty && outgoing.append(":\n\n")), heartbeat))
 
 const headers = ["content-type", "text/event-stream", "cache-control", "no-store", "x-content-type-options", "nosniff", "x-accel-buffering", "no"]
 
-/** Follows until the other side goes, or may hear nothing any more. */
-export const follow = (
-  { authorizer, subscriptions }: Parts,
-  exchange: Exchange
-): Effect.Effect<void> => {
-  const { principal, response } = exchange
-  const hears = ({ name }: Delivery) => principal === owner || authorizer.allows(principal, "subscribe", name)
-  const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
-    const wanted = wantedOf(exchange)
-    if (Result.isFailure(wanted)) return yield* KsiError.fail(wanted.failure)
-    const { options, pattern } = wanted.success
-    const { next, position } = yield* subscriptions.open(pattern, options)
-    response.writeHead(200, headers)
-    const { from } = options
-    const heard = typeof from === "number" ? from - 1 : from === "start" ? 0 : position
-    yield* send(response, `retry: ${retryMillis}\nid: ${heard}\n\n`)
-    yield* Effect.forkScoped(keepAlive(response))
-    for (;;) {
-      // What has come out already, and waited for a slow client, may be for it no longer.
-      for (const delivery of yield* next) if (hears(delivery)) yield* send(response, textOf(delivery))
-    }
-  })
-  return Effect.scoped(run).pipe(
-    Effect.catchCause((cause) => {
-      if (Cause.hasInterruptsOnly(cause)) return Effect.sync(() => response.end())
-      const error = Cause.squash(cause)
-      const problem = KsiError.is(error) ? Problem.ofReason(error.reason, principal) : Problem.make("Defect", "following broke; the daemon's log says more")
-      const log = KsiError.is(error) ? Effect.void : Effect.logError("following over HTTP broke", cause)
-      return Effect.andThen(log, Effect.sync(() => {
-        if (!response.headersSent) refuse(response, problem)
-        else response.end(`event: error\ndata: ${JSON.stringify(Problem.document(problem))}\n\n`)
-      }))
+/** What waits to be written to a response, within its own bound and that of all. */
+const outgoingOf = ({ budget, limits }: Parts, response: ServerResponse) =>
+  Effect.acquireRelease(
+    Effect.map(Effect.context<never>(), (context) => {
+      const outgoing = new Outgoing((text) => response.write(text), limits.connectionBufferBytes, budget, (bytes) => {
+        Effect.runForkWith(context)(Effect.logWarning(`who followed over HTTP was cut off: ${bytes} bytes had not been read`))
+        response.destroy()
+      })
+      response.on("drain", () => outgoing.drained())
+      return outgoing
+    }),
+    (outgoing) => Effect.sync(() => {
+      outgoing.flush()
+      outgoing.break()
     })
   )
+
+/** Ends a stream; with what it ends with, if it does not end well. */
+const endWith = (response: ServerResponse, problem: Problem.Problem | undefined): void => {
+  // Who does not read would keep the connection. What it has not read it finds again where it left off.
+  if (response.writableNeedDrain) return void response.destroy()
+  response.end(problem && `event: error\ndata: ${JSON.stringify(Problem.document(problem))}\n\n`)
+}
+
+const problemOf = (cause: Cause.Cause<KsiError.KsiError>, principal: string): Problem.Problem | undefined => {
+  if (Cause.hasInterruptsOnly(cause)) return undefined
+  const error = Cause.squash(cause)
+  return KsiError.is(error) ? Problem.ofReason(error.reason, principal) : Problem.make("Defect", "following broke; the daemon's log says more")
+}
+
+/** Follows until the other side goes, or may hear nothing any more. */
+export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> => {
+  const { authorizer, subscriptions } = parts
+  const { principal, request, response } = exchange
+  const hears = ({ name }: Delivery) => principal === owner || authorizer.allows(principal, "subscribe", name)
+  const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
+    const { options, pattern } = yield* wantedOf(exchange)
+    const { next, position } = yield* subscriptions.open(pattern, options)
+    response.writeHead(200, headers)
+    if (request.method === "HEAD") return
+    const outgoing = yield* outgoingOf(parts, response)
+    const { from } = options
+    const heard = typeof from === "number" ? from - 1 : from === "start" ? 0 : position
+    outgoing.append(`retry: ${retryMillis}\nid: ${heard}\n\n`)
+    yield* Effect.forkScoped(keepAlive(outgoing))
+    for (;;) {
+      for (const delivery of yield* next) {
+        if (!outgoing.hasRoom) yield* outgoing.room
+        // What has come out already, and waited for a slow client, may be for it no longer.
+        if (hears(delivery)) outgoing.append(textOf(delivery))
+      }
+    }
+  })
+  // Also where it is interrupted: whoever stops the daemon waits for the end.
+  return Effect.onExit(Effect.scoped(run), (exit) => Effect.gen(function*() {
+    const problem = exit._tag === "Failure" ? problemOf(exit.cause, principal) : undefined
+    if (exit._tag === "Failure" && problem?.reason === "Defect") yield* Effect.logError("following over HTTP broke", exit.cause)
+    if (problem !== undefined && !response.headersSent) refuse(response, problem)
+    else endWith(response, problem)
+  })).pipe(Effect.exit, Effect.asVoid)
 }

@@ -2,6 +2,7 @@
 //
 // Source: HTTP Protocol Binding for CloudEvents 1.0.2.
 import * as Result from "effect/Result"
+import { Buffer, isUtf8 } from "node:buffer"
 import type { IncomingHttpHeaders } from "node:http"
 import * as CloudEvent from "../../event/CloudEvent.ts"
 import * as Json from "../../event/Json.ts"
@@ -26,6 +27,10 @@ const eventHeader = "ce-"
 /** How the body of a post is to be read. */
 export const kindOf = (headers: IncomingHttpHeaders): Result.Result<Kind, Problem.Problem> => {
   const given = headers["content-type"] ?? ""
+  const coding = headers["content-encoding"]
+  if (coding !== undefined && coding !== "identity") {
+    return Result.fail(Problem.make("MediaTypeUnsupported", `the content-encoding is ${JSON.stringify(coding.slice(0, 80))}, expected none`))
+  }
   // Nearly all of them.
   if (given === jsonType && headers["ce-specversion"] === undefined) return Result.succeed("data")
   const [type = "", ...parameters] = given.toLowerCase().split(";").map((part) => part.trim())
@@ -38,11 +43,18 @@ export const kindOf = (headers: IncomingHttpHeaders): Result.Result<Kind, Proble
   return Result.fail(Problem.make("MediaTypeUnsupported", `${found}, expected ${jsonType} or ${eventType}, in UTF-8${batch}`))
 }
 
-const decodeHeader = (text: string): string => {
+// As older senders write what has a space in it.
+const quoted = /^"((?:[^"\\]|\\.)*)"$/
+
+/** The text that a header stands for. Node reads bytes beyond ASCII as if each were a character. */
+const decodeHeader = (header: string): string => {
+  const text = quoted.exec(header)?.[1]?.replaceAll(/\\(.)/g, "$1") ?? header
+  const bytes = Buffer.from(text, "latin1")
+  const read = isUtf8(bytes) ? bytes.toString("utf8") : text
   try {
-    return decodeURIComponent(text)
+    return decodeURIComponent(read)
   } catch {
-    return text
+    return read
   }
 }
 
@@ -74,10 +86,13 @@ export const read = (
   const parsed = isEmpty ? Result.succeed(undefined) : Json.parseResult(text)
   if (Result.isFailure(parsed)) return invalid(event, "", `the body is not JSON (${parsed.failure})`)
   if (kind === "data") return Result.succeed({ data: parsed.success, fact: undefined })
-  const input = kind === "structured" ? parsed.success : { ...attributesOf(headers), ...(isEmpty ? {} : { data: parsed.success }) }
+  // The body is the data, and nothing else is: a header that says so too is overruled.
+  const input = kind === "structured" ? parsed.success : { ...attributesOf(headers), data: parsed.success }
   const decoded = CloudEvent.decode(input, idLength)
   if (Result.isFailure(decoded)) return invalid(event, "", `it is no CloudEvent: ${decoded.failure}`)
-  const { data, name } = decoded.success
+  const { attributes, data, name } = decoded.success
+  // Whoever handles it gets JSON; data that was left out unseen would be lost.
+  if (attributes["data_base64"] !== undefined) return invalid(event, "data_base64", "expected the data as JSON, in \"data\"")
   return name === event
     ? Result.succeed({ data, fact: decoded.success })
     : invalid(event, "type", `expected "${event}", as in the path, got "${name}"`)

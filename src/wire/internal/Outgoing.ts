@@ -16,11 +16,21 @@ interface Chunk {
   readonly bytes: number
 }
 
+/** Who holds bytes that the other side has not read. */
+export interface Holder {
+  readonly bytes: number
+  /** Whether some of it may leave at once. */
+  readonly canFlush: boolean
+  readonly flush: () => void
+  /** Gives it all up, and says so (`change`) before it returns. */
+  readonly overflow: () => void
+}
+
 /** What may wait in all connections together. When it is too much, whoever holds most of it must go. */
 export class Budget {
   private readonly max: number
   private used = 0
-  private readonly members = new Set<Outgoing>()
+  private readonly members = new Set<Holder>()
 
   /** `max` in bytes. */
   constructor(max: number) {
@@ -28,11 +38,11 @@ export class Budget {
   }
 
   /** One more holds part of it, until it leaves. */
-  join(member: Outgoing): void {
+  join(member: Holder): void {
     this.members.add(member)
   }
 
-  leave(member: Outgoing): void {
+  leave(member: Holder): void {
     this.members.delete(member)
   }
 
@@ -48,15 +58,15 @@ export class Budget {
     }
   }
 
-  private largest(): Outgoing | undefined {
-    let largest: Outgoing | undefined
+  private largest(): Holder | undefined {
+    let largest: Holder | undefined
     for (const member of this.members) if (member.bytes > (largest?.bytes ?? 0)) largest = member
     return largest
   }
 }
 
 /** The writing side of one connection, and the place to wait for it. */
-export class Outgoing {
+export class Outgoing implements Holder {
   /** What waits, in its order; the tail comes after it. */
   private readonly chunks: Array<Chunk> = []
   private tail = ""

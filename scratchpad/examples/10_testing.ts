@@ -1,6 +1,6 @@
 // Testing: given what has happened, when something is asked, then this follows. On the app's own handlers and permissions, with a
 // clock that only the scenario moves. In a test file: `it.effect("…", () => play(KsiTest.scenario…))`, or any other runner.
-//   npx node --conditions=ksi-source scratchpad/examples/09_testing.ts
+//   npx node --conditions=ksi-source scratchpad/examples/10_testing.ts
 import { Console, Effect, Layer, Schema } from "effect"
 import { Event, EventGroup, Ksi, Projection } from "ksi"
 import { KsiTest, World } from "ksi/testing"
