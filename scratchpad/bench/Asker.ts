@@ -33,11 +33,13 @@ export class Asker {
   private text = ""
   private expected = 0
   private answered: (answer: string) => void = () => {}
+  private lost: (cause: Error) => void = () => {}
 
   private constructor(socket: Net.Socket, request: string, endOf: (text: string) => number) {
     this.socket = socket
     this.request = request
     socket.setNoDelay(true)
+    socket.on("close", () => this.lost(new Error("the connection was closed before it was answered")))
     socket.on("data", (chunk: Buffer) => {
       this.text += chunk.toString("latin1")
       // All answers over HTTP are of the length of the first, and are looked at no further.
@@ -74,8 +76,10 @@ export class Asker {
   }
 
   ask(): Promise<string> {
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
       this.answered = resolve
+      this.lost = reject
+      if (this.socket.closed) reject(new Error("the connection is closed"))
       this.socket.write(this.request)
     })
   }
@@ -84,7 +88,8 @@ export class Asker {
   drive(millis: number): Promise<Amount> {
     const startedAt = performance.now()
     let count = 0
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
+      this.lost = reject
       this.answered = () => {
         count++
         const took = performance.now() - startedAt
