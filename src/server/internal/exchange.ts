@@ -45,6 +45,14 @@ export const refuse = (response: ServerResponse, problem: Problem.Problem, more:
 /** Why a body could not be read. */
 export type Unread = "too long" | "not UTF-8"
 
+// A longer body than this is read a piece in each turn of the event loop.
+const turnBytes = 64 * 1024
+
+const letOthersRead = (request: IncomingMessage): void => {
+  request.pause()
+  setImmediate(() => request.resume())
+}
+
 /** Reads a body of at most `max` bytes; the rest of a longer one is thrown away as it comes. Of a broken one nothing is told. */
 export const readText = (request: IncomingMessage, max: number, done: (text: string, problem?: Unread) => void): void => {
   const chunks: Array<Buffer> = []
@@ -57,8 +65,10 @@ export const readText = (request: IncomingMessage, max: number, done: (text: str
   }
   if (Number(request.headers["content-length"]) > max) tooLong()
   request.on("data", (chunk: Buffer) => {
-    if (over) return
     length += chunk.length
+    // Of what is at hand the system reads megabytes before it looks at anybody else.
+    if (length > turnBytes) letOthersRead(request)
+    if (over) return
     if (length > max) return tooLong()
     chunks.push(chunk)
   })

@@ -1,0 +1,84 @@
+/**
+ * `flood/<attack>-<http|unix>`: the 99th percentile of one client's calls while another process floods the daemon, over the same kind
+ * of listener, against the same client without it (`alone`); in turns. `token` shows tokens that are none, `long` sends five
+ * mebibytes where four are allowed, `connect` connects and leaves, `slow` keeps a thousand connections that each say a
+ * byte a second and never finish.
+ *
+ * The floods are paced, so that it is seen what they cost the daemon and not what a busy machine costs everybody; beside each
+ * figure stands the processor time that the daemon spends on one. `-full` is the same as fast as it is answered, with sixteen
+ * under way, against a process that only computes as much (`burn`): two processors then have three processes that want one.
+ */
+import * as Path from "node:path"
+import { setTimeout as wait } from "node:timers/promises"
+import { Asker, quantile } from "./Asker.ts"
+import type { Bench } from "./Bench.ts"
+import * as Daemon from "./Daemon.ts"
+import * as Flooder from "./Flooder.ts"
+import { cpuSeconds } from "./Process.ts"
+
+const rates: { readonly [attack: string]: number } = { token: 2000, long: 10, connect: 500, slow: 1000 }
+const begun = 700
+const every = 2
+
+interface Cost {
+  count: number
+  daemon: number
+  flooder: number
+  seconds: number
+}
+
+/** The percentile while something else goes on, and what that costs. */
+const during = async (daemon: Daemon.Daemon, caller: Asker, flood: Flooder.Flood, millis: number, cost: Cost): Promise<number> => {
+  const { pid } = daemon.process
+  await wait(begun)
+  const before = { count: await flood.count(), daemon: cpuSeconds(pid), flooder: cpuSeconds(flood.pid), at: performance.now() }
+  const figures = await caller.latencies(millis, every)
+  cost.count += await flood.count() - before.count
+  cost.daemon += cpuSeconds(pid) - before.daemon
+  cost.flooder += cpuSeconds(flood.pid) - before.flooder
+  cost.seconds += (performance.now() - before.at) / 1000
+  await flood.stop()
+  return quantile(figures, 0.99)
+}
+
+const shown = ({ count, daemon, flooder, seconds }: Cost, idle: number): string =>
+  `${(count / seconds).toFixed(0)} a second, each ${((daemon - idle * seconds) * 1e6 / count).toFixed(0)} us of the daemon; busy: daemon ${
+    (daemon / seconds * 100).toFixed(0)} %, flooder ${(flooder / seconds * 100).toFixed(0)} % of a processor`
+
+export const run = async (bench: Bench): Promise<void> => {
+  const daemon = await Daemon.start(Path.join(bench.folder, "home"), Path.join(import.meta.dirname, "Hold.ts"))
+  const { port } = new URL(daemon.url)
+  const millis = bench.quick ? 500 : 2000
+  try {
+    for (const attack of Flooder.all) {
+      const isUnix = attack.endsWith("unix")
+      const place = isUnix ? daemon.socket : port
+      const caller = isUnix ? await Asker.unix(place) : await Asker.http(Number(port))
+      await caller.drive(millis)
+      // What the daemon spends on the caller and on itself, a second.
+      const since = { daemon: cpuSeconds(daemon.process.pid), at: performance.now() }
+      await caller.latencies(millis, every)
+      const idle = (cpuSeconds(daemon.process.pid) - since.daemon) / (performance.now() - since.at) * 1000
+      const rate = rates[attack.replace(/-.*/, "")] ?? 0
+      const compare = async (id: string, a: number, peer: string, calm: () => Promise<number>) => {
+        const cost: Cost = { count: 0, daemon: 0, flooder: 0, seconds: 0 }
+        await bench.measure({
+          case: id, metric: "p99 of a call", unit: "us",
+          subjects: [
+            { name: "ksi", run: () => during(daemon, caller, Flooder.start(attack, place, a), millis, cost) },
+            { name: peer, run: calm }
+          ]
+        })
+        bench.say(`${"".padEnd(32)}${shown(cost, idle)}`)
+      }
+      await compare(attack, rate, "alone", async () => quantile(await caller.latencies(millis, every), 0.99))
+      if (!bench.quick && !attack.startsWith("slow")) {
+        const none: Cost = { count: 0, daemon: 0, flooder: 0, seconds: 0 }
+        await compare(`${attack}-full`, Infinity, "burn", () => during(daemon, caller, Flooder.start("burn", place, 0), millis, none))
+      }
+      caller.close()
+    }
+  } finally {
+    await daemon.stop()
+  }
+}
