@@ -311,6 +311,8 @@ const make = Effect.fnUntraced(function*({ drain = 0, host = "127.0.0.1", hosts 
   })
   yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(stop, drain)))
   const port = yield* listen(server, host, wanted)
+  // A connection that could not be accepted (too many open files) must not end the process.
+  server.on("error", (error) => void fork(Effect.logError("a connection could not be accepted", error)))
   guard = HttpGuard.make({ host, port, hosts })
   ready = true
   return Http.of({ url: `http://${HttpGuard.inUrl(host)}:${port}`, connections: connections.count })

@@ -30,13 +30,20 @@ interface LineSink {
 }
 
 const newline = 10
+const none = Buffer.alloc(0)
+/** A chunk of this length is kept as it came; node reads at most four times as much at once. */
+const wholeBytes = 16 * 1024
+const tailCapacity = 64 * 1024
 
 /** The cutter of one stream of bytes; a line has at most `maxBytes`, its newline not counted. */
 export class Lines {
   private readonly maxBytes: number
   private readonly sink: LineSink
   private readonly gathering: Gathering | undefined
-  private held: Buffer = Buffer.alloc(0)
+  // A line under way: chunks as they came, and at its end what small ones were put together in.
+  private readonly pieces: Array<Buffer> = []
+  private tail: Buffer = none
+  private tailBytes = 0
   private heldBytes = 0
   private skipping = false
 
@@ -48,7 +55,7 @@ export class Lines {
 
   /** Bytes of memory that the line under way takes, where it is more than every connection has anyway. */
   get gathered(): number {
-    return this.held.length > firstCapacity ? this.held.length : 0
+    return this.pieces.length > 0 || this.tail.length > firstCapacity ? this.heldBytes : 0
   }
 
   /** Lets the line under way go: there are too many, and it is the longest. */
@@ -99,30 +106,54 @@ export class Lines {
       this.release()
       return this.sink.bad("too long")
     }
-    if (length > this.held.length) {
-      const grown = Buffer.allocUnsafe(Math.max(firstCapacity, length, Math.min(this.maxBytes, this.held.length * 2)))
-      this.held.copy(grown, 0, 0, this.heldBytes)
-      this.hasNow(grown)
-      if (this.skipping) return
-    }
-    bytes.copy(this.held, this.heldBytes)
+    const before = this.gathered
+    if (bytes.length >= wholeBytes) this.keep(bytes)
+    else this.put(bytes)
     this.heldBytes = length
+    this.tell(before)
+  }
+
+  /** Keeps a chunk as it is: to copy megabytes again and again is what most of a long line would cost. */
+  private keep(bytes: Buffer): void {
+    this.closeTail()
+    this.pieces.push(bytes)
+  }
+
+  /** Copies a small chunk behind the last: kept as it is it would hold all that it was read with. */
+  private put(bytes: Buffer): void {
+    if (this.tailBytes + bytes.length > this.tail.length) {
+      if (this.tailBytes + bytes.length > tailCapacity) this.closeTail()
+      const grown = Buffer.allocUnsafeSlow(Math.max(firstCapacity, Math.min(tailCapacity, this.tail.length * 4), this.tailBytes + bytes.length))
+      this.tail.copy(grown, 0, 0, this.tailBytes)
+      this.tail = grown
+    }
+    bytes.copy(this.tail, this.tailBytes)
+    this.tailBytes += bytes.length
+  }
+
+  private closeTail(): void {
+    if (this.tailBytes > 0) this.pieces.push(this.tail.subarray(0, this.tailBytes))
+    this.tail = none
+    this.tailBytes = 0
   }
 
   private finish(): void {
-    const line = this.held.subarray(0, this.heldBytes)
+    if (this.pieces.length > 0) this.closeTail()
+    const line = this.pieces.length === 0 ? this.tail.subarray(0, this.tailBytes) : Buffer.concat(this.pieces, this.heldBytes)
     this.one(line)
     this.release()
   }
 
   private release(): void {
+    const before = this.gathered
+    this.pieces.length = 0
     this.heldBytes = 0
-    if (this.gathered > 0) this.hasNow(Buffer.alloc(0))
+    this.tailBytes = 0
+    if (this.tail.length > firstCapacity) this.tail = none
+    this.tell(before)
   }
 
-  private hasNow(held: Buffer): void {
-    const before = this.gathered
-    this.held = held
+  private tell(before: number): void {
     if (this.gathered !== before) this.gathering?.change(this, this.gathered - before)
   }
 

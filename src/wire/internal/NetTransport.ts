@@ -6,11 +6,15 @@
 import type * as Net from "node:net"
 import type { Sink, Transport } from "../Connection.ts"
 
+// What fills a read: there is more at hand.
+const fullRead = 64 * 1024
+
 /** One socket. */
 export class NetTransport implements Transport {
   private readonly socket: Net.Socket
   private sink: Sink | undefined
   private failure: string | undefined
+  private paused = false
 
   constructor(socket: Net.Socket) {
     this.socket = socket
@@ -28,7 +32,10 @@ export class NetTransport implements Transport {
   readonly start = (sink: Sink): void => {
     this.sink = sink
     if (this.socket.destroyed) return sink.ended("gone")
-    this.socket.on("data", sink.bytes)
+    this.socket.on("data", (chunk: Uint8Array) => {
+      sink.bytes(chunk)
+      if (chunk.length >= fullRead && !this.paused) this.letOthersRead()
+    })
     this.socket.on("drain", sink.drained)
     this.socket.on("close", () => sink.ended("gone"))
     this.socket.on("end", () => {
@@ -39,18 +46,28 @@ export class NetTransport implements Transport {
   }
 
   readonly pause = (): void => {
+    this.paused = true
     this.socket.pause()
   }
 
   readonly resume = (): void => {
+    this.paused = false
     this.socket.resume()
+  }
+
+  /** Of what is at hand the system reads megabytes before it looks at anybody else: one read in each turn is this socket's. */
+  private letOthersRead(): void {
+    this.socket.pause()
+    setImmediate(() => {
+      if (!this.paused) this.socket.resume()
+    })
   }
 
   readonly write = (text: string): boolean => this.socket.destroyed || this.socket.write(text)
 
   /** Reads no further; the connection finishes what it has begun. */
   stop(): void {
-    this.socket.pause()
+    this.pause()
     this.sink?.ended("stopping")
   }
 
