@@ -12,7 +12,7 @@
  * authorizer.allows("owner", "call", "stock:reserve")      // true
  * authorizer.allows("somebody", "call", "stock:reserve")   // false
  * authorizer.refusal("somebody", "call", "stock:reserve").next
- * // "ksi permission grant somebody stock:reserve --action call"
+ * // "ksi permission grant somebody stock:reserve --action call --action emit"
  * ```
  *
  * **Gotchas** The principal is bound to a connection by whoever accepts it. Labels of a message (`_client_id`, `_agent_id`)

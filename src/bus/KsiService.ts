@@ -16,11 +16,13 @@
  * yield* program                              // true
  * ```
  */
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
-import type { Delivery } from "../event/Envelope.ts"
+import type { Delivery, Envelope } from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import { isObject } from "../event/Json.ts"
 import type { KsiError } from "../event/KsiError.ts"
@@ -54,6 +56,23 @@ export class DeclaredFailure extends Schema.TaggedClass<DeclaredFailure>()("Decl
     return isObject(error) && typeof error["_tag"] === "string" ? error["_tag"] : "Failed"
   }
 }
+
+/** What came of a dispatch. */
+export type Dispatched = Exit.Exit<Answer, KsiError | DeclaredFailure>
+
+/** How somebody is told of what broke or was interrupted: where to look, and nothing of what it was. */
+export interface Broken {
+  readonly reason: "Defect" | "Interrupted"
+  readonly message: string
+  /** Whether the same call may succeed later. */
+  readonly retryable: boolean
+}
+
+/** What is told of a cause that has no error in it. */
+export const brokenOf = (cause: Cause.Cause<unknown>, { metadata: { correlationId }, name }: Envelope): Broken =>
+  Cause.hasInterruptsOnly(cause)
+    ? { reason: "Interrupted", message: `${name} was interrupted`, retryable: true }
+    : { reason: "Defect", message: `${name} failed unexpectedly; the daemon's log has it under ${correlationId}`, retryable: false }
 
 /** What a dispatch may say besides name and data. */
 export interface DispatchOptions extends Partial<Origin> {

@@ -81,6 +81,8 @@ export interface Subscription {
    * fiber at a time. Interrupting the wait loses nothing.
    */
   readonly next: Effect.Effect<NonEmpty<Envelope.Delivery>, KsiError.KsiError>
+  /** Whether its principal may still hear of this event: a delivery may have waited for a slow reader since it came out. */
+  readonly hears: (name: string) => boolean
 }
 
 /** Delivers facts and requests to whoever follows them. */
@@ -153,6 +155,8 @@ const toDelivery = (envelope: Envelope.Envelope, encode: (data: unknown) => unkn
   const { id, metadata, name } = envelope
   return { id, name, data: jsonOf(envelope.data, encode), metadata: plain(metadata), position: undefined, version: undefined, missed: 0 }
 }
+
+const everything = () => true
 
 const waitAll = (seats: ReadonlyArray<Seat>): Effect.Effect<void> =>
   Effect.onInterrupt(
@@ -266,7 +270,7 @@ const make = Effect.gen(function*() {
           for (const forget of forgets) forget()
         })
     )
-    return { position, next: take }
+    return { position, next: take, hears: guard?.sees ?? everything }
   })
 
   return Subscriptions.of({ open, publishRequest: tell(requests), room: roomIn(blocking), count: () => count })

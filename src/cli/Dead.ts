@@ -18,7 +18,8 @@ import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { answerOf } from "./Call.ts"
 import * as Output from "./Output.ts"
-import { patternOf, tellUnknown } from "./Registry.ts"
+import { tellUnknown } from "./Registry.ts"
+import * as EventPattern from "../event/EventPattern.ts"
 import * as Remote from "./Remote.ts"
 
 /** A letter as columns for people. */
@@ -50,7 +51,7 @@ const ls = Command.make(
     const remote = yield* Remote.connect
     let some = false
     const items = Remote.pages(remote, "deadletter:list", Remote.given({
-      pattern: Option.getOrUndefined(Option.map(pattern, patternOf))
+      pattern: Option.getOrUndefined(Option.map(pattern, EventPattern.said))
     })).pipe(Stream.mapArray((page) => {
       some = true
       return page
@@ -58,7 +59,7 @@ const ls = Command.make(
     yield* Output.items(items, lineOf, columns, ["letter", "failed at", "event", "handler", "reason", "reruns", "error"])
     if (some) return
     yield* Output.narrate("no dead letters")
-    if (Option.isSome(pattern)) yield* tellUnknown(remote, patternOf(pattern.value))
+    if (Option.isSome(pattern)) yield* tellUnknown(remote, EventPattern.said(pattern.value))
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("List reactions that failed, newest first"),

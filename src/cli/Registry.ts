@@ -16,6 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { isObject, type JsonObject } from "../event/Json.ts"
 import * as EventName from "../event/EventName.ts"
+import * as EventPattern from "../event/EventPattern.ts"
 import { answerOf } from "./Call.ts"
 import * as Help from "./Help.ts"
 import { Io } from "./Io.ts"
@@ -117,9 +118,6 @@ export const description = (help: JsonObject): string => {
   ].join("")
 }
 
-/** A pattern as people say it: a bare namespace means everything in it. */
-export const patternOf = (text: string): string => text.includes(":") || text === "*" ? text : `${text}:*`
-
 /** The namespaces or events near a pattern that matches none, as the end of a sentence. */
 export const nearest = Effect.fnUntraced(function*(remote: Remote.Remote, pattern: string) {
   const namespaces = objectAt(yield* remote.call("system:discover", { level: "events" }), "namespaces")
@@ -143,7 +141,7 @@ export const discover = Command.make(
   { pattern: Argument.String("pattern").pipe(Argument.withDescription("As stock:* or stock; default everything"), Argument.optional) },
   Effect.fnUntraced(function*({ pattern }) {
     const remote = yield* Remote.connect
-    const wanted = Option.match(pattern, { onNone: () => "*", onSome: patternOf })
+    const wanted = Option.match(pattern, { onNone: () => "*", onSome: EventPattern.said })
     const reply = yield* remote.call("system:discover", { pattern: wanted, level: "events" })
     const namespaces = objectAt(reply, "namespaces")
     if (Object.keys(namespaces).length === 0) {

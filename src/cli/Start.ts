@@ -43,6 +43,7 @@ import * as HttpToken from "../server/HttpToken.ts"
 import * as Logs from "../server/Logs.ts"
 import * as Metrics from "../server/Metrics.ts"
 import * as Setting from "../server/Setting.ts"
+import * as Connection from "../wire/Connection.ts"
 import * as Control from "../wire/Control.ts"
 import * as Listener from "../wire/Listener.ts"
 import * as Help from "./Help.ts"
@@ -145,7 +146,7 @@ const runtime = Effect.fnUntraced(function*(options: Options) {
   const { audit, sync } = options
   if (options.store === "memory") return Ksi.layerMemoryWith({ audit })
   const directory = path.dirname(filename)
-  yield* fs.makeDirectory(directory, { recursive: true }).pipe(
+  yield* fs.makeDirectory(directory, { recursive: true, mode: 0o700 }).pipe(
     Effect.catch(({ reason }) => {
       const problem = `${directory} cannot be made a directory (${KsiError.sentenceOf(reason.cause ?? reason)})`
       return KsiError.fail(new KsiError.StoreFailure({ operation: "open", problem }))
@@ -169,7 +170,7 @@ const listenAll = Effect.fnUntraced(function*(options: Options, path: string) {
   const http = yield* Scope.provide(listenHttp(options), yield* Scope.fork(doors))
   const unix = yield* Layer.buildWithScope(Listener.layerUnix({ path, drain: options.drain }), yield* Scope.fork(doors))
   return { http, unix: Context.get(unix, Listener.Listener) }
-})
+}, (effect, { limits }) => Effect.provideService(effect, Connection.Shared, Connection.makeShared(limits)))
 
 /** What a started daemon says of itself. */
 export interface Started {

@@ -128,7 +128,7 @@ export const subscribe = Command.make(
     requests: Flag.Boolean("requests").pipe(Flag.withDescription("Requests too, live"), Flag.withDefault(false))
   },
   Effect.fnUntraced(function*({ from: text, limit, pattern: words, requests }) {
-    const pattern = Registry.patternOf(words)
+    const pattern = EventPattern.said(words)
     const from = fromOf(text)
     const next = "ksi subscribe --help"
     if (Result.isFailure(from)) {

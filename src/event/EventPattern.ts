@@ -63,6 +63,9 @@ export const parse = (text: string): Result.Result<EventPattern, KsiError.Patter
   })
 }
 
+/** A pattern as people say it: a bare namespace means everything in it. */
+export const said = (text: string): string => text.includes(":") || text.includes("*") || text === "" ? text : `${text}:*`
+
 /** Reads a pattern; fails with `PatternInvalid`. */
 export const fromText = (text: string): Effect.Effect<EventPattern, KsiError.KsiError> =>
   Effect.fromResult(Result.mapError(parse(text), KsiError.make))

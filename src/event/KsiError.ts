@@ -405,7 +405,9 @@ export class PermissionDenied extends Schema.TaggedClass<PermissionDenied>()("Pe
   }
   /** The grant that would help. */
   get next(): string {
-    return `ksi permission grant ${word(this.principal)} ${word(this.event)} --action ${this.action}`
+    // Who may do nothing to it is not told whether it is a request or a fact.
+    const action = this.action === "call" || this.action === "emit" ? "call --action emit" : this.action
+    return `ksi permission grant ${word(this.principal)} ${word(this.event)} --action ${action}`
   }
 }
 

@@ -23,7 +23,6 @@
  */
 import type { WebSocketServer } from "@effect/platform-node/NodeWS"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -35,6 +34,7 @@ import type { Duplex } from "node:stream"
 import { Authorizer, type AuthorizerShape } from "../bus/Authorizer.ts"
 import { Router } from "../bus/Router.ts"
 import { Subscriptions } from "../bus/Subscription.ts"
+import * as EventPattern from "../event/EventPattern.ts"
 import { localHttp, owner } from "../event/Grant.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
@@ -112,8 +112,10 @@ const get = ({ calls, figures, follow }: Site, exchange: Exchange): void => {
   if (path === "/metrics") return figures(exchange)
   if (path === "/subscribe") return follow(exchange)
   if (path === "/events") {
-    const pattern = new URLSearchParams(search).get("pattern") ?? "*"
-    return calls.ask(exchange, "system:discover", { pattern, level: "events" })
+    const { pattern = "*", ...others } = Object.fromEntries(new URLSearchParams(search))
+    const [stranger] = Object.keys(others)
+    if (stranger !== undefined) return refuse(response, Problem.ofReason(KsiError.invalidAt("system:discover", stranger, "expected pattern only")))
+    return calls.ask(exchange, "system:discover", { pattern: EventPattern.said(pattern), level: "events" })
   }
   if (path === "/ws") return refuse(response, Problem.make("UpgradeRequired", "this is a WebSocket", { next: "connect with a WebSocket client" }))
   refuse(response, nowhere(path))
@@ -153,9 +155,11 @@ const targetOf = (url: string | undefined): { readonly path: string; readonly se
 /** Answers one request, or has it answered. */
 const serve = (site: Site, request: NodeHttp.IncomingMessage, response: NodeHttp.ServerResponse): void => {
   const { headers, method = "GET" } = request
-  const refused = site.guard(headers)
-  if (refused !== undefined) return refuse(response, foreign(refused))
   const target = targetOf(request.url)
+  const refused = site.guard(headers)
+  // Who watches the process asks it by its address, and learns nothing but that it is there.
+  const isWatching = refused?.reason === "ForeignHost" && target !== undefined && health.has(target.path)
+  if (refused !== undefined && !isWatching) return refuse(response, foreign(refused))
   if (target === undefined) return refuse(response, nowhere(request.url ?? ""))
   const { path, search } = target
   if (health.has(path)) return tell(site, response, path, method)
@@ -265,18 +269,19 @@ const make = Effect.fnUntraced(function*({ drain = 0, host = "127.0.0.1", hosts 
   const metrics = yield* Effect.serviceOption(Metrics.Metrics)
   const context = yield* Effect.context<Router | Subscriptions>()
   const fork = Effect.runForkWith(context)
-  const budget = new Connection.Budget(limits.outgoingBytes)
-  const calls = Calls.make({ router, authorizer, limits, budget, fork })
+  const shared = (yield* Connection.Shared) ?? Connection.makeShared(limits)
+  const { budget } = shared
+  const surroundings = yield* Effect.forkScoped(Effect.never)
+  const calls = Calls.make({ router, authorizer, limits, budget, fork, surroundings })
   const server = createServer(limits)
   const connections = Connections.make(server, limits, fork)
-  const following = new Set<Fiber.Fiber<void>>()
+  const following = yield* FiberSet.make<void>()
+  const followIn = yield* FiberSet.runtime(following)<never>()
   let ready = false
   let guard: Site["guard"] = () => undefined
 
   const follow = (exchange: Exchange): void => {
-    const fiber = fork(Events.follow({ subscriptions, authorizer, limits, budget }, exchange))
-    following.add(fiber)
-    fiber.addObserver(() => following.delete(fiber))
+    const fiber = followIn(Events.follow({ subscriptions, limits, budget }, exchange))
     exchange.response.on("close", () => fiber.interruptUnsafe())
   }
   const site: Site = {
@@ -284,9 +289,8 @@ const make = Effect.fnUntraced(function*({ drain = 0, host = "127.0.0.1", hosts 
     figures: makeFigures(authorizer, metrics, fork)
   }
   yield* Effect.addFinalizer(() => connections.destroy)
-  const shared = { budget, gathering: new Connection.Gathering(limits.incomingBytes) }
   const webSockets = yield* makeWebSockets(site, limits, (transport, principal) =>
-    Effect.provideContext(Connection.run(transport, { principal, ...shared }), context))
+    Effect.provideContext(Connection.run(transport, { principal, shared }), context))
   server.on("upgrade", (request: NodeHttp.IncomingMessage, stream: Duplex, head: Buffer) => {
     // What is owed in this protocol would be written into the other one.
     if (connections.leave(stream)) webSockets.upgrade(request, stream, head)
@@ -302,7 +306,7 @@ const make = Effect.fnUntraced(function*({ drain = 0, host = "127.0.0.1", hosts 
     if (request.listenerCount("data") === 0) request.resume()
   })
 
-  const endFollowing = Effect.suspend(() => Fiber.interruptAll([...following]))
+  const endFollowing = FiberSet.clear(following)
   yield* Effect.addFinalizer(() => Effect.andThen(endFollowing, calls.interrupt))
   const stop = Effect.suspend(() => {
     ready = false

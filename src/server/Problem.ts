@@ -17,7 +17,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Schema from "effect/Schema"
-import type { DeclaredFailure } from "../bus/KsiService.ts"
+import { brokenOf, type DeclaredFailure } from "../bus/KsiService.ts"
 import type { Envelope } from "../event/Envelope.ts"
 import { localHttp } from "../event/Grant.ts"
 import * as KsiError from "../event/KsiError.ts"
@@ -109,18 +109,15 @@ export const ofReason = (reason: KsiError.Reason, principal?: string): Problem =
 
 /** Why a request failed that became an event. */
 export const ofCause = (cause: Cause.Cause<KsiError.KsiError | DeclaredFailure>, envelope: Envelope): Problem => {
-  const { name, metadata: { correlationId, principal } } = envelope
+  const { correlationId, principal } = envelope.metadata
   const error = Cause.findErrorOption(cause)
   if (error._tag === "Some") {
     if (KsiError.is(error.value)) return { ...ofReason(error.value.reason, principal), correlationId }
     const { error: encoded, message, reason } = error.value
     return { status: statuses.DeclaredFailure, reason, detail: message, retryable: false, correlationId, error: encoded }
   }
-  if (Cause.hasInterruptsOnly(cause)) {
-    return { status: statuses.Interrupted, reason: "Interrupted", detail: `${name} was interrupted`, retryable: true, correlationId }
-  }
-  const detail = `${name} failed unexpectedly; the daemon's log has it under ${correlationId}`
-  return { status: statuses.Defect, reason: "Defect", detail, retryable: false, correlationId }
+  const { message, reason, retryable } = brokenOf(cause, envelope)
+  return { status: statuses[reason], reason, detail: message, retryable, correlationId }
 }
 
 /** The problem document; fields that have no value are left out. */

@@ -38,7 +38,7 @@ import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
-import { type Answer, DeclaredFailure } from "../bus/KsiService.ts"
+import { DeclaredFailure, type Dispatched } from "../bus/KsiService.ts"
 import { handle, Router } from "../bus/Router.ts"
 import type { Delivery } from "../event/Envelope.ts"
 import * as Event from "../event/Event.ts"
@@ -128,8 +128,6 @@ const layerOf = (stand: AnyMock, called: Called): App => {
 }
 
 // ------------------------------------------------------------------------------------------------------------- running
-
-type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
 
 interface Running {
   readonly stage: Stage.Stage
@@ -221,8 +219,7 @@ const expectReply = (event: Event.AnyRequest, expected: unknown): Step => (runni
 
 const expectFailure = (event: Event.AnyRequest, tag: string, holds: (error: never) => boolean): Step => (running) =>
   Effect.flatMap(answered(running, `fail with ${tag}`), (exit) => {
-    const reason = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
-    const error = reason?._tag === "Fail" ? reason.error : undefined
+    const error = Laws.errorIn(exit)
     if (!(error instanceof DeclaredFailure) || error.reason !== tag) {
       return failed(running, `expected ${event.name} to fail with ${tag}`, { expected: { failed: tag }, actual: outcomeOf(exit) })
     }
@@ -232,8 +229,7 @@ const expectFailure = (event: Event.AnyRequest, tag: string, holds: (error: neve
 
 const expectRefusal = (tag: string, holds: (reason: never) => boolean): Step => (running) =>
   Effect.flatMap(answered(running, `be refused with ${tag}`), (exit) => {
-    const reason = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
-    const error = reason?._tag === "Fail" ? reason.error : undefined
+    const error = Laws.errorIn(exit)
     if (!KsiError.is(error) || error.reason._tag !== tag) {
       return failed(running, `expected ${running.asked?.name ?? ""} to be refused with ${tag}`, { expected: { refused: tag }, actual: outcomeOf(exit) })
     }

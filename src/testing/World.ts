@@ -32,6 +32,7 @@ import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Random from "effect/Random"
 import * as Scheduler from "effect/Scheduler"
+import { chance } from "./internal/chance.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -48,8 +49,8 @@ export interface Options {
   readonly preemption?: number | undefined
 }
 
-/** Why a run stopped. */
-export type Stopped = "done" | "idle" | "steps"
+/** Why it goes no further: nobody can go on without the clock, or it has run ten million steps and would go on for ever. */
+export type Stopped = "idle" | "steps"
 
 /** A world. */
 export interface World {
@@ -61,8 +62,8 @@ export interface World {
   readonly due: () => number | undefined
   /** Puts an effect into the world; it goes on when the world runs. */
   readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
-  /** Runs until nobody can go on without the clock, or so many steps. */
-  readonly settle: (maxSteps?: number) => Stopped
+  /** Runs until nobody can go on without the clock. */
+  readonly settle: () => Stopped
   /** Moves the clock forward; whoever wakes meanwhile goes on at its own time. */
   readonly advance: (millis: number) => void
   /**
@@ -70,22 +71,6 @@ export interface World {
    * so many steps.
    */
   readonly run: <A, E>(effect: Effect.Effect<A, E>, maxSteps?: number) => Exit.Exit<A, E> | undefined
-}
-
-// -------------------------------------------------------------------------------------------------------------- chance
-
-/** Numbers from 0 and below 1, the same for the same seed (splitmix32). */
-const chance = (seed: number): (() => number) => {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x9e3779b9) | 0
-    let t = state ^ (state >>> 16)
-    t = Math.imul(t, 0x21f0aaad)
-    t ^= t >>> 15
-    t = Math.imul(t, 0x735a2d97)
-    t ^= t >>> 15
-    return (t >>> 0) / 4_294_967_296
-  }
 }
 
 const makeRandom = (next: () => number): Context.Service.Shape<typeof Random.Random> => ({
@@ -216,7 +201,8 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
       Effect.provideService(Random.Random, random)
     ), { scheduler: schedule })
 
-  const settle = (maxSteps = endless, isDone: () => boolean = () => false): Stopped => {
+  /** Runs until nobody can go on, it is done, or so many steps. */
+  const go = (maxSteps: number, isDone: () => boolean): Stopped | "done" => {
     for (let left = maxSteps; left > 0; left--) {
       if (isDone()) return "done"
       if (!schedule.step()) return "idle"
@@ -224,6 +210,7 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
     }
     return "steps"
   }
+  const settle = (): Stopped => go(endless, () => false) === "steps" ? "steps" : "idle"
 
   const advance = (millis: number): void => {
     const end = clock.currentTimeMillisUnsafe() + millis
@@ -235,10 +222,9 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
     const fiber = fork(effect)
     const last = steps + maxSteps
     for (;;) {
-      const stopped = settle(last - steps, () => fiber.pollUnsafe() !== undefined)
-      if (stopped !== "idle") return fiber.pollUnsafe()
+      const stopped = go(last - steps, () => fiber.pollUnsafe() !== undefined)
       const { due } = clock
-      if (due === undefined) return fiber.pollUnsafe()
+      if (stopped !== "idle" || due === undefined) return fiber.pollUnsafe()
       clock.goTo(due)
     }
   }

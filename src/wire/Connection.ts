@@ -35,6 +35,7 @@
  * when it was reached; only the bound of all together is never exceeded. Of short texts the characters are counted.
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -42,7 +43,7 @@ import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import { Authorizer } from "../bus/Authorizer.ts"
 import type { LiveEnvelope } from "../bus/Causation.ts"
-import type { Answer, DeclaredFailure } from "../bus/KsiService.ts"
+import type { Answer, DeclaredFailure, Dispatched } from "../bus/KsiService.ts"
 import { Router } from "../bus/Router.ts"
 import { Subscriptions } from "../bus/Subscription.ts"
 import * as KsiError from "../event/KsiError.ts"
@@ -57,7 +58,22 @@ import { Lines } from "./Lines.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
-export { Budget, Gathering, type Holder, Outgoing }
+export { type Budget, type Gathering, type Holder, Outgoing }
+
+/** What connections share: what waits to be read by the other sides, and the long lines that are under way. */
+export interface Shared {
+  readonly budget: Budget
+  readonly gathering: Gathering
+}
+
+/** Room for what connections share. */
+export const makeShared = ({ incomingBytes, outgoingBytes }: Pick<LimitsShape, "incomingBytes" | "outgoingBytes">): Shared =>
+  ({ budget: new Budget(outgoingBytes), gathering: new Gathering(incomingBytes) })
+
+/** What the connections of all ways into a daemon share; without it each way in has its own. */
+export const Shared: Context.Reference<Shared | undefined> = Context.Reference<Shared | undefined>("ksi/wire/Connection/Shared", {
+  defaultValue: () => undefined
+})
 
 /**
  * How the incoming side ended: the other side is gone, it sends no more but still reads, or this side stops and
@@ -90,10 +106,8 @@ export interface Transport {
 export interface Options {
   /** Bound to the connection; only a token changes it. */
   readonly principal: string
-  /** What may wait in this and all other connections; one of its own where it has none. */
-  readonly budget?: Budget | undefined
-  /** The lines under way of this and all other connections; one of its own where it has none. */
-  readonly gathering?: Gathering | undefined
+  /** What it shares with others; nothing where it has none. */
+  readonly shared?: Shared | undefined
 }
 
 // ----------------------------------------------------------------------------------------------------------- requests
@@ -113,8 +127,6 @@ const interruptAll = (running: ReadonlySet<Fiber.Fiber<unknown, unknown>>): Effe
 
 /** A line, or what is wrong with it. */
 type Incoming = string | Frame.Unreadable
-
-type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
 
 interface Parts {
   readonly router: Router["Service"]
@@ -401,7 +413,7 @@ export const run: (
   const identity: Identity = { principal: options.principal }
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const over = Deferred.makeUnsafe<void>()
-  const { budget = new Budget(limits.outgoingBytes), gathering = new Gathering(limits.incomingBytes) } = options
+  const { budget, gathering } = options.shared ?? makeShared(limits)
   const outgoing = yield* Effect.acquireRelease(
     Effect.sync(() => new Outgoing(transport.write, limits.connectionBufferBytes, budget, (bytes) => {
       fork(Effect.logWarning(`a connection was closed that had not read ${bytes} bytes`))

@@ -24,7 +24,7 @@ import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { type Answer, DeclaredFailure } from "../bus/KsiService.ts"
+import { type Answer, brokenOf, DeclaredFailure } from "../bus/KsiService.ts"
 import type { Delivery, Envelope } from "../event/Envelope.ts"
 import * as EventName from "../event/EventName.ts"
 import * as Json from "../event/Json.ts"
@@ -131,8 +131,8 @@ export const oneTooMany = (max: number, { correlationId, event }: Partial<Reques
   reason: new KsiError.LimitExceeded({ limit: "incomingBytes", max, retryable: true }), event, correlationId
 })
 
-/** Whether a frame carries its fields beside `event`. */
-export const isControl = (event: string): boolean => event.startsWith("wire:") || event.startsWith("pubsub:")
+/** Whether a frame of this event is flat: it carries its fields beside `event`. */
+export const isFlat = (event: string): boolean => event.startsWith("wire:") || event.startsWith("pubsub:")
 const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key", "traceparent", "tracestate"])
 
 /** Control frames carry their fields beside `event`; `data`, where it is there too, goes before. */
@@ -199,7 +199,7 @@ const requestOf = (frame: JsonObject, { idLength }: Bounds): Result.Result<Reque
   }
   return Result.succeed({
     event,
-    data: isControl(event) ? controlData(frame) : frame["data"],
+    data: isFlat(event) ? controlData(frame) : frame["data"],
     correlationId,
     clientId: typeof clientId === "string" ? clientId : undefined,
     deadlineMillis,
@@ -334,9 +334,8 @@ interface Failed {
   readonly retryable: boolean
 }
 
-const reasonCodec = Schema.toCodecJson(KsiError.Reason)
-const encodeReason = Schema.encodeUnknownSync(reasonCodec)
-const decodeReason = Schema.decodeUnknownExit(reasonCodec)
+const encodeReason = Schema.encodeUnknownSync(KsiError.ReasonJson)
+const decodeReason = Schema.decodeUnknownExit(KsiError.ReasonJson)
 
 const ofReason = (reason: KsiError.Reason): Failed => {
   // The codec of a tagged class writes an object.
@@ -367,17 +366,15 @@ const failed = (cause: Cause.Cause<KsiError.KsiError | DeclaredFailure>, envelop
   if (error._tag === "Some") {
     return error.value instanceof DeclaredFailure ? ofDeclared(error.value) : ofReason(error.value.reason)
   }
-  const interrupted = Cause.hasInterruptsOnly(cause)
+  const { message, reason, retryable } = brokenOf(cause, envelope)
   return {
     status: "failed",
-    error: interrupted
-      ? `${envelope.name} was interrupted`
-      : `${envelope.name} failed unexpectedly; the daemon's log has it under ${envelope.metadata.correlationId}`,
-    reason: interrupted ? "Interrupted" : "Defect",
-    cause: interrupted ? "interrupt" : "defect",
+    error: message,
+    reason,
+    cause: reason === "Interrupted" ? "interrupt" : "defect",
     error_data: null,
     details: { correlation_id: envelope.metadata.correlationId },
-    retryable: false
+    retryable
   }
 }
 

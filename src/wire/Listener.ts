@@ -34,9 +34,7 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import * as Connection from "./Connection.ts"
 import * as Frame from "./Frame.ts"
-import { Gathering } from "./internal/Gathering.ts"
 import { NetTransport } from "./internal/NetTransport.ts"
-import { Budget } from "./internal/Outgoing.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -192,9 +190,8 @@ const makeAccepting = Effect.fnUntraced(function*(server: Net.Server, serve: Ser
 const makeUnix = Effect.fnUntraced(function*({ drain, path }: UnixOptions) {
   yield* makeRoom(path)
   const context = yield* Effect.context<Router | Subscriptions>()
-  const { incomingBytes, outgoingBytes } = yield* Limits
-  const shared = { budget: new Budget(outgoingBytes), gathering: new Gathering(incomingBytes) }
-  const serve: Serve = (transport) => Effect.provideContext(Connection.run(transport, { principal: "owner", ...shared }), context)
+  const shared = (yield* Connection.Shared) ?? Connection.makeShared(yield* Limits)
+  const serve: Serve = (transport) => Effect.provideContext(Connection.run(transport, { principal: "owner", shared }), context)
   const server = Net.createServer({ allowHalfOpen: true })
   // Closed last: its connections have ended by then, gently or not. Node removes the socket's file.
   let destroy: Effect.Effect<void> = Effect.void

@@ -114,7 +114,3 @@ describe("description", () => {
     expect(Registry.description({ event: "a:b", kind: "fact", handlers: 2 })).toBe("a:b  fact, 2 handlers\n")
   })
 })
-
-it("a bare namespace is a pattern for all of it", () => {
-  expect(["stock", "stock:*", "stock:reserve", "*"].map(Registry.patternOf)).toEqual(["stock:*", "stock:*", "stock:reserve", "*"])
-})

@@ -111,3 +111,6 @@ describe("trie", () => {
     expect(trie.isEmpty()).toBe(true)
   }, { arbitrary: { runs: 300 } })
 })
+
+it("a bare namespace is a pattern for all of it", () =>
+  expect(["stock", "stock:*", "stock:reserve", "*", ""].map(EventPattern.said)).toEqual(["stock:*", "stock:*", "stock:reserve", "*", ""]))

@@ -517,7 +517,7 @@ describe("the command line", () => {
     expect(made.stdout).toMatch(/^ksi_till-[0-9a-f]{8}_[0-9a-f]{64}\n$/)
     expect(await run(token, "call", "app:add", "a=1", "b=2")).toEqual({
       code: 4, stdout: "",
-      stderr: `✗ PermissionDenied  token:${id} may not call app:add\n  next       ksi permission grant token:${id} app:add --action call\n`
+      stderr: `✗ PermissionDenied  token:${id} may not call app:add\n  next       ksi permission grant token:${id} app:add --action call --action emit\n`
     })
     expect(JSON.parse((await run(token, "call", "app:add", "a=1", "b=2", "--json")).stderr)).toEqual({
       error: { reason: "PermissionDenied", message: `token:${id} may not call app:add`, details: { principal: `token:${id}`, event: "app:add", action: "call" }, retryable: false }
@@ -562,7 +562,7 @@ describe("the command line", () => {
     expect((await run(undefined, "permission", "ls", "local-http")).stdout).toBe("local-http  profile  standard\nlocal-http  deny     app:*     everything\n")
     expect(await run(undefined, "permission", "check", "app:add", "local-http")).toEqual({
       code: 4, stderr: "",
-      stdout: "local-http may not call app:add: app:* denies it\n  next  ksi permission grant local-http app:add --action call\n"
+      stdout: "local-http may not call app:add: app:* denies it\n  next  ksi permission grant local-http app:add --action call --action emit\n"
     })
     expect((await run(undefined, "permission", "check", "app:add", "local-http", "--at", "1")).code).toBe(0)
     expect((await run(undefined, "permission", "ls", "local-http", "--at", "1", "--json")).stdout).toBe("{\"principal\":\"local-http\",\"profile\":\"standard\"}\n")

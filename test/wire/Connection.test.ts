@@ -8,8 +8,6 @@ import { TestClock } from "effect/testing"
 import * as Limits from "../../src/event/Limits.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as Connection from "../../src/wire/Connection.ts"
-import { Gathering } from "../../src/wire/internal/Gathering.ts"
-import { Budget } from "../../src/wire/internal/Outgoing.ts"
 import { eventually, makeCounts, type Reply, runtime } from "./Daemon.ts"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -45,11 +43,11 @@ class Driven implements Connection.Transport {
   }
 }
 
-const open = Effect.fnUntraced(function*(limits: Partial<Limits.LimitsShape> = {}, budget?: Budget, gathering?: Gathering) {
+const open = Effect.fnUntraced(function*(limits: Partial<Limits.LimitsShape> = {}, shared?: Connection.Shared) {
   const counts = makeCounts()
   const context = yield* Layer.build(runtime(counts)).pipe(Effect.provideService(Limits.Limits, { ...Limits.defaults, ...limits }))
   const transport = new Driven()
-  const fiber = yield* Connection.run(transport, { principal: "owner", budget, gathering }).pipe(
+  const fiber = yield* Connection.run(transport, { principal: "owner", shared }).pipe(
     Effect.provideContext(context),
     Effect.provideService(Limits.Limits, { ...Limits.defaults, ...limits }),
     Effect.forkScoped({ startImmediately: true })
@@ -64,8 +62,8 @@ const happened = (n: number) => ({ event: "t:happened", data: { n }, correlation
 describe("lines", () => {
   it.live("a long one is refused while all connections hold too much of such, and finds room when they have ended", () =>
     Effect.gen(function*() {
-      const gathering = new Gathering(100_000)
-      const [{ counts, transport: holder }, { transport }] = yield* Effect.all([open({}, undefined, gathering), open({}, undefined, gathering)])
+      const shared = Connection.makeShared({ incomingBytes: 100_000, outgoingBytes: 1_000_000 })
+      const [{ counts, transport: holder }, { transport }] = yield* Effect.all([open({}, shared), open({}, shared)])
       const long = (event: string, correlation_id: number) => ({ event, data: { value: "x".repeat(60_000) }, correlation_id })
       holder.send(long("t:forever", 1), long("t:forever", 2))
       expect(counts.running).toBe(1)
@@ -332,10 +330,10 @@ describe("hostile lines", () => {
 describe("what waits in all connections", () => {
   it.live("is bounded: the one in which most waits is closed, the others are not", () =>
     Effect.gen(function*() {
-      const budget = new Budget(200_000)
-      const lazy = yield* open({ connectionBufferBytes: 1_000_000 }, budget)
-      const small = yield* open({}, budget)
-      const reading = yield* open({}, budget)
+      const shared = Connection.makeShared({ incomingBytes: 1_000_000, outgoingBytes: 200_000 })
+      const lazy = yield* open({ connectionBufferBytes: 1_000_000 }, shared)
+      const small = yield* open({}, shared)
+      const reading = yield* open({}, shared)
       for (const { transport } of [lazy, small]) transport.reads = false
       small.transport.send(echo("x".repeat(10_000)))
       lazy.transport.send({ event: "t:forever" }, ...Array.from({ length: 3 }, () => echo("x".repeat(20_000), "lazy")))

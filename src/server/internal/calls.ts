@@ -1,11 +1,11 @@
 // Requests that are answered once: an envelope goes in, its answer or its problem is written. Whoever goes away interrupts it.
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import type { AuthorizerShape } from "../../bus/Authorizer.ts"
 import * as Causation from "../../bus/Causation.ts"
-import type { Answer, DeclaredFailure } from "../../bus/KsiService.ts"
+import type { Dispatched } from "../../bus/KsiService.ts"
 import type { Router } from "../../bus/Router.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
@@ -26,6 +26,7 @@ export interface Parts {
   /** What may wait to be read by all clients together. */
   readonly budget: Budget
   readonly fork: Fork
+  readonly surroundings: Fiber.Fiber<unknown, unknown>
 }
 
 const ok = 200
@@ -43,8 +44,6 @@ const labelsOf = (envelope: Causation.LiveEnvelope): ReadonlyArray<string> => {
   const { traceparent } = (span && TraceContext.ofSpan(span)) ?? TraceContext.none
   return traceparent === undefined ? labels : [...labels, "traceparent", traceparent]
 }
-
-type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
 
 const reply = ({ response }: Exchange, envelope: Causation.LiveEnvelope, exit: Dispatched): void => {
   if (exit._tag === "Failure") return refuse(response, Problem.ofCause(exit.cause, envelope), labelsOf(envelope))
@@ -66,9 +65,7 @@ const count = (budget: Budget, { request: { socket }, response }: Exchange): voi
   }
   const holder = {
     bytes: 0,
-    canFlush: false,
-    flush: () => {},
-    overflow: () => {
+    giveUp: () => {
       // An answer whose turn has not come has no connection yet.
       socket.destroy()
       change(0)
@@ -95,12 +92,15 @@ const makeWrite = ({ budget, fork }: Parts) => (exchange: Exchange, envelope: Ca
 
 /** The calls of one server. */
 export const make = (parts: Parts) => {
-  const { authorizer, fork, limits, router } = parts
+  const { authorizer, fork, limits, router, surroundings } = parts
   const write = makeWrite(parts)
   const running = new Set<Fiber.Fiber<unknown, unknown>>()
 
   const dispatch = (exchange: Exchange, envelope: Causation.LiveEnvelope): void => {
-    const fiber = fork(router.dispatch(envelope))
+    const begun = router.begin(surroundings, envelope)
+    // What is complete needs no fiber. It succeeds and fails as what is left of another does.
+    if (Exit.isExit(begun)) return write(exchange, envelope, begun as Dispatched)
+    const fiber = fork(begun)
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) return write(exchange, envelope, exit)
     running.add(fiber)

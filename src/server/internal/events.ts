@@ -8,13 +8,12 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ServerResponse } from "node:http"
-import type { AuthorizerShape } from "../../bus/Authorizer.ts"
 import type { SubscribeOptions } from "../../bus/KsiService.ts"
 import type { Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery } from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
 import * as EventCodec from "../../event/EventCodec.ts"
-import { owner } from "../../event/Grant.ts"
+import * as EventPattern from "../../event/EventPattern.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
 import { type Budget, Outgoing } from "../../wire/Connection.ts"
@@ -25,7 +24,6 @@ import { type Exchange, refuse } from "./exchange.ts"
 /** What follows events. */
 export interface Parts {
   readonly subscriptions: Subscriptions["Service"]
-  readonly authorizer: AuthorizerShape
   readonly limits: LimitsShape
   /** What may wait to be read by all clients together. */
   readonly budget: Budget
@@ -49,16 +47,22 @@ const valueOf = (text: string): string | number | boolean => {
   return text === "true" || (text === "false" ? false : text)
 }
 
+/** The last position that was heard, as far as the request says; 0 where it says nothing. */
+const heardOf = ({ headers: { "last-event-id": last } }: Exchange["request"]): number =>
+  typeof last === "string" && /^\d{1,15}$/.test(last) ? Number(last) : 0
+
 const wantedOf = ({ principal, request, search }: Exchange): Effect.Effect<Wanted, KsiError.KsiError> => {
   const given: Record<string, unknown> = {}
   for (const [key, text] of new URLSearchParams(search)) {
     if (!names.has(key)) return invalid(key, `expected one of ${[...names].join(", ")}`)
     if (Object.hasOwn(given, key)) return invalid(key, "expected once")
-    given[key] = key === "pattern" ? text : valueOf(text)
+    given[key] = key === "pattern" ? EventPattern.said(text) : valueOf(text)
   }
   const { "last-event-id": last } = request.headers
+  const { from } = given
+  if (typeof from === "string" && from !== "start" && from !== "now") return invalid("from", `expected a position, "start" or "now", got ${JSON.stringify(from)}`)
   // After the last that was heard, wherever it began.
-  if (typeof last === "string" && last !== "") given["from"] = /^\d{1,15}$/.test(last) ? Number(last) + 1 : last
+  if (typeof last === "string" && last !== "") given["from"] = /^\d{1,15}$/.test(last) ? heardOf(request) + 1 : last
   // Decoded by the definition.
   const payload = decodePayload({ pattern: "*", subscription_id: "http", ...given }) as Effect.Effect<Event.Payload<typeof Subscribe>, KsiError.KsiError>
   return Effect.map(payload, ({ pattern, subscription_id: _, ...options }) => ({ pattern, options: { from: "now", ...options, principal } }))
@@ -112,12 +116,15 @@ const problemOf = (cause: Cause.Cause<KsiError.KsiError>, principal: string): Pr
 
 /** Follows until the other side goes, or may hear nothing any more. */
 export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> => {
-  const { authorizer, subscriptions } = parts
+  const { subscriptions } = parts
   const { principal, request, response } = exchange
-  const hears = ({ name }: Delivery) => principal === owner || authorizer.allows(principal, "subscribe", name)
   const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
     const { options, pattern } = yield* wantedOf(exchange)
-    const { next, position } = yield* subscriptions.open(pattern, options)
+    const { hears, next, position } = yield* subscriptions.open(pattern, options)
+    if (heardOf(request) > position) {
+      const problem = `the store ends at position ${position}, ${heardOf(request)} was heard of another one: begin again, with from=start or now`
+      return yield* invalid("Last-Event-ID", problem)
+    }
     response.writeHead(200, headers)
     if (request.method === "HEAD") return
     const outgoing = yield* outgoingOf(parts, response)
@@ -129,7 +136,7 @@ export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> =>
       for (const delivery of yield* next) {
         if (!outgoing.hasRoom) yield* outgoing.room
         // What has come out already, and waited for a slow client, may be for it no longer.
-        if (hears(delivery)) outgoing.append(textOf(delivery))
+        if (hears(delivery.name)) outgoing.append(textOf(delivery))
       }
     }
   })

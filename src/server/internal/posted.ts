@@ -40,7 +40,7 @@ export const kindOf = (headers: IncomingHttpHeaders): Result.Result<Kind, Proble
   if (type === jsonType && isText) return Result.succeed(headers["ce-specversion"] === undefined ? "data" : "binary")
   const found = given === "" ? "the request has no content-type" : `the content-type is ${JSON.stringify(given.slice(0, 80))}`
   const batch = type.startsWith("application/cloudevents-batch") ? "; many events at once are imported: store:import" : ""
-  return Result.fail(Problem.make("MediaTypeUnsupported", `${found}, expected ${jsonType} or ${eventType}, in UTF-8${batch}`))
+  return Result.fail(Problem.make("MediaTypeUnsupported", `${found}, expected ${jsonType} or ${eventType}, in UTF-8${batch}`, { next: `say so: -H 'Content-Type: ${jsonType}'` }))
 }
 
 // As older senders write what has a space in it.

@@ -5,12 +5,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
-import { type Answer, DeclaredFailure } from "../../bus/KsiService.ts"
+import { DeclaredFailure, type Dispatched } from "../../bus/KsiService.ts"
 import { Router } from "../../bus/Router.ts"
 import type * as Event from "../../event/Event.ts"
 import { compile, jsonCodec } from "../../event/EventCodec.ts"
 import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
+import { chance } from "./chance.ts"
 import * as Stage from "./stage.ts"
 
 /** What became of a request: its reply, the error that it declares, or why KSI refused it. */
@@ -18,8 +19,6 @@ export type Outcome<Ev extends Event.AnyRequest> =
   | { readonly kind: "reply"; readonly reply: Event.Success<Ev> }
   | { readonly kind: "failure"; readonly error: Event.Failure<Ev> }
   | { readonly kind: "refusal"; readonly reason: KsiError.Reason }
-
-type Dispatched = Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>
 
 /** Asks by name, as every surface does. */
 export const dispatch = (stage: Stage.Stage, event: Event.Any, data: unknown): Effect.Effect<Dispatched | undefined> =>
@@ -31,7 +30,8 @@ export const dispatch = (stage: Stage.Stage, event: Event.Any, data: unknown): E
     () => Stage.settled(stage)
   )
 
-const errorIn = (exit: Dispatched): KsiError.KsiError | DeclaredFailure | undefined => {
+/** What it failed with, where it did not break. */
+export const errorIn = (exit: Dispatched): KsiError.KsiError | DeclaredFailure | undefined => {
   const reason = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
   return reason?._tag === "Fail" ? reason.error : undefined
 }
@@ -87,18 +87,10 @@ const broken = (stage: Stage.Stage, event: Event.Any, valid: boolean, exit: Disp
   return undefined
 }
 
-const chanceOf = (seed: number): (() => number) => {
-  let state = seed >>> 0
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return state / 4_294_967_296
-  }
-}
-
 /** A payload that is not allowed, made of one that is. */
 const invalidOf = (event: Event.Any, valid: unknown, seed: number): { readonly data: unknown } | undefined => {
   const { decodePayload } = compile(event)
-  const below = chanceOf(seed)
+  const below = chance(seed)
   for (let tries = 0; tries < 20; tries++) {
     const data = spoiled(valid, below)
     if (Exit.isFailure(decodePayload(data ?? {}))) return { data }

@@ -34,8 +34,8 @@ const drive = (world: World.World, isDone: () => boolean): Effect.Effect<void> =
     let turn: NodeJS.Immediate | undefined
     let taken = 0
     const go = (): void => {
-      world.settle()
-      if (isDone() || taken++ >= (world.due() === undefined ? turns.awake : turns.asleep)) return resume(Effect.void)
+      // What goes on for ever would do so in each turn.
+      if (world.settle() === "steps" || isDone() || taken++ >= (world.due() === undefined ? turns.awake : turns.asleep)) return resume(Effect.void)
       turn = setImmediate(go)
     }
     go()

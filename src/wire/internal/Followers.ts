@@ -14,7 +14,7 @@ import type { Subscription, Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery, Envelope } from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
-import { anonymous, owner } from "../../event/Grant.ts"
+import { anonymous } from "../../event/Grant.ts"
 import { isObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
@@ -108,15 +108,8 @@ export class Followers {
     const { principal } = envelope.metadata
     // The first delivery must not overtake the reply that announces the subscription.
     let begin: (() => void) | undefined
-    const { authorizer } = this.parts
     const follow = (key: string, wanted: Wanted) =>
-      Effect.map(this.follow(key, {
-        ...wanted,
-        options: { ...wanted.options, principal },
-        // Also of what has come out of the subscription already, and waited for a client that is slow.
-        accepts: principal === owner ? wanted.accepts : (delivery) =>
-          authorizer.allows(principal, "subscribe", delivery.name) && wanted.accepts(delivery)
-      }), ({ begins, position }) => {
+      Effect.map(this.follow(key, { ...wanted, options: { ...wanted.options, principal } }), ({ begins, position }) => {
         begin = begins
         return position
       })
@@ -202,8 +195,7 @@ export class Followers {
       for (;;) {
         for (const delivery of yield* next) {
           if (!outgoing.hasRoom) yield* outgoing.room
-          if (!wanted.accepts(delivery)) continue
-          outgoing.append(Frame.encodeDelivery(delivery, wanted.id, delivery.data))
+          if (subscription.hears(delivery.name) && wanted.accepts(delivery)) outgoing.append(Frame.encodeDelivery(delivery, wanted.id, delivery.data))
         }
       }
     })

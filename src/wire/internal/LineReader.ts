@@ -17,7 +17,7 @@ const word = /^[\w:-]+$/
 
 const compile = (name: string, codec: EventCodec): Read | undefined => {
   // Control frames carry their fields elsewhere.
-  const data = word.test(name) && !Frame.isControl(name) ? codec.payloadPattern(2) : undefined
+  const data = word.test(name) && !Frame.isFlat(name) ? codec.payloadPattern(2) : undefined
   if (data === undefined) return undefined
   const { end, source, value } = data
   // KSI's own clients write the label first, others last.

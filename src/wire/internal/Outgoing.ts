@@ -19,11 +19,8 @@ interface Chunk {
 /** Who holds bytes that the other side has not read. */
 export interface Holder {
   readonly bytes: number
-  /** Whether some of it may leave at once. */
-  readonly canFlush: boolean
-  readonly flush: () => void
-  /** Gives it all up, and says so (`change`) before it returns. */
-  readonly overflow: () => void
+  /** Holds less: writes what may leave at once, else gives it all up. Says so (`change`) before it returns. */
+  readonly giveUp: () => void
 }
 
 /** What may wait in all connections together. When it is too much, whoever holds most of it must go. */
@@ -52,9 +49,7 @@ export class Budget {
     while (this.used > this.max) {
       const most = this.largest()
       if (most === undefined) return
-      // One that has just been answered much may well be reading.
-      if (most.canFlush) most.flush()
-      else most.overflow()
+      most.giveUp()
     }
   }
 
@@ -117,7 +112,7 @@ export class Outgoing implements Holder {
   }
 
   /** Whether something waits that the other side may take at once. */
-  get canFlush(): boolean {
+  private get canFlush(): boolean {
     return this.queued > 0 && !this.blocked && !this.broken
   }
 
@@ -172,8 +167,9 @@ export class Outgoing implements Holder {
     this.wake()
   }
 
-  /** Gives up what waits. */
-  overflow(): void {
+  /** Gives up what waits, unless some of it may leave: one that has just been answered much may well be reading. */
+  giveUp(): void {
+    if (this.canFlush) return this.flush()
     const { bytes } = this
     this.break()
     this.onOverflow(bytes)
