@@ -82,7 +82,9 @@ const tellNobody = Effect.fnUntraced(function*(remote: Remote.Remote, principal:
   if (tokens === undefined) return
   const known = ["local-http", ...listOf(tokens).filter(isObject).map((token) => Output.textOf(token["principal"]))]
   if (known.includes(principal)) return
-  const near = EventName.nearest(principal, known)
+  // A token's bearer has a longer name than the token was given.
+  const bearers = known.filter((name) => name.startsWith(`token:${principal}-`) || name === `token:${principal}`)
+  const near = bearers.length > 0 ? bearers : EventName.nearest(principal, known)
   yield* Output.narrate(`nobody is called "${principal}" yet${near.length === 0 ? "" : `; nearest: ${near.join(", ")}`}`)
 })
 

@@ -237,8 +237,12 @@ interface Given {
 // The order of sources; what is a default comes last.
 const ranks = { flag: 0, variable: 1, file: 2, fallback: 3, none: 4 } as const
 
+// A URL may have a password in it, before its host or in its query.
+const withoutSecrets = (text: string): string =>
+  text.includes("://") ? text.replace(/:\/\/[^/@\s]*@/, "://…@").replace(/\?[^"\s]*/, "?…") : text
+
 const shown = (value: unknown): string => {
-  const text = JSON.stringify(value) ?? String(value)
+  const text = withoutSecrets(JSON.stringify(value) ?? String(value))
   return text.length > 60 ? `${text.slice(0, 60)}…` : text
 }
 

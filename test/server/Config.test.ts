@@ -115,6 +115,12 @@ describe("mistakes", () => {
       }
     }))
 
+  it("a password in a URL is not told", () => {
+    const told = (value: string) => JSON.stringify(Config.resolve({ ...none, environment: { KSI_OTLP: value } }).problems)
+    expect(told("http://user:s3cret@127.0.0.1:9")).toContain("http://…@127.0.0.1:9")
+    for (const value of ["http://user:s3cret@127.0.0.1:9", "http://127.0.0.1:9/?key=s3cret"]) expect(told(value)).not.toContain("s3cret")
+  })
+
   const cases: ReadonlyArray<readonly [text: string, problem: string, similar?: ReadonlyArray<string>]> = [
     ["hoem = \"x\"", "ksi.toml:1: \"hoem\" is no setting", ["home"]],
     ["store-file = \"x\"", "ksi.toml:1: \"store-file\" is no setting", ["store_file"]],
