@@ -41,7 +41,7 @@ const directory = { _tag: "Path", pathType: "directory" } as const
 const typeOf = (name: string): Flag["type"] | undefined => {
   const metavar = Config.all.find(({ flag }) => flag === name)?.kind.metavar ?? ""
   if (metavar.includes("|")) return { _tag: "Choice", values: metavar.split("|") }
-  return metavar === "PATH" ? file : metavar === "DIR" ? directory : undefined
+  return metavar === "PATH" || metavar === "FILE" ? file : metavar === "DIR" ? directory : undefined
 }
 
 const flagOf = (flag: Flag): Flag => ({ ...flag, type: typeOf(flag.name) ?? flag.type, negation: false })

@@ -472,6 +472,10 @@ export const exit = (reason: Reason): Exit.Exit<never, KsiError> => Exit.fail(ma
 export const invalidAt = (event: string, path: string, problem: string): PayloadInvalid =>
   new PayloadInvalid({ event, problems: [{ path, problem }] })
 
+/** The reason that a reply fits its schema and cannot be written all the same. */
+export const unwritable = (event: string): ReplyInvalid =>
+  new ReplyInvalid({ event, problems: [{ path: "", problem: "it cannot be written as JSON" }] })
+
 /** Whether a value is a `KsiError`. */
 export const is = (u: unknown): u is KsiError => u instanceof KsiError
 

@@ -42,7 +42,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import { Authorizer } from "../bus/Authorizer.ts"
-import type { LiveEnvelope } from "../bus/Causation.ts"
+import * as Causation from "../bus/Causation.ts"
 import type { Answer, DeclaredFailure, Dispatched } from "../bus/KsiService.ts"
 import { Router } from "../bus/Router.ts"
 import { Subscriptions } from "../bus/Subscription.ts"
@@ -150,18 +150,16 @@ const labelOf = (correlationId: unknown, maxLength: number): string | undefined 
 
 /** Writes replies: what cannot be written, or is too long for a frame, is a failure that says so. */
 const makeWriter = ({ clock, fork, limits }: Parts) => {
-  const written = (envelope: LiveEnvelope, correlationId: unknown, exit: Dispatched, now: number): string => {
+  const written = (envelope: Causation.LiveEnvelope, correlationId: unknown, exit: Dispatched, now: number): string => {
     try {
       return Frame.encodeReply(envelope, correlationId, exit, now)
     } catch (cause) {
-      const { correlationId: correlation } = envelope.metadata
-      fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), { correlation }))
-      const problems = [{ path: "", problem: "it cannot be written as JSON" }]
-      return Frame.encodeReply(envelope, correlationId, KsiError.exit(new KsiError.ReplyInvalid({ event: envelope.name, problems })), now)
+      fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), Causation.labelsOf(envelope)))
+      return Frame.encodeReply(envelope, correlationId, KsiError.exit(KsiError.unwritable(envelope.name)), now)
     }
   }
 
-  const textOf = (envelope: LiveEnvelope, correlationId: unknown, exit: Dispatched): string => {
+  const textOf = (envelope: Causation.LiveEnvelope, correlationId: unknown, exit: Dispatched): string => {
     const now = clock.currentTimeMillisUnsafe()
     const text = written(envelope, correlationId, exit, now)
     if (text.length <= limits.frameBytes + Frame.replyOverhead) return text
@@ -172,7 +170,7 @@ const makeWriter = ({ clock, fork, limits }: Parts) => {
 }
 
 /** Makes the envelopes of requests: who asks is the connection's to say, the rest are labels. */
-const makeEnvelopes = ({ clock, identity, limits, router }: Parts) => (request: Frame.Request, data: unknown): LiveEnvelope => {
+const makeEnvelopes = ({ clock, identity, limits, router }: Parts) => (request: Frame.Request, data: unknown): Causation.LiveEnvelope => {
   const { principal } = identity
   const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
   const clientCorrelationId = labelOf(correlationId, limits.idLength)
@@ -199,13 +197,13 @@ const makeRunning = (parts: Parts, completed: () => void) => {
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
-  const answer = (envelope: LiveEnvelope, correlationId: unknown, answered: Answered, exit: Dispatched): void => {
+  const answer = (envelope: Causation.LiveEnvelope, correlationId: unknown, answered: Answered, exit: Dispatched): void => {
     outgoing.append(textOf(envelope, correlationId, exit))
     answered?.()
   }
 
   /** Answers when the request has ended; until then its line counts. */
-  const follow = (fiber: Running, envelope: LiveEnvelope, correlationId: unknown, bytes: number, answered: Answered): void => {
+  const follow = (fiber: Running, envelope: Causation.LiveEnvelope, correlationId: unknown, bytes: number, answered: Answered): void => {
     running.add(fiber)
     gathering.pin(bytes)
     fiber.addObserver((exit) => {
@@ -221,7 +219,7 @@ const makeRunning = (parts: Parts, completed: () => void) => {
     running,
     isIdle: () => running.size === 0 && !beginning,
     /** `bytes` is how long its line was. */
-    run: (envelope: LiveEnvelope, correlationId: unknown, bytes: number, answered: Answered): void => {
+    run: (envelope: Causation.LiveEnvelope, correlationId: unknown, bytes: number, answered: Answered): void => {
       beginning = true
       const begun = router.begin(surroundings, envelope)
       // What is complete needs no fiber. It succeeds and fails as what is left of another does.

@@ -84,9 +84,9 @@ const makeWrite = ({ budget, fork }: Parts) => (exchange: Exchange, envelope: Ca
     reply(exchange, envelope, exit)
     count(budget, exchange)
   } catch (cause) {
-    const problems = [{ path: "", problem: "it cannot be written as JSON" }]
-    fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), { correlation: envelope.id }))
-    refuse(exchange.response, Problem.ofReason(new KsiError.ReplyInvalid({ event: envelope.name, problems })))
+    fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), Causation.labelsOf(envelope)))
+    const { correlationId } = envelope.metadata
+    refuse(exchange.response, { ...Problem.ofReason(KsiError.unwritable(envelope.name)), correlationId }, labelsOf(envelope))
   }
 }
 

@@ -2,7 +2,6 @@
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import type { StoredFact } from "../../event/CloudEvent.ts"
-import * as Envelope from "../../event/Envelope.ts"
 import * as Event from "../../event/Event.ts"
 import * as EventCodec from "../../event/EventCodec.ts"
 import * as Grant from "../../event/Grant.ts"
@@ -287,6 +286,3 @@ export class GrantBook {
     return next
   }
 }
-
-/** The time of a fact, as text. */
-export const timeOf = ({ time, timestamp }: StoredFact): string => time ?? Envelope.timeText(timestamp)
