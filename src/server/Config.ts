@@ -89,7 +89,7 @@ export const settings = {
     description: "How they are written; protobuf is for collectors that take nothing else: it costs several times as much"
   }),
   otlpHeaders: Setting.make({
-    name: "otlpHeaders", kind: Setting.secret(Setting.pairs), default: undefined, fallback: "OTEL_EXPORTER_OTLP_HEADERS",
+    name: "otlpHeaders", kind: Setting.secret(Setting.headers), default: undefined, fallback: "OTEL_EXPORTER_OTLP_HEADERS",
     description: "Headers for the collector; a secret"
   }),
   otlpHeadersFile: Setting.make({

@@ -171,6 +171,17 @@ export const pairs: Kind<string> = {
   metavar: "PAIRS"
 }
 
+/** Pairs that can be headers of HTTP: their names are tokens, their values have no character beyond ISO 8859-1. */
+export const headers: Kind<string> = {
+  ...pairs,
+  expects: `${pairs.expects}; each can be a header of HTTP`,
+  read: (given) => {
+    const text = pairs.read(given)
+    const isHeader = ([name, value]: readonly [string, string]) => /^[!#$%&'*+.^`|~\w-]+$/.test(name) && /^[\t\x20-\xff]*$/.test(value)
+    return text !== undefined && Object.entries(pairsOf(text) ?? {}).every(isHeader) ? text : undefined
+  }
+}
+
 /** A secret of another kind. */
 export const secret = (kind: Kind<string>): Kind<Redacted.Redacted<string> | undefined> => ({
   ...kind,

@@ -121,3 +121,9 @@ describe("text", () => {
     for (const given of ["", " a", "a ", "a\nb", "a\0", "x".repeat(256), 1]) expect(read(given)).toBe(undefined)
   })
 })
+
+it("headers of HTTP are pairs that a request may have", () => {
+  const { read } = Setting.headers
+  expect(["authorization=Bearer%20x", "a=b,c=d", "none", "x=caf%C3%A9"].map(read)).toEqual(["authorization=Bearer%20x", "a=b,c=d", "", "x=caf%C3%A9"])
+  expect(["authorization=Bearer%20%E2%82%AC", "a b=c", "nothing"].map(read)).toEqual([undefined, undefined, undefined])
+})
