@@ -303,6 +303,11 @@ describe("what is outside", () => {
     ), layer(Effect.succeed(0)))
   })
 
+  it.effect("a mock is called with what it was given, whatever it does with it", () => {
+    const changing = KsiTest.mock(Do, (payload) => Effect.sync(() => Reflect.set(payload, "n", 9) ? 1 : 0))
+    return Effect.provide(KsiTest.scenario.with(changing).when(Do, { n: 1 }).thenReplies(1).thenCalled(changing, { n: 1 }), layer(Effect.succeed(0)))
+  })
+
   it.effect("a law whose history cannot be stored does not hold", () => {
     const Nowhere = Event.fact("out:nowhere", { payload: { n: Schema.Int }, streamId: () => "" })
     return Effect.map(
