@@ -32,7 +32,8 @@ const Handlers = Stock.toLayer({
   }
 })
 
-const app = KsiTest.layer(Ksi.serve(Stock).pipe(Layer.provide(Handlers)))
+// Nothing here waits for a file or a socket; where something does, leave `outsideMillis` away.
+const app = KsiTest.layer(Ksi.serve(Stock).pipe(Layer.provide(Handlers)), { outsideMillis: 0 })
 const play = (name: string, scenario: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest>) =>
   scenario.pipe(
     Effect.matchEffect({

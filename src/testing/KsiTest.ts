@@ -18,8 +18,8 @@
  * ```
  *
  * **Gotchas** `given` is history: no handler runs. `givenCall` runs one. The facts that a `then` looks at are those since the last
- * `when` or `thenAfter`. What waits for something outside of the process is given some turns of the event loop, and is then told to be
- * missing.
+ * `when` or `thenAfter`. What waits for something outside (a file, a timer of node) has `outsideMillis` of real time, and is then told to
+ * be missing. A `when` that did not succeed, and at whose outcome no `then` looked, fails the scenario.
  *
  * Source: seed section 11; AxonTestFixture, Emmett.
  */
@@ -71,6 +71,12 @@ export interface Options {
   readonly startAt?: number | undefined
   /** Chooses an order of what happens at the same time. Default: that of arrival. */
   readonly seed?: number | undefined
+  /**
+   * How long something outside (a file, a timer of node) may take to go on, in milliseconds of real time at least. Default: 1000. Nothing
+   * is waited for where everything has ended; where a call or reaction sleeps, nobody knows what else may come, and each `when` and
+   * each time that somebody wakes takes this long. 0 for an app that waits for nothing outside.
+   */
+  readonly outsideMillis?: number | undefined
 }
 
 type App = Layer.Layer<never, unknown, Runtime>
@@ -92,12 +98,12 @@ const own = [Clock.Clock, Random.Random, Scheduler.Scheduler, Scope.Scope, Trace
  * Plays scenarios on an app. Its services come from around this layer, all but those of the runtime itself. An app that does not start
  * makes every scenario die of its error.
  */
-export const layer = <E, R>(app: Layer.Layer<never, E, R>, options: Options = {}): Layer.Layer<KsiTest, never, Exclude<R, Runtime>> =>
+export const layer = <E, R>(app: Layer.Layer<never, E, R>, { outsideMillis = 1000, ...options }: Options = {}): Layer.Layer<KsiTest, never, Exclude<R, Runtime>> =>
   Layer.effect(KsiTest, Effect.map(Effect.context<Exclude<R, Runtime>>(), (context) => {
     // The type of this layer asks for whatever the app needs beyond the runtime: it is all in the context.
     const outside = Context.omit(...own)(context as Context.Context<never>)
     const start = (mocks: ReadonlyArray<App>) => mocks.reduceRight<App>((above, mock) => Layer.provideMerge(above, mock), app as App) // as above
-    return KsiTest.of({ start: (mocks) => Stage.make(start(mocks), outside, { startAt: year2020, ...options }) })
+    return KsiTest.of({ start: (mocks) => Stage.make(start(mocks), outside, { startAt: year2020, ...options, patience: outsideMillis }) })
   }))
 
 // --------------------------------------------------------------------------------------------------------------- mocks
@@ -120,7 +126,8 @@ const layerOf = (stand: AnyMock, called: Called): App => {
   const calls: Array<unknown> = []
   called.set(stand, calls)
   const noting = (payload: unknown, ...rest: ReadonlyArray<unknown>) => {
-    calls.push(payload)
+    // As it is now: the handler may change it.
+    calls.push(jsonOf(event.payload, payload))
     return (handler as (...all: ReadonlyArray<unknown>) => unknown)(payload, ...rest) // whatever it takes
   }
   // The services of a mock are the runtime's, or its type would not have been accepted.
@@ -136,6 +143,10 @@ interface Running {
   /** The event that was asked last, and what came of it; `undefined` while it has not answered. */
   asked: Event.Any | undefined
   poll: () => Dispatched | undefined
+  /** Whether an expectation has looked at what came of it. */
+  isLooked: boolean
+  /** Why it goes no further. */
+  stopped: Stage.Stopped
   /** How much had happened when it was asked. */
   from: number
 }
@@ -167,14 +178,48 @@ const history = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) =>
     for (const { event, payload } of facts) yield* store.appendTo(event.streamId(payload), [{ name: event.name, data: jsonOf(event.payload, payload) }])
   })
 
+/** As JSON; what the schema does not take is sent as it is, and refused at the door. */
+const sent = (event: Event.Any, payload: unknown): unknown => {
+  try {
+    return jsonOf(event.payload, event.payload.make(payload))
+  } catch {
+    return payload
+  }
+}
+
+const notForEver = (running: Running, stopped: Stage.Stopped): Effect.Effect<void, ScenarioFailed> =>
+  stopped === "endless" ? failed(running, "something goes on for ever and lets no time pass: it was stopped after a million steps") : Effect.void
+
+/** Goes on until all has ended, or nothing comes any more. */
+const resting: Step = (running) =>
+  Effect.flatMap(running.stage.rest(() => running.poll() !== undefined), (stopped) => {
+    running.stopped = stopped
+    return notForEver(running, stopped)
+  })
+
 /** Asks, waits for what can be waited for, and keeps what came of it. */
 const asking = (event: Event.Any, payload: unknown): Step => (running) =>
   Effect.gen(function*() {
+    yield* overlooked(running)
     running.from = running.stage.happened.length
     running.asked = event
-    const made = event.payload.make(payload)
-    running.poll = yield* running.stage.begin(ask(running, event.name, jsonOf(event.payload, made)))
-    yield* Stage.settled(running.stage)
+    running.isLooked = false
+    running.poll = running.stage.begin(ask(running, event.name, sent(event, payload)))
+    yield* resting(running)
+  })
+
+/** Lets time pass from one who wakes to the next; between them the outside has its turns. */
+const passing = (duration: Duration.Input): Step => (running) =>
+  Effect.gen(function*() {
+    const { happened, world } = running.stage
+    running.from = happened.length
+    const end = world.now() + Duration.toMillis(Duration.fromInputUnsafe(duration))
+    for (;;) {
+      const next = Math.min(world.due() ?? end, end)
+      world.advance(next - world.now())
+      yield* resting(running)
+      if (next >= end) return
+    }
   })
 
 const factsSince = ({ from, stage }: Running): ReadonlyArray<Delivery> =>
@@ -182,14 +227,35 @@ const factsSince = ({ from, stage }: Running): ReadonlyArray<Delivery> =>
 
 // ---------------------------------------------------------------------------------------------------------- expectations
 
+/** What holds it up, for people. */
+const waiting = ({ stage }: Running): string => {
+  const at = stage.due()
+  if (at === undefined) return "it waits for something outside"
+  return `it waits for the clock: thenAfter(${JSON.stringify(Duration.format(Duration.millis(at - stage.world.now())))})`
+}
+
 const answered = (running: Running, expected: string): Effect.Effect<Dispatched, ScenarioFailed> => {
-  const { asked, poll, stage } = running
-  const exit = poll()
+  running.isLooked = true
+  const exit = running.poll()
   if (exit !== undefined) return Effect.succeed(exit)
-  const { due, now } = stage.world
-  const at = due()
-  const waits = at === undefined ? "for something outside" : `for the clock: thenAfter(${JSON.stringify(Duration.format(Duration.millis(at - now())))})`
-  return failed(running, `expected ${asked?.name ?? ""} to ${expected}, and it has not answered: it waits ${waits}`)
+  return failed(running, `expected ${running.asked?.name ?? ""} to ${expected}, and it has not answered: ${waiting(running)}`)
+}
+
+/** What nobody looked at must have gone well. */
+const overlooked: Step = (running) => {
+  const { asked, isLooked, poll } = running
+  if (asked === undefined || isLooked) return Effect.void
+  const exit = poll()
+  if (exit === undefined) return failed(running, `${asked.name} has not answered: ${waiting(running)}`)
+  return Exit.isSuccess(exit) ? Effect.void : failed(running, `${asked.name} did not succeed, and nothing expected that`, { expected: "success", actual: outcomeOf(exit) })
+}
+
+/** Looks at what has come; where something is under way that nobody can foresee, that is nothing to look at yet. */
+const expecting = (step: Step): Step => (running) => {
+  const { asked, poll, stage, stopped } = running
+  if (stopped !== "quiet" || stage.due() !== undefined) return step(running)
+  const who = poll() === undefined ? `${asked?.name ?? ""} has not answered` : "a reaction has not ended"
+  return failed(running, `something outside is still under way: ${who}, and nobody waits for the clock`)
 }
 
 /** What an exit says, for people. */
@@ -244,20 +310,26 @@ interface Said {
 const saidOf = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>): ReadonlyArray<Said> =>
   facts.map(({ event, payload }) => ({ event: event.name, data: jsonOf(event.payload, payload) }))
 
+const timesIn = (all: ReadonlyArray<Said>, one: Said): number => all.filter((said) => Json.equal(one, said)).length
+
 const expectFacts = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>, exactly: boolean): Step => (running) =>
   Effect.suspend(() => {
     const expected = saidOf(facts)
     const actual = factsSince(running).map(({ data, name }): Said => ({ event: name, data }))
     const isSame = exactly
       ? Json.equal(expected, actual)
-      : expected.every((wanted) => actual.some((said) => Json.equal(wanted, said)))
+      : expected.every((wanted) => timesIn(actual, wanted) >= timesIn(expected, wanted))
     const what = expected.length === 0 ? "no fact" : exactly ? "exactly these facts, in this order" : "these facts among others"
     return isSame ? Effect.void : failed(running, `expected ${what}`, { expected, actual })
   })
 
 const expectState = <S>(projection: Projection<S>, streamId: string, expected: S | ((state: S) => boolean)): Step => (running) =>
   Effect.gen(function*() {
-    const { state } = yield* must(running, `the state ${projection.name} of "${streamId}"`, TimeTravel.at(projection, { streamId }))
+    const { state } = yield* must(running, `the state ${projection.name} of "${streamId}"`, Effect.catchTag(
+      TimeTravel.at(projection, { streamId }),
+      "KsiError",
+      (error) => error.reason._tag === "NotFound" ? Effect.succeed({ state: projection.initial }) : Effect.fail(error)
+    ))
     const actual = projection.encode(state)
     if (typeof expected === "function") {
       // A state is data: what is a function is the predicate.
@@ -274,8 +346,7 @@ const expectCalls = (stand: AnyMock, payloads: ReadonlyArray<unknown>): Step => 
     const calls = running.called.get(stand)
     if (calls === undefined) return failed(running, `the mock of ${name} is not in this scenario: add it with .with(mock)`)
     const expected = payloads.map((each) => jsonOf(payload, payload.make(each)))
-    const actual = calls.map((each) => jsonOf(payload, each))
-    return Json.equal(expected, actual) ? Effect.void : failed(running, `the mock of ${name} was called otherwise`, { expected, actual })
+    return Json.equal(expected, calls) ? Effect.void : failed(running, `the mock of ${name} was called otherwise`, { expected, actual: [...calls] })
   })
 
 // ------------------------------------------------------------------------------------------------------------ scenario
@@ -284,7 +355,7 @@ type Tags<E> = E extends { readonly _tag: infer T extends string } ? T : never
 
 /** A scenario: an effect that fails with `ScenarioFailed` where it does not go as it should. */
 export interface Scenario extends Effect.Effect<void, ScenarioFailed, KsiTest> {
-  /** Stand-ins for handlers of the app. */
+  /** Stand-ins for handlers of the app; of two of the same event the later one. */
   readonly with: (...mocks: ReadonlyArray<{ readonly event: Event.AnyRequest }>) => Scenario
   /** Who asks from here on; `grants` are patterns that it may use. Default: `owner`. */
   readonly as: (principal: string, options?: { readonly profile?: Grant.ProfileName; readonly grants?: ReadonlyArray<string> }) => Scenario
@@ -292,14 +363,14 @@ export interface Scenario extends Effect.Effect<void, ScenarioFailed, KsiTest> {
   readonly given: (...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) => Scenario
   /** What was asked before, and must have succeeded. */
   readonly givenCall: <Ev extends Event.AnyRequest>(event: Ev, payload: Event.PayloadInput<Ev>) => Scenario
-  /** Asks a request, or says a fact. */
+  /** Asks a request, or says a fact. What its schema does not take is sent as it is, and refused. */
   readonly when: {
     <Ev extends Event.AnyRequest>(event: Ev, payload: Event.PayloadInput<Ev>): Asked<Ev>
     <Ev extends Event.AnyFact>(fact: Event.FactOf<Ev>): Then
   }
 }
 
-/** What can be expected of everything that was asked or said. */
+/** What can be expected of everything that was asked or said. What did not succeed fails where nothing here looks at how it ended. */
 export interface Then extends Scenario {
   /** KSI itself refuses it, and no handler's answer counts: `PayloadInvalid`, `DeadlineExceeded`, … */
   readonly thenRefused: <T extends KsiError.Reason["_tag"]>(tag: T, holds?: (reason: Extract<KsiError.Reason, { readonly _tag: T }>) => boolean) => this
@@ -309,7 +380,7 @@ export interface Then extends Scenario {
   readonly thenEmits: (...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) => this
   /** These facts came of it, among others. */
   readonly thenEmitsAmongOthers: (...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) => this
-  /** The state of one stream, as a projection folds it. */
+  /** The state of one stream, as a projection folds it; where it has no facts, the projection's initial one. */
   readonly thenState: <S>(projection: Projection<S>, streamId: string, expected: S | ((state: S) => boolean)) => this
   /** The mock was called with exactly these payloads, since the scenario began. */
   readonly thenCalled: <Ev extends Event.AnyRequest>(mock: Mock<Ev>, ...payloads: ReadonlyArray<Event.PayloadInput<Ev>>) => this
@@ -352,13 +423,20 @@ class Built {
     return new Built([...this.steps, step], this.mocks, event)
   }
 
+  private looking(step: Step): Built {
+    return this.and(expecting(step))
+  }
+
   private get request(): Event.AnyRequest {
     // Only what follows the `when` of a request has these in its type.
     return this.event as Event.AnyRequest
   }
 
   with(...mocks: ReadonlyArray<AnyMock>) {
-    return new Built(this.steps, [...this.mocks, ...mocks], this.event)
+    // The last of an event stands in for it.
+    const all = [...this.mocks, ...mocks] as unknown as ReadonlyArray<Mock<Event.AnyRequest>> // as in `layerOf`
+    const kept = all.filter(({ event: { name } }, index) => all.findLastIndex(({ event }) => event.name === name) === index)
+    return new Built(this.steps, kept as unknown as ReadonlyArray<AnyMock>, this.event) // the same ones
   }
 
   as(principal: string, options: { readonly profile?: Grant.ProfileName; readonly grants?: ReadonlyArray<string> } = {}) {
@@ -374,8 +452,8 @@ class Built {
 
   givenCall(event: Event.AnyRequest, payload: unknown) {
     return this.and((running) => Effect.andThen(
-      must(running, `the given call of ${event.name}`, ask(running, event.name, jsonOf(event.payload, event.payload.make(payload)))),
-      Stage.settled(running.stage)
+      must(running, `the given call of ${event.name}`, ask(running, event.name, sent(event, payload))),
+      Effect.flatMap(running.stage.rest(always), (stopped) => notForEver(running, stopped))
     ))
   }
 
@@ -384,43 +462,39 @@ class Built {
   }
 
   thenReplies(expected: unknown) {
-    return this.and(expectReply(this.request, expected))
+    return this.looking(expectReply(this.request, expected))
   }
 
   thenFails(tag: string, holds: (error: never) => boolean = always) {
-    return this.and(expectFailure(this.request, tag, holds))
+    return this.looking(expectFailure(this.request, tag, holds))
   }
 
   thenRefused(tag: string, holds: (reason: never) => boolean = always) {
-    return this.and(expectRefusal(tag, holds))
+    return this.looking(expectRefusal(tag, holds))
   }
 
   thenDenied() {
-    return this.and(expectRefusal("PermissionDenied", always))
+    return this.looking(expectRefusal("PermissionDenied", always))
   }
 
   thenEmits(...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) {
-    return this.and(expectFacts(facts, true))
+    return this.looking(expectFacts(facts, true))
   }
 
   thenEmitsAmongOthers(...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) {
-    return this.and(expectFacts(facts, false))
+    return this.looking(expectFacts(facts, false))
   }
 
   thenState<S>(projection: Projection<S>, streamId: string, expected: S | ((state: S) => boolean)) {
-    return this.and(expectState(projection, streamId, expected))
+    return this.looking(expectState(projection, streamId, expected))
   }
 
   thenCalled(stand: AnyMock, ...payloads: ReadonlyArray<unknown>) {
-    return this.and(expectCalls(stand, payloads))
+    return this.looking(expectCalls(stand, payloads))
   }
 
   thenAfter(duration: Duration.Input) {
-    return this.and((running) => Effect.suspend(() => {
-      running.from = running.stage.happened.length
-      running.stage.world.advance(Duration.toMillis(Duration.fromInputUnsafe(duration)))
-      return Stage.settled(running.stage)
-    }))
+    return this.and(passing(duration))
   }
 
   get run(): Effect.Effect<void, ScenarioFailed, KsiTest> {
@@ -428,8 +502,10 @@ class Built {
       const { start } = yield* KsiTest
       const called: Called = new Map()
       const stage = yield* Effect.orDie(start(this.mocks.map((each) => layerOf(each, called))))
-      const running: Running = { stage, called, principal: Grant.owner, asked: undefined, poll: () => undefined, from: 0 }
-      yield* Effect.ensuring(Effect.forEach(this.steps, (step) => step(running), { discard: true }), stage.end)
+      const running: Running = { stage, called, principal: Grant.owner, asked: undefined, poll: () => undefined, isLooked: false, stopped: "done", from: 0 }
+      const played = Effect.forEach([...this.steps, overlooked], (step) => step(running), { discard: true })
+      const hasEnded = yield* Effect.andThen(Effect.onError(played, () => stage.end), stage.end)
+      if (!hasEnded) yield* failed(running, "the app does not end: it waits for something outside, or for longer than an hour")
     })
   }
 }
@@ -473,10 +549,15 @@ export const property = <Ev extends Event.AnyRequest>(
     const holds = (payload: unknown) =>
       Effect.gen(function*() {
         const stage = yield* Effect.orDie(start([]))
-        yield* stage.play(history(given))
+        const before = yield* stage.play(history(given))
+        if (before === undefined || Exit.isFailure(before)) {
+          yield* stage.end
+          return yield* Effect.fail(`what was given ${before === undefined ? "does not end" : `failed: ${KsiError.sentenceOf(Cause.squash(before.cause))}`}`)
+        }
         const exit = yield* Laws.dispatch(stage, event, jsonOf(event.payload, payload))
-        yield* stage.end
-        if (exit === undefined) return yield* Effect.fail(`${event.name} has not answered`)
+        const hasEnded = yield* stage.end
+        if (exit === undefined) return yield* Effect.fail(`${event.name} never answers, or what it caused never ends`)
+        if (!hasEnded) return yield* Effect.fail("the app does not end")
         const outcome = Laws.outcomeOf(event, exit)
         if (outcome === undefined) return yield* Effect.fail(`${event.name} broke: ${JSON.stringify(outcomeOf(exit))}`)
         // Both are of this event.
@@ -489,7 +570,8 @@ export const property = <Ev extends Event.AnyRequest>(
 
 /**
  * The laws that hold for every event: a payload that its schema does not allow is refused before anything comes of it; a reply is what
- * was promised; nothing breaks; what is caused keeps its correlation; what may be asked twice can be.
+ * was promised; nothing breaks, and everything ends within an hour; what is caused keeps its correlation; what may be asked twice says
+ * no further fact the second time, and where it said one, replies the same.
  */
 export const fuzz = (
   group: { readonly events: Readonly<Record<string, Event.Any>> },

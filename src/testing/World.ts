@@ -58,13 +58,16 @@ export interface World {
   readonly now: () => number
   /** Tasks that have run. */
   readonly steps: () => number
-  /** When the next of those that sleep is due; `undefined` where nobody sleeps. */
-  readonly due: () => number | undefined
+  /**
+   * When the next of those that sleep is due; `undefined` where nobody does. Who sleeps for ever is never due. `counts` says of the
+   * milliseconds that somebody sleeps whether that one is asked for.
+   */
+  readonly due: (counts?: (millis: number) => boolean) => number | undefined
   /** Puts an effect into the world; it goes on when the world runs. */
   readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
-  /** Runs until nobody can go on without the clock. */
-  readonly settle: () => Stopped
-  /** Moves the clock forward; whoever wakes meanwhile goes on at its own time. */
+  /** Runs until nobody can go on without the clock, or so many steps. */
+  readonly settle: (maxSteps?: number) => Stopped
+  /** Moves the clock forward; whoever wakes meanwhile goes on at its own time, and those of one instant in the order that the seed says. */
   readonly advance: (millis: number) => void
   /**
    * Runs an effect to its end, and the clock with it. `undefined` when it waits for something that never comes, or has not ended after
@@ -132,10 +135,12 @@ class Schedule implements Scheduler.Scheduler {
 /** A clock that only `advance` moves. */
 class StillClock implements Clock.Clock {
   private millis: number
-  private readonly sleepers: Array<{ readonly due: number; readonly wake: () => void }> = []
+  private readonly sleepers: Array<{ readonly due: number; readonly millis: number; readonly wake: () => void }> = []
+  private readonly schedule: (task: Task) => void
 
-  constructor(startAt: number) {
+  constructor(startAt: number, schedule: (task: Task) => void) {
     this.millis = startAt
+    this.schedule = schedule
   }
 
   currentTimeMillisUnsafe(): number {
@@ -154,8 +159,9 @@ class StillClock implements Clock.Clock {
   sleep(duration: Duration.Duration): Effect.Effect<void> {
     const millis = Duration.toMillis(duration)
     if (millis <= 0) return Effect.yieldNow
+    if (millis === Infinity) return Effect.never
     return Effect.callback((resume) => {
-      const sleeper = { due: this.millis + millis, wake: () => resume(Effect.void) }
+      const sleeper = { due: this.millis + millis, millis, wake: () => resume(Effect.void) }
       // After those that wake at the same time.
       const after = this.sleepers.findIndex(({ due }) => due > sleeper.due)
       this.sleepers.splice(after < 0 ? this.sleepers.length : after, 0, sleeper)
@@ -166,20 +172,21 @@ class StillClock implements Clock.Clock {
     })
   }
 
-  get due(): number | undefined {
-    return this.sleepers[0]?.due
+  due(counts: (millis: number) => boolean = () => true): number | undefined {
+    return this.sleepers.find(({ millis }) => counts(millis))?.due
   }
 
-  /** Goes to a time and wakes the first who is due by then; whether there was one. */
+  /** Goes to a time, but no further than to the next who is due by then, and wakes all who are due with it; whether there was one. */
   goTo(millis: number): boolean {
-    const [first] = this.sleepers
-    if (first === undefined || first.due > millis) {
+    const due = this.due()
+    if (due === undefined || due > millis) {
       this.millis = Math.max(this.millis, millis)
       return false
     }
-    this.sleepers.shift()
-    this.millis = Math.max(this.millis, first.due)
-    first.wake()
+    this.millis = Math.max(this.millis, due)
+    const later = this.sleepers.findIndex((sleeper) => sleeper.due > due)
+    // As tasks: which of them goes on first is chosen as it always is.
+    for (const { wake } of this.sleepers.splice(0, later < 0 ? this.sleepers.length : later)) this.schedule(wake)
     return true
   }
 }
@@ -191,7 +198,8 @@ const endless = 10_000_000
 /** Makes a world. */
 export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => {
   const schedule = new Schedule(seed === undefined ? undefined : chance(seed), seed === undefined ? 0 : preemption ?? 0.1)
-  const clock = new StillClock(startAt)
+  const dispatcher = schedule.makeDispatcher()
+  const clock = new StillClock(startAt, (wake) => dispatcher.scheduleTask(wake, 0))
   const random = makeRandom(chance(~(seed ?? 0)))
   let steps = 0
 
@@ -210,12 +218,12 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
     }
     return "steps"
   }
-  const settle = (): Stopped => go(endless, () => false) === "steps" ? "steps" : "idle"
+  const settle = (maxSteps = endless): Stopped => go(maxSteps, () => false) === "steps" ? "steps" : "idle"
 
   const advance = (millis: number): void => {
     const end = clock.currentTimeMillisUnsafe() + millis
-    settle()
-    while (clock.goTo(end)) settle()
+    // What goes on for ever at one instant lets no time pass.
+    while (settle() === "idle" && clock.goTo(end)) { /* the next who is due */ }
   }
 
   const run = <A, E>(effect: Effect.Effect<A, E>, maxSteps = endless): Exit.Exit<A, E> | undefined => {
@@ -223,10 +231,10 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
     const last = steps + maxSteps
     for (;;) {
       const stopped = go(last - steps, () => fiber.pollUnsafe() !== undefined)
-      const { due } = clock
+      const due = clock.due()
       if (stopped !== "idle" || due === undefined) return fiber.pollUnsafe()
       clock.goTo(due)
     }
   }
-  return { now: () => clock.currentTimeMillisUnsafe(), steps: () => steps, due: () => clock.due, fork, settle, advance, run }
+  return { now: () => clock.currentTimeMillisUnsafe(), steps: () => steps, due: (counts) => clock.due(counts), fork, settle, advance, run }
 }

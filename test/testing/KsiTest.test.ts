@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Context, Effect, Layer, Schema } from "effect"
+import { Clock, Context, Effect, Layer, Schema } from "effect"
+import type { KsiService } from "../../src/bus/KsiService.ts"
 import { Plugins } from "../../src/bus/Plugin.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
@@ -59,7 +60,8 @@ const handlers = Stock.toLayer({
   })
 })
 const app = Ksi.serve(Stock).pipe(Layer.provide(handlers), Layer.provide(Layer.succeed(Warehouse, { capacity: 3 })))
-const stock = KsiTest.layer(app)
+// Nothing in it waits for anything outside.
+const stock = KsiTest.layer(app, { outsideMillis: 5 })
 const play = <E>(scenario: Effect.Effect<void, E, KsiTest.KsiTest>) => Effect.provide(scenario, stock)
 const failure = (scenario: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest>) => Effect.map(Effect.flip(play(scenario)), ({ message }) => message)
 const tea = (quantity: number) => ({ sku: "tea", quantity })
@@ -81,7 +83,7 @@ describe("a scenario", () => {
   ))
 
   it.effect("what is given is history: nobody reacts to it", () => play(
-    KsiTest.scenario.given(Reserved.of(tea(1))).when(Reserve, tea(4)).thenAfter("1 hour").thenEmits().thenState(Level, "stock-tea", { held: 1 })
+    KsiTest.scenario.given(Reserved.of(tea(1))).when(Reserve, tea(4)).thenFails("OutOfStock").thenAfter("1 hour").thenEmits().thenState(Level, "stock-tea", { held: 1 })
   ))
 
   it.effect("time passes when it is told to, and then what was due happens", () => play(
@@ -155,7 +157,7 @@ describe("one that does not", () => {
     ["a fact too many", KsiTest.scenario.when(Reserve, tea(1)).thenEmits(), ["expected no fact", "stock:reserved"]],
     ["a fact too few", KsiTest.scenario.when(Reserve, tea(4)).thenEmitsAmongOthers(Reserved.of(tea(4))), ["these facts among others"]],
     ["another state", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-tea", { held: 2 }), ["the state held of \"stock-tea\" is another one"]],
-    ["no such stream", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-coffee", { held: 2 }), ["there is no stream \"stock-coffee\""]],
+    ["no such stream", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-coffee", { held: 2 }), ["the state held of \"stock-coffee\" is another one", "+   \"held\": 0"]],
     ["no answer yet", KsiTest.scenario.when(Charge, { cents: 1 }).thenReplies("paid 1"), ["it has not answered", "thenAfter(\"1s\")"]],
     ["a call that was given and fails", KsiTest.scenario.givenCall(Reserve, tea(9)).when(Reserve, tea(1)), ["the given call of stock:reserve failed"]],
     ["a mock that was not added", KsiTest.scenario.when(Reserve, tea(1)).thenCalled(KsiTest.mock(Charge, () => Effect.succeed("")), { cents: 1 }), [".with(mock)"]]
@@ -189,15 +191,26 @@ describe("laws", () => {
       expect(yield* never()).toBe(message)
     }))
 
-  const wild = (handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown>) => {
+  const Said = Event.fact("wild:said", { payload: { n: Schema.Int }, streamId: () => "wild" })
+  const say = (n: number) => Effect.flatMap(Ksi, (ksi) => ksi.emit(Said, { n }))
+  const wild = (handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown, KsiService>) => {
     const Wild = Event.make("wild:ask", { payload: { text: Schema.String, n: Schema.optionalKey(Schema.Int) }, success: Schema.Int, idempotent: true })
-    const group = EventGroup.make(Wild)
-    return [group, KsiTest.layer(Ksi.serve(group).pipe(Layer.provide(group.toLayer({ "wild:ask": handler as never }))))] as const
+    const served = EventGroup.make(Wild, Said)
+    const layer = served.toLayer({
+      "wild:ask": handler as never,
+      "wild:said": ({ n }) => n < 0 ? Effect.die(new Error("reacting is not for me")) : Effect.void
+    })
+    return [EventGroup.make(Wild), KsiTest.layer(Ksi.serve(served).pipe(Layer.provide(layer)), { outsideMillis: 5 })] as const
   }
 
   it.effect("those of every event hold for this app", () => play(KsiTest.fuzz(Stock)))
 
-  const cases: ReadonlyArray<readonly [name: string, handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown>, says: string]> = [
+  const cases: ReadonlyArray<readonly [name: string, handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown, KsiService>, says: string]> = [
+    ["one that breaks after a while", () => Effect.andThen(Effect.sleep("1 minute"), Effect.die(new Error("late"))), "it broke: late"],
+    ["one that never answers", () => Effect.never, "it never answers"],
+    ["one that waits for ever, an hour at a time", () => Effect.forever(Effect.sleep("1 hour")), "it never answers"],
+    ["a reaction that breaks", () => Effect.as(say(-1), 1), "to wild:said failed: reacting is not for me"],
+    ["what says a fact each time that it is asked", () => Effect.as(say(1), 1), "says facts the second time as well"],
     ["a handler that breaks", ({ text }) => text.length > 2 ? Effect.die(new Error("too long for me")) : Effect.succeed(1), "it broke: too long for me"],
     ["a reply that is none", ({ text }) => Effect.succeed(text.length + 0.5), "its reply is not what it promises"],
     ["an error that nobody declared", () => Effect.fail(new Error("oh")), "it broke"]
@@ -209,11 +222,110 @@ describe("laws", () => {
     })
   }
 
+  it.effect("what may be asked twice and then replies otherwise is found", () => {
+    let asked = 0
+    const [group, app] = wild(() => asked++ % 2 === 0 ? Effect.as(say(1), 1) : Effect.succeed(2))
+    return Effect.map(Effect.flip(Effect.provide(KsiTest.fuzz(group), app)), ({ message }) => expect(message).toContain("replies otherwise the second time"))
+  })
+
   it.effect("what may be asked twice and fails then is found", () => {
     let asked = 0
     const [group, app] = wild(() => ++asked % 2 === 1 ? Effect.succeed(1) : KsiErrors.fail(new KsiErrors.LimitExceeded({ limit: "once", max: 1, retryable: false })))
     return Effect.map(Effect.flip(Effect.provide(KsiTest.fuzz(group), app)), ({ message }) => expect(message).toContain("fails the second time"))
   })
+})
+
+describe("what is outside", () => {
+  const Do = Event.make("out:do", { payload: { n: Schema.Int }, success: Schema.Int })
+  const Late = Event.fact("out:late", { payload: { n: Schema.Int }, streamId: () => "out" })
+  const Said = Event.fact("out:said", { payload: { n: Schema.Int }, streamId: () => "out" })
+  const group = EventGroup.make(Do, Late, Said)
+  const late = Effect.flatMap(Ksi, (ksi) => ksi.emit(Late, { n: 1 }))
+  const said = Effect.flatMap(Ksi, (ksi) => ksi.emit(Said, { n: 1 }))
+  const real = (millis: number) => Effect.promise(() => new Promise<void>((resolve) => setTimeout(resolve, millis)))
+  type Body = Effect.Effect<unknown, unknown, KsiService>
+  const layer = (ask: Body, react: Body = Effect.void, options?: KsiTest.Options, above: Layer.Layer<never> = Layer.empty) =>
+    KsiTest.layer(Layer.merge(above, Ksi.serve(group).pipe(Layer.provide(group.toLayer({
+      "out:do": () => ask as never, "out:said": () => Effect.asVoid(react), "out:late": () => Effect.void
+    })))), options)
+  const asked = KsiTest.scenario.when(Do, { n: 1 })
+  const heart = Layer.effectDiscard(Effect.forkScoped(Effect.forever(Effect.sleep("1 minute"))))
+  const fails = (scenario: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest>, on: Layer.Layer<KsiTest.KsiTest>) =>
+    Effect.map(Effect.flip(Effect.provide(scenario, on)), ({ message }) => message)
+
+  it.effect("is waited for while somebody sleeps", () =>
+    Effect.provide(asked.thenReplies(1).thenEmits(Said.of({ n: 1 }), Late.of({ n: 1 })), layer(Effect.as(said, 1), Effect.andThen(real(100), late), {}, heart)))
+
+  it.effect("happens between one sleep and the next, before the clock goes on", () =>
+    Effect.provide(
+      asked.thenAfter("10 seconds").thenReplies(10_000).thenEmits(Late.of({ n: 1 })),
+      layer(Effect.gen(function*() {
+        const from = yield* Clock.currentTimeMillis
+        yield* Effect.sleep("5 seconds")
+        yield* real(3)
+        yield* Effect.sleep("5 seconds")
+        yield* late
+        return (yield* Clock.currentTimeMillis) - from
+      }), Effect.void, { outsideMillis: 50 })
+    ))
+
+  it.effect("that does not come in time leaves nothing to look at", () =>
+    Effect.map(
+      fails(asked.thenReplies(1).thenEmits(Said.of({ n: 1 })), layer(Effect.as(said, 1), Effect.andThen(real(300), late), { outsideMillis: 10 })),
+      (message) => expect(message).toContain("something outside is still under way: a reaction has not ended")
+    ))
+
+  it.effect("what goes on for ever is stopped", () =>
+    Effect.map(
+      fails(asked.thenReplies(1), layer(Effect.as(Effect.forkDetach(Effect.forever(Effect.sleep(0))), 1))),
+      (message) => expect(message).toContain("goes on for ever")
+    ))
+
+  const unlooked: ReadonlyArray<readonly [name: string, ask: Body, scenario: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest>, says: string]> = [
+    ["a last one that broke", Effect.die(new Error("no")), asked.thenEmits(), "out:do did not succeed, and nothing expected that"],
+    ["an earlier one that broke", Effect.die(new Error("no")), asked.when(Said.of({ n: 1 })), "out:do did not succeed"],
+    ["a last one that has not answered", Effect.sleep("1 second"), asked.thenEmits(), "has not answered: it waits for the clock: thenAfter(\"1s\")"],
+    ["the same fact twice, of one", Effect.as(said, 1), asked.thenEmitsAmongOthers(Said.of({ n: 1 }), Said.of({ n: 1 })), "these facts among others"]
+  ]
+  for (const [name, ask, scenario, says] of unlooked) {
+    it.effect(`fails: ${name}`, () => Effect.map(fails(scenario, layer(ask, Effect.void, { outsideMillis: 5 })), (message) => expect(message).toContain(says)))
+  }
+
+  it.effect("what the schema does not take is refused at the door", () =>
+    Effect.provide(KsiTest.scenario.when(Do, { n: 1.5 }).thenRefused("PayloadInvalid", ({ problems }) => problems[0]?.path === "n"), layer(Effect.succeed(1))))
+
+  it.effect("the later mock of an event stands in, and one added twice is called once", () => {
+    const [one, two] = [1, 2].map((n) => KsiTest.mock(Do, () => Effect.succeed(n)))
+    if (one === undefined || two === undefined) return Effect.die("there are two")
+    return Effect.provide(Effect.andThen(
+      KsiTest.scenario.with(one).with(two).when(Do, { n: 1 }).thenReplies(2),
+      KsiTest.scenario.with(one).with(one).when(Do, { n: 1 }).thenReplies(1).thenCalled(one, { n: 1 })
+    ), layer(Effect.succeed(0)))
+  })
+
+  it.effect("a mock is called with what it was given, whatever it does with it", () => {
+    const changing = KsiTest.mock(Do, (payload) => Effect.sync(() => Reflect.set(payload, "n", 9) ? 1 : 0))
+    return Effect.provide(KsiTest.scenario.with(changing).when(Do, { n: 1 }).thenReplies(1).thenCalled(changing, { n: 1 }), layer(Effect.succeed(0)))
+  })
+
+  it.effect("a law whose history cannot be stored does not hold", () => {
+    const Nowhere = Event.fact("out:nowhere", { payload: { n: Schema.Int }, streamId: () => "" })
+    return Effect.map(
+      fails(KsiTest.property(Do, () => true, { runs: 1, given: [Nowhere.of({ n: 1 })] }), layer(Effect.succeed(1))),
+      (message) => expect(message).toContain("what was given failed")
+    )
+  })
+
+  it.effect("an app that does not finish starting is closed, and an end that does not end is told", () =>
+    Effect.gen(function*() {
+      let closed = 0
+      const resource = Layer.effectDiscard(Effect.acquireRelease(Effect.void, () => Effect.sync(() => closed++)))
+      const hanging = layer(Effect.succeed(1), Effect.void, { outsideMillis: 5 }, Layer.provideMerge(Layer.effectDiscard(Effect.never), resource))
+      const exit = yield* Effect.exit(Effect.provide(KsiTest.scenario, hanging))
+      expect([exit._tag, closed]).toEqual(["Failure", 1])
+      const stuck = Layer.effectDiscard(Effect.acquireRelease(Effect.void, () => Effect.never))
+      expect(yield* fails(asked.thenReplies(1), layer(Effect.succeed(1), Effect.void, { outsideMillis: 5 }, stuck))).toContain("the app does not end")
+    }))
 })
 
 describe("KSI's own events keep the laws of every event", () => {

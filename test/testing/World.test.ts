@@ -54,6 +54,35 @@ describe("a world", () => {
     expect(world.now()).toBe(1020 + 3_600_000)
   })
 
+  it("those who wake at the same instant go on in any order, and come between one another", () => {
+    const orders = new Set<string>()
+    let lost = 0
+    for (let seed = 0; seed < 300; seed++) {
+      let [heard, count] = ["", 0]
+      const one = (name: string) => Effect.gen(function*() {
+        yield* Effect.sleep(10)
+        heard += name
+        const read = count
+        yield* Effect.yieldNow
+        count = read + 1
+      })
+      ended(World.make({ seed, preemption: 0 }).run(Effect.all(["a", "b", "c"].map(one), { concurrency: "unbounded" })))
+      orders.add(heard)
+      if (count < 3) lost++
+    }
+    expect(orders.size).toBe(6)
+    expect(lost).toBeGreaterThan(0)
+  })
+
+  it("who sleeps for ever is never due", () => {
+    const world = World.make()
+    expect(world.run(Effect.sleep(Infinity))).toBeUndefined()
+    expect([world.due(), world.now()]).toEqual([undefined, 0])
+    world.fork(Effect.sleep(7))
+    world.settle()
+    expect([world.due(), world.due((millis) => millis !== 7)]).toEqual([7, undefined])
+  })
+
   it("a sleep that is interrupted is not waited for", () => {
     const world = World.make()
     ended(world.run(Effect.gen(function*() {
@@ -76,6 +105,8 @@ describe("a world", () => {
     const world = World.make()
     expect(world.run(Effect.forever(Effect.yieldNow), 1000)).toBeUndefined()
     expect(world.steps()).toBe(1000)
+    expect(world.settle(500)).toBe("steps")
+    expect(world.steps()).toBe(1500)
   })
 
   it("random numbers are the seed's, and integers are spread over all there are", () => {

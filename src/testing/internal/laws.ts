@@ -5,8 +5,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
+import { DeadLetters } from "../../bus/DeadLetters.ts"
 import { DeclaredFailure, type Dispatched } from "../../bus/KsiService.ts"
 import { Router } from "../../bus/Router.ts"
+import type { Delivery } from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
 import { compile, jsonCodec } from "../../event/EventCodec.ts"
 import * as Json from "../../event/Json.ts"
@@ -20,15 +22,20 @@ export type Outcome<Ev extends Event.AnyRequest> =
   | { readonly kind: "failure"; readonly error: Event.Failure<Ev> }
   | { readonly kind: "refusal"; readonly reason: KsiError.Reason }
 
-/** Asks by name, as every surface does. */
+/** Asks by name, as every surface does, and lets time pass until all has ended; `undefined` where that takes more than an hour. */
 export const dispatch = (stage: Stage.Stage, event: Event.Any, data: unknown): Effect.Effect<Dispatched | undefined> =>
-  Effect.tap(
+  Effect.gen(function*() {
     // What breaks is told once, by the law; each try of it would log it again.
-    stage.play(Effect.provideService(
+    const poll = stage.begin(Effect.provideService(
       Effect.flatMap(Router, (router) => router.dispatch(router.envelope(event.name, data))), References.MinimumLogLevel, "None"
-    )),
-    () => Stage.settled(stage)
-  )
+    ))
+    const stopped = yield* stage.restOn(() => poll() !== undefined)
+    return stopped === "done" ? poll() : undefined
+  })
+
+type Success<X> = X extends Exit.Exit<infer A, infer _> ? A : never
+
+const valueOf = (answer: Success<Dispatched>): unknown => answer.kind === "value" ? answer.value ?? null : null
 
 /** What it failed with, where it did not break. */
 export const errorIn = (exit: Dispatched): KsiError.KsiError | DeclaredFailure | undefined => {
@@ -74,18 +81,27 @@ const spoiled = (data: unknown, below: () => number): unknown => {
 }
 
 /** The first law that what happened breaks; `undefined` where all hold. */
-const broken = (stage: Stage.Stage, event: Event.Any, valid: boolean, exit: Dispatched | undefined): string | undefined => {
-  if (exit === undefined) return undefined
+const broken = (happened: ReadonlyArray<Delivery>, event: Event.Any, valid: boolean, exit: Dispatched | undefined): string | undefined => {
+  if (exit === undefined) return "it never answers, or what it caused never ends"
   const error = errorIn(exit)
   if (Exit.isFailure(exit) && error === undefined) return `it broke: ${KsiError.sentenceOf(Cause.squash(exit.cause))}`
   const tag = KsiError.is(error) ? error.reason._tag : undefined
   if (tag === "ReplyInvalid") return `its reply is not what it promises: ${error?.message ?? ""}`
-  if (!valid && tag !== "PayloadInvalid") return "it takes a payload that its schema does not allow"
-  const [root, ...rest] = stage.happened
-  if (!valid && stage.happened.some(({ position }) => position !== undefined)) return "a fact came of a payload that its schema does not allow"
+  // The handler may have let through what another event refused: that is no refusal of its own.
+  const isRefused = KsiError.is(error) && error.reason._tag === "PayloadInvalid" && error.reason.event === event.name
+  if (!valid && !isRefused) return "it takes a payload that its schema does not allow"
+  const [root, ...rest] = happened
+  if (!valid && happened.some(({ position }) => position !== undefined)) return "a fact came of a payload that its schema does not allow"
   if (root !== undefined && rest.some(({ metadata }) => metadata.correlationId !== root.metadata.correlationId)) return "what it caused has another correlation"
   return undefined
 }
+
+/** The reaction that failed, where one did. */
+const buried = (stage: Stage.Stage): Effect.Effect<string | undefined> =>
+  Effect.map(stage.play(Effect.flatMap(DeadLetters, ({ list }) => list({ limit: 1 }))), (exit) => {
+    const letter = exit !== undefined && Exit.isSuccess(exit) ? exit.value.letters[0] : undefined
+    return letter && `it broke: the reaction ${letter.handler} to ${letter.event.name} failed: ${letter.error}`
+  })
 
 /** A payload that is not allowed, made of one that is. */
 const invalidOf = (event: Event.Any, valid: unknown, seed: number): { readonly data: unknown } | undefined => {
@@ -97,6 +113,21 @@ const invalidOf = (event: Event.Any, valid: unknown, seed: number): { readonly d
   }
   return undefined
 }
+
+const factsOf = (happened: ReadonlyArray<Delivery>): number => happened.filter(({ position }) => position !== undefined).length
+
+/** Asks once more what says that it may be asked twice. */
+const askAgain = (stage: Stage.Stage, event: Event.Any, data: unknown, first: Success<Dispatched>, hasSaid: boolean): Effect.Effect<string | undefined> =>
+  Effect.gen(function*() {
+    const before = factsOf(stage.happened)
+    const again = yield* dispatch(stage, event, data)
+    const twice = "it says that it may be asked twice, and"
+    if (again === undefined) return `${twice} never answers the second time`
+    if (Exit.isFailure(again)) return `${twice} fails the second time`
+    if (factsOf(stage.happened) > before) return `${twice} says facts the second time as well`
+    // What only reads may read something newer.
+    return hasSaid && !Json.equal(valueOf(first), valueOf(again.value)) ? `${twice} replies otherwise the second time` : undefined
+  })
 
 /** Asks one event with a payload, and with one that is spoiled; answers with the law that was broken. */
 export const tryOne = (
@@ -112,14 +143,14 @@ export const tryOne = (
     for (const [valid, given] of [[true, { data }], [false, invalid]] as const) {
       if (given === undefined) continue
       const stage = yield* Effect.orDie(start)
+      const from = stage.happened.length
       const exit = yield* dispatch(stage, event, given.data)
-      const problem = broken(stage, event, valid, exit)
-      const again = valid && event.kind === "request" && event.idempotent ? yield* dispatch(stage, event, given.data) : undefined
-      yield* stage.end
-      if (problem !== undefined) return `${event.name} ${JSON.stringify(given.data)}: ${problem}`
-      if (again !== undefined && exit !== undefined && Exit.isSuccess(exit) && !Exit.isSuccess(again)) {
-        return `${event.name} ${JSON.stringify(given.data)}: it says that it may be asked twice, and fails the second time`
-      }
+      const first = broken(stage.happened.slice(from), event, valid, exit) ?? (yield* buried(stage))
+      const isAsked = valid && first === undefined && event.kind === "request" && event.idempotent && exit !== undefined && Exit.isSuccess(exit)
+      const problem = isAsked ? yield* askAgain(stage, event, given.data, exit.value, factsOf(stage.happened.slice(from)) > 0) : first
+      const hasEnded = yield* stage.end
+      const told = problem ?? (hasEnded ? undefined : "the app does not end")
+      if (told !== undefined) return `${event.name} ${JSON.stringify(given.data)}: ${told}`
     }
     return undefined
   })

@@ -1,5 +1,7 @@
 // What a scenario plays on: the app over a runtime of its own, in a world of its own, and an eye on everything that happens.
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -8,9 +10,16 @@ import { Router } from "../../bus/Router.ts"
 import { Subscriptions } from "../../bus/Subscription.ts"
 import type { Delivery } from "../../event/Envelope.ts"
 import type { KsiError } from "../../event/KsiError.ts"
+import { Limits } from "../../event/Limits.ts"
 import { Ksi, type Runtime } from "../../Ksi.ts"
 import { ownStream } from "../../store/EventStore.ts"
 import * as World from "../World.ts"
+
+/** Why it goes no further: all is done, nothing comes from outside any more, or it goes on for ever. */
+export type Stopped = "done" | "quiet" | "endless"
+
+/** What an effect that was begun came to, as soon as it has. */
+export type Poll<A, E> = () => Exit.Exit<A, E> | undefined
 
 /** An app that has been started. */
 export interface Stage {
@@ -18,36 +27,80 @@ export interface Stage {
   readonly services: Context.Context<Runtime>
   /** Everything since it began, in order; without what KSI says of itself. */
   readonly happened: ReadonlyArray<Delivery>
-  /** Begins an effect in the world, and goes as far as it can; what is returned says whether it has ended since. */
-  readonly begin: <A, E>(effect: Effect.Effect<A, E, Runtime>) => Effect.Effect<() => Exit.Exit<A, E> | undefined>
+  /** Puts an effect into the world. */
+  readonly begin: <A, E>(effect: Effect.Effect<A, E, Runtime>) => Poll<A, E>
   /** Runs an effect in the world until it ends; `undefined` where it waits for the clock, or for something that does not come. */
   readonly play: <A, E>(effect: Effect.Effect<A, E, Runtime>) => Effect.Effect<Exit.Exit<A, E> | undefined>
-  readonly end: Effect.Effect<void>
+  /** Goes on until this has answered and every reaction has ended, or nothing comes any more. */
+  readonly rest: (hasAnswered: () => boolean) => Effect.Effect<Stopped>
+  /** As `rest`, and lets time pass for whoever sleeps: an hour at most. */
+  readonly restOn: (hasAnswered: () => boolean) => Effect.Effect<Stopped>
+  /** When the next is due who sleeps; the bound that KSI gives every reaction is nobody who sleeps. */
+  readonly due: () => number | undefined
+  /** Ends the app; whether it has ended. */
+  readonly end: Effect.Effect<boolean>
 }
 
-// How many turns of the event loop the outside has to answer: few where somebody sleeps, who is most likely what is waited for.
-const turns = { awake: 20_000, asleep: 20 } as const
+/** How an app is started. */
+export interface Options extends World.Options {
+  /** How many pauses of a millisecond the outside has to come up with something. */
+  readonly patience: number
+}
 
-/** Lets the world and what is outside of it take turns until this is done, or nothing comes any more. */
-const drive = (world: World.World, isDone: () => boolean): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    let turn: NodeJS.Immediate | undefined
-    let taken = 0
-    const go = (): void => {
-      // What goes on for ever would do so in each turn.
-      if (world.settle() === "steps" || isDone() || taken++ >= (world.due() === undefined ? turns.awake : turns.asleep)) return resume(Effect.void)
-      turn = setImmediate(go)
-    }
-    go()
-    return Effect.sync(() => clearImmediate(turn))
-  })
+// What goes on without the clock for longer than this goes on for ever.
+const endless = 1_000_000
+// So many turns of the event loop are given even where all is done: promises that are resolved already enter in them.
+const turns = 10
 
-const beginIn = (world: World.World) => <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<() => Exit.Exit<A, E> | undefined> =>
-  Effect.suspend(() => {
-    const fiber = world.fork(effect)
-    const poll = () => fiber.pollUnsafe()
-    return Effect.as(drive(world, () => poll() !== undefined), poll)
-  })
+const turn: Effect.Effect<void> = Effect.callback((resume) => {
+  const immediate = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(immediate))
+})
+// The outside has real time, whatever clock the scenario itself runs under. Pauses are counted, and not milliseconds: where the
+// machine is busy each takes longer, for both sides.
+const pause = Context.get(Context.empty(), Clock.Clock).sleep(Duration.millis(1))
+
+/** Lets the world and what is outside of it take turns until this is done, or nothing has come for as long as patience lasts. */
+const drive = Effect.fnUntraced(function*(world: World.World, isDone: () => boolean, patience: number, linger: number) {
+  let taken = 0
+  for (;;) {
+    const before = world.steps()
+    const stopped = world.settle(endless)
+    if (world.steps() > before) taken = 0
+    const done = isDone()
+    if (stopped === "steps") return done && linger === 0 ? "done" : "endless"
+    if (done && taken >= linger) return "done"
+    if (!done && taken >= turns + patience) return "quiet"
+    yield* taken++ < turns ? turn : pause
+  }
+})
+
+const hour = 3_600_000
+// Where somebody sleeps, the outside has this much before the clock goes on: here nobody asks what happens when.
+const whereSomebodySleeps = 50
+
+/** As `drive`, and lets time pass for whoever sleeps: an hour at most. */
+const driveOn = Effect.fnUntraced(function*(world: World.World, due: Stage["due"], isDone: () => boolean, patience: number, linger: number) {
+  const last = world.now() + hour
+  for (;;) {
+    world.settle(endless)
+    const stopped = yield* drive(world, isDone, due() === undefined ? patience : Math.min(patience, whereSomebodySleeps), linger)
+    const next = world.due()
+    if (stopped !== "quiet" || next === undefined || next > last) return stopped
+    world.advance(next - world.now())
+  }
+})
+
+/** Whether every reaction has ended; asked where the world stands still. */
+const makeSettled = (begin: Stage["begin"], world: World.World) => {
+  let poll: () => unknown = () => true
+  return (): boolean => {
+    if (poll() === undefined) return false
+    poll = begin(Effect.flatMap(Router, (router) => router.settled))
+    world.settle(endless)
+    return poll() !== undefined
+  }
+}
 
 /** Notes down everything that happens. */
 const watch = Effect.fnUntraced(function*(happened: Array<Delivery>) {
@@ -62,12 +115,19 @@ const watch = Effect.fnUntraced(function*(happened: Array<Delivery>) {
 export const make = <E>(
   app: Layer.Layer<never, E, Runtime>,
   outside: Context.Context<never>,
-  options: World.Options
+  { patience, ...options }: Options
 ): Effect.Effect<Stage, E | KsiError> =>
   Effect.gen(function*() {
     const world = World.make(options)
-    const begin = beginIn(world)
-    const play = <A, E>(effect: Effect.Effect<A, E>) => Effect.map(begin(effect), (poll) => poll())
+    const fork = <A, E>(effect: Effect.Effect<A, E>): Poll<A, E> => {
+      const fiber = world.fork(effect)
+      return () => fiber.pollUnsafe()
+    }
+    const play = <A, E>(effect: Effect.Effect<A, E>) =>
+      Effect.suspend(() => {
+        const poll = fork(effect)
+        return Effect.map(drive(world, () => poll() !== undefined, patience, 0), poll)
+      })
     const scope = Scope.makeUnsafe()
     const happened: Array<Delivery> = []
     const building = Effect.gen(function*() {
@@ -75,17 +135,23 @@ export const make = <E>(
       yield* Effect.provideContext(watch(happened), services)
       return services
     })
+    const end = Effect.suspend(() => {
+      const poll = fork(Scope.close(scope, Exit.void))
+      return Effect.map(driveOn(world, world.due, () => poll() !== undefined, patience, 0), () => poll() !== undefined)
+    })
     const built = yield* play(Scope.provide(building, scope))
+    if (built === undefined || Exit.isFailure(built)) yield* end
     if (built === undefined) return yield* Effect.die(new Error("the app does not start: it waits for the clock, or for something outside"))
     const services = yield* built
+    const { factHandlerMillis } = Context.get(services, Limits)
+    const begin: Stage["begin"] = (effect) => fork(Effect.provideContext(effect, services))
+    const due = () => world.due((millis) => millis !== factHandlerMillis)
+    const isSettled = makeSettled(begin, world)
     return {
-      world, services, happened,
-      begin: (effect) => begin(Effect.provideContext(effect, services)),
+      world, services, happened, begin, end,
       play: (effect) => play(Effect.provideContext(effect, services)),
-      end: Effect.asVoid(play(Scope.close(scope, Exit.void)))
+      due,
+      rest: (hasAnswered) => drive(world, () => hasAnswered() && isSettled(), patience, turns),
+      restOn: (hasAnswered) => driveOn(world, due, () => hasAnswered() && isSettled(), patience, turns)
     }
   })
-
-/** Waits until every reaction to what was said has ended, or waits for the clock. */
-export const settled = ({ play }: Stage): Effect.Effect<void> =>
-  Effect.asVoid(play(Effect.flatMap(Router, (router) => router.settled)))
