@@ -72,7 +72,7 @@ export interface Options {
   /** Chooses an order of what happens at the same time. Default: that of arrival. */
   readonly seed?: number | undefined
   /**
-   * How long something outside (a file, a timer of node) may take to go on, in milliseconds of real time at least. Default: 1000. Nothing
+   * How long something outside (a file, a timer of node) may take to go on, in milliseconds of real time at least. Default: 100. Nothing
    * is waited for where everything has ended; where a call or reaction sleeps, nobody knows what else may come, and each `when` and
    * each time that somebody wakes takes this long. 0 for an app that waits for nothing outside.
    */
@@ -98,7 +98,7 @@ const own = [Clock.Clock, Random.Random, Scheduler.Scheduler, Scope.Scope, Trace
  * Plays scenarios on an app. Its services come from around this layer, all but those of the runtime itself. An app that does not start
  * makes every scenario die of its error.
  */
-export const layer = <E, R>(app: Layer.Layer<never, E, R>, { outsideMillis = 1000, ...options }: Options = {}): Layer.Layer<KsiTest, never, Exclude<R, Runtime>> =>
+export const layer = <E, R>(app: Layer.Layer<never, E, R>, { outsideMillis = 100, ...options }: Options = {}): Layer.Layer<KsiTest, never, Exclude<R, Runtime>> =>
   Layer.effect(KsiTest, Effect.map(Effect.context<Exclude<R, Runtime>>(), (context) => {
     // The type of this layer asks for whatever the app needs beyond the runtime: it is all in the context.
     const outside = Context.omit(...own)(context as Context.Context<never>)
