@@ -18,4 +18,7 @@ const Handlers = Group.toLayer({
   }
 })
 
-export default Ksi.module(Ksi.serve(Group).pipe(Layer.provide(Handlers)))
+/** Serves it. */
+export const layer = Ksi.serve(Group).pipe(Layer.provide(Handlers))
+
+export default Ksi.module(layer)

@@ -8,37 +8,23 @@
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Schema from "effect/Schema"
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
-import * as Event from "../../src/event/Event.ts"
-import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Control from "../../src/wire/Control.ts"
 import * as Listener from "../../src/wire/Listener.ts"
 import type { Amount, Bench, Subject } from "./Bench.ts"
+import * as Hold from "./Hold.ts"
 import type { MoleculerTcp } from "./MoleculerTcp.ts"
 
 // ------------------------------------------------------------------------------------------------------------ servers
 
-const Reserve = Event.make("bench:reserve", {
-  payload: { sku: Schema.String, quantity: Schema.Int, customer: Schema.Struct({ id: Schema.String, vip: Schema.Boolean }) },
-  success: Schema.Struct({ holdId: Schema.String, sku: Schema.String, quantity: Schema.Int })
-})
-const Group = EventGroup.make(Reserve)
-const Handlers = Group.toLayer({
-  *"bench:reserve"({ quantity, sku }) {
-    const holdId = yield* Effect.succeed("hold-1")
-    return { holdId, sku, quantity }
-  }
-})
-
 const serveKsi = (path: string): void => {
   const Main = Layer.mergeAll(
-    Ksi.serve(Group).pipe(Layer.provide(Handlers)), System.layer, Control.layer, Listener.layerUnix({ path })
+    Hold.layer, System.layer, Control.layer, Listener.layerUnix({ path })
   ).pipe(Layer.provide(System.Shutdown.layer), Layer.provide(Ksi.layerMemory))
   const fiber = Effect.runFork(Layer.launch(Main))
   process.once("SIGINT", () => { fiber.interruptUnsafe(); setTimeout(() => process.exit(), 200) })
@@ -87,7 +73,7 @@ const start = async (name: string, folder: string): Promise<{ readonly path: str
 // ------------------------------------------------------------------------------------------------------------- client
 
 const request = (n: number) =>
-  `{"event":"bench:reserve","data":{"sku":"tea","quantity":${n % 100},"customer":{"id":"customer-${n % 1000}","vip":true}},"correlation_id":"c${n}"}\n`
+  `{"event":"bench:hold","data":{"sku":"tea","quantity":${n % 100},"customer":{"id":"customer-${n % 1000}","vip":true}},"correlation_id":"c${n}"}\n`
 
 /** Keeps `inFlight` requests under way for `millis`, each in a write of its own. */
 const drive = (socket: Net.Socket, inFlight: number, millis: number): Promise<Amount> =>

@@ -265,9 +265,9 @@ const telemetry = (values: Omit<Config.Values, "logLevel">, serviceVersion: stri
 
 /** Warnings of the settings, and for those who look for faults every value with its origin. */
 const tellSettings = Effect.fnUntraced(function*({ settings, warnings }: Config.Config) {
-  for (const { similar, ...warning } of warnings) {
-    const nearest = similar.length === 0 ? "" : `; nearest: ${similar.join(", ")}`
-    yield* Effect.logWarning(`${Config.sentence({ ...warning, similar })}${nearest}`)
+  for (const warning of warnings) {
+    const nearest = warning.similar.length === 0 ? "" : `; nearest: ${warning.similar.join(", ")}`
+    yield* Effect.logWarning(`${Config.sentence(warning)}${nearest}`)
   }
   const values = settings.map(({ origin, setting, text }) => [Setting.place(setting), `${text} (${origin})`] as const)
   yield* Effect.logDebug("settings").pipe(Effect.annotateLogs(Object.fromEntries(values)))

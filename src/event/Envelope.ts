@@ -170,7 +170,7 @@ export const toFact = (
 /**
  * The fact that an event becomes which was made elsewhere: with its own identity, time and attributes, so that the same again is
  * the same. What KSI itself says of a fact is not for its sender to say: who it was (`principal`), and where it stands in the
- * chains of causes here, which it begins a new one of. Its `correlationid` is kept as any client's: as `clientcorrelationid`.
+ * chains of causes here: it begins one of its own. Its `correlationid` is kept like the label of a client: as `clientcorrelationid`.
  */
 export const receivedFact = (received: NewFact, streamId: string, data: unknown, principal: string): NewFact => {
   const { causationid: _, correlationid, depth: __, principal: ___, subject: ____, ...own } = received.attributes

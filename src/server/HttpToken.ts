@@ -21,7 +21,7 @@ import * as Path from "effect/Path"
 import type * as Scope from "effect/Scope"
 import * as KsiError from "../event/KsiError.ts"
 
-/** The file's name, in the directory of the socket. */
+/** The file's name, in `run` of the home. */
 export const fileName = "http.token"
 
 /** Makes the token and its file in this directory, which is closed to others; both are gone with the scope. Fails with `ListenFailed`. */

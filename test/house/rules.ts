@@ -139,7 +139,7 @@ export const nothingLeft: Rule = each((source) =>
 /** `paths` are those of the tests. */
 export const mirrored = (paths: ReadonlySet<string>): Rule =>
   each((source) => {
-    if (/^src\/(index|testing|main)\.ts$|\/internal\//.test(source.path)) return []
+    if (/^src\/(index|main)\.ts$|\/internal\//.test(source.path)) return []
     const test = source.path.replace(/^src\//, "test/").replace(/\.ts$/, ".test.ts")
     return paths.has(test) ? [] : [`${source.path} has no ${test}`]
   })

@@ -133,4 +133,29 @@ describe("HTTP of a daemon", () => {
     expect(performance.now() - began).toBeLessThan(10_000)
     for (const socket of sockets) socket.destroy()
   })
+
+  it("shares its bounds with the socket: long lines that come in by the one leave no room in the other", async () => {
+    await using home = new Home()
+    const daemon = await home.start("--port", "0", "--limit-incoming-bytes", "32 KiB")
+    const long = (length: number) => `{"event":"system:discover","data":{"module":"${"x".repeat(length)}"},"correlation_id":"long"}`
+    const frames: Array<unknown> = []
+    const webSocket = new WebSocket(`${urlIn(daemon.stdout).replace("http", "ws")}/ws`)
+    webSocket.addEventListener("message", ({ data }) => frames.push(JSON.parse(String(data))))
+    await once(webSocket, "open")
+    const answer = async (text: string) => {
+      webSocket.send(text)
+      await once(webSocket, "message")
+      return frames.at(-1)
+    }
+    expect(await answer(long(20_000))).toMatchObject({ ok: true, correlation_id: "long" })
+    const socket = connect(home.socket)
+    await once(socket, "connect")
+    socket.write(`{"event":"wire:hello","version":1}\n${long(20_000).slice(0, -10)}`)
+    // It has been read when the line before it is answered: both come in one write.
+    await once(socket, "data")
+    expect(await answer(long(20_000))).toMatchObject({ ok: false, correlation_id: "long", data: { reason: "LimitExceeded", details: { limit: "incomingBytes" } } })
+    expect(await answer("{\"event\":\"system:health\"}")).toMatchObject({ ok: true })
+    socket.destroy()
+    webSocket.close()
+  })
 })
