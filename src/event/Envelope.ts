@@ -91,13 +91,14 @@ export const makeIds = (high: number, low: number): Ids => {
   let prefix = ""
   let beginning = ""
   const restart = (millis: number) => {
-    last = millis
+    last = Math.floor(millis)
     counter = 0
-    const time = hex(Math.floor(millis), 12)
+    const time = hex(last, 12)
     prefix = `${time.slice(0, 8)}-${time.slice(8)}-7`
   }
   return (millis) => {
-    if (millis > last) restart(millis)
+    // Of two times within one millisecond the later one is no later here.
+    if (millis >= last + 1) restart(millis)
     else if (++counter > 0x3ffffff) restart(last + 1)
     // 4 + 8 bits of the counter, the variant, 6 bits more; the last 8 are in the end.
     if ((counter & 0xff) === 0) {

@@ -33,6 +33,7 @@ import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { BoundedMap } from "./internal/BoundedMap.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
+import { nextTurn } from "./internal/turns.ts"
 
 const keptMillis = 24 * 60 * 60 * 1000
 const batchRows = 512
@@ -172,6 +173,7 @@ const makeInFile = (
 ): Effect.Effect<Rows, KsiError.KsiError, Scope.Scope> =>
   Effect.gen(function*() {
     const { find, write } = yield* StoreFile.attempt("open", () => makeTable(file, keep))
+    const inNextTurn = yield* nextTurn
     const queue: Array<Waiting> = []
     let closed = false
 
@@ -186,7 +188,7 @@ const makeInFile = (
         exit = Exit.fail(StoreFile.failure("keep an answer", cause))
       }
       for (const { resume } of batch) resume(exit)
-      if (queue.length > 0) setImmediate(drain)
+      if (queue.length > 0) inNextTurn(drain)
     }
     yield* Effect.addFinalizer(() => Effect.sync(() => {
       closed = true
@@ -198,7 +200,7 @@ const makeInFile = (
       save: (row, now) =>
         Effect.callback<void, KsiError.KsiError>((resume) => {
           if (closed) return resume(Effect.fail(StoreFile.failure("keep an answer", new Error("it is closed"))))
-          if (queue.push({ row, now, resume }) === 1) setImmediate(drain)
+          if (queue.push({ row, now, resume }) === 1) inNextTurn(drain)
         })
     }
   })

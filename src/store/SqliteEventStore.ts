@@ -43,6 +43,7 @@ import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
+import { type NextTurn, nextTurn } from "./internal/turns.ts"
 
 /** How the store is opened. */
 export interface Options extends StoreFile.Options {
@@ -78,6 +79,7 @@ class GroupCommit {
   private readonly clock: Clock.Clock
   private readonly announcer: Announcer
   private readonly report: Report
+  private readonly nextTurn: NextTurn
   private readonly queue: Array<Entry> = []
   private scheduled = false
   private closed = false
@@ -88,12 +90,14 @@ class GroupCommit {
     clock: Clock.Clock,
     announcer: Announcer,
     encodeAhead: number,
-    report: Report
+    report: Report,
+    nextTurn: NextTurn
   ) {
     this.writer = writer
     this.clock = clock
     this.announcer = announcer
     this.report = report
+    this.nextTurn = nextTurn
     this.append = (request) =>
       Effect.callback<ReadonlyArray<Outcome>, KsiError.KsiError>((resume) => {
         if (this.closed) return resume(Effect.fail(StoreFile.failure("append", new Error("it is closed"))))
@@ -118,7 +122,7 @@ class GroupCommit {
   private schedule(): void {
     if (this.scheduled) return
     this.scheduled = true
-    setImmediate(() => {
+    this.nextTurn(() => {
       this.scheduled = false
       this.drain()
       if (this.queue.length > 0) this.schedule()
@@ -207,7 +211,7 @@ const makeDriver = (options: Options): Effect.Effect<
     }
     const announcer = makeAnnouncer()
     const commits = yield* Effect.acquireRelease(
-      Effect.sync(() => new GroupCommit(writer, clock, announcer, limits.appendQueue, report)),
+      Effect.map(nextTurn, (nextTurn) => new GroupCommit(writer, clock, announcer, limits.appendQueue, report, nextTurn)),
       (commits) => Effect.sync(() => commits.close())
     )
     const streams = yield* StoreFile.attempt("open", () => listStreams(file, writer))

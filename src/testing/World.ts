@@ -52,6 +52,16 @@ export interface Options {
 /** Why it goes no further: nobody can go on without the clock, or it has run ten million steps and would go on for ever. */
 export type Stopped = "idle" | "steps"
 
+/**
+ * Fibers that can be stopped dead together, as a process is by SIGKILL: none of them takes another step, and no finalizer runs.
+ */
+export interface Process {
+  /** Puts an effect into the process, and so into its world. */
+  readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+  readonly kill: () => void
+  readonly isAlive: () => boolean
+}
+
 /** A world. */
 export interface World {
   /** Milliseconds since 1970. */
@@ -65,6 +75,8 @@ export interface World {
   readonly due: (counts?: (millis: number) => boolean) => number | undefined
   /** Puts an effect into the world; it goes on when the world runs. */
   readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+  /** Makes a process of its own in this world. */
+  readonly process: () => Process
   /** Runs until nobody can go on without the clock, or so many steps. */
   readonly settle: (maxSteps?: number) => Stopped
   /** Moves the clock forward; whoever wakes meanwhile goes on at its own time, and those of one instant in the order that the seed says. */
@@ -130,6 +142,30 @@ class Schedule implements Scheduler.Scheduler {
   }
 }
 
+/** The schedule of a process: what it could do goes into that of the world, and nothing of it is done once it is dead. */
+class Mortal implements Scheduler.Scheduler {
+  readonly executionMode = "async"
+  isAlive = true
+  private readonly schedule: Schedule
+
+  constructor(schedule: Schedule) {
+    this.schedule = schedule
+  }
+
+  shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    // Who gives way once it is dead does not come back.
+    return !this.isAlive || this.schedule.shouldYield(fiber)
+  }
+
+  makeDispatcher(): Scheduler.SchedulerDispatcher {
+    const { flush, scheduleTask } = this.schedule.makeDispatcher()
+    const mortal = (task: Task) => () => {
+      if (this.isAlive) task()
+    }
+    return { scheduleTask: (task, priority) => scheduleTask(mortal(task), priority), flush }
+  }
+}
+
 // -------------------------------------------------------------------------------------------------------------- clock
 
 /** A clock that only `advance` moves. */
@@ -143,8 +179,13 @@ class StillClock implements Clock.Clock {
     this.schedule = schedule
   }
 
-  currentTimeMillisUnsafe(): number {
+  /** With its fractions. */
+  get now(): number {
     return this.millis
+  }
+  // As any clock has them: whole.
+  currentTimeMillisUnsafe(): number {
+    return Math.floor(this.millis)
   }
   currentTimeNanosUnsafe(): bigint {
     return BigInt(Math.round(this.millis * 1_000_000))
@@ -152,7 +193,7 @@ class StillClock implements Clock.Clock {
   monotonicTimeNanosUnsafe(): bigint {
     return this.currentTimeNanosUnsafe()
   }
-  readonly currentTimeMillis = Effect.sync(() => this.millis)
+  readonly currentTimeMillis = Effect.sync(() => this.currentTimeMillisUnsafe())
   readonly currentTimeNanos = Effect.sync(() => this.currentTimeNanosUnsafe())
   readonly monotonicTimeNanos = Effect.sync(() => this.currentTimeNanosUnsafe())
 
@@ -203,11 +244,16 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
   const random = makeRandom(chance(~(seed ?? 0)))
   let steps = 0
 
-  const fork = <A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E> =>
+  const forkOn = (scheduler: Scheduler.Scheduler) => <A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E> =>
     Effect.runFork(effect.pipe(
       Effect.provideService(Clock.Clock, clock),
       Effect.provideService(Random.Random, random)
-    ), { scheduler: schedule })
+    ), { scheduler })
+  const fork = forkOn(schedule)
+  const process = (): Process => {
+    const mortal = new Mortal(schedule)
+    return { fork: forkOn(mortal), isAlive: () => mortal.isAlive, kill: () => void (mortal.isAlive = false) }
+  }
 
   /** Runs until nobody can go on, it is done, or so many steps. */
   const go = (maxSteps: number, isDone: () => boolean): Stopped | "done" => {
@@ -221,7 +267,7 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
   const settle = (maxSteps = endless): Stopped => go(maxSteps, () => false) === "steps" ? "steps" : "idle"
 
   const advance = (millis: number): void => {
-    const end = clock.currentTimeMillisUnsafe() + millis
+    const end = clock.now + millis
     // What goes on for ever at one instant lets no time pass.
     while (settle() === "idle" && clock.goTo(end)) { /* the next who is due */ }
   }
@@ -236,5 +282,5 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
       clock.goTo(due)
     }
   }
-  return { now: () => clock.currentTimeMillisUnsafe(), steps: () => steps, due: (counts) => clock.due(counts), fork, settle, advance, run }
+  return { now: () => clock.now, steps: () => steps, due: (counts) => clock.due(counts), fork, process, settle, advance, run }
 }

@@ -41,7 +41,7 @@ describe("makeIds", () => {
 
   it("moves on to the next millisecond when the counter is used up", () => {
     const ids = Envelope.makeIds(1, 2)
-    // Reached without 2^26 calls: fractions of a millisecond do not reset the counter, and it is read from the id.
+    // Reached without 2^26 calls: the counter is read from the id.
     const first = ids(1000)
     const second = ids(1000)
     const counter = (id: string) => Number.parseInt(id.slice(15, 18), 16) * 0x4000 + (Number.parseInt(id.slice(19, 23), 16) & 0x3fff)
@@ -49,6 +49,13 @@ describe("makeIds", () => {
     for (let i = 0; i < 0x4000; i++) ids(1000)
     expect(ids(1000) > second).toBe(true)
     expect(counter(ids(1000))).toBe(0x4000 + 3)
+  })
+
+  it("fractions of a millisecond do not begin the counter anew", () => {
+    const ids = Envelope.makeIds(1, 2)
+    const made = [1000, 1000.2, 1000.7, 1000.7, 1001].map(ids)
+    expect(made.toSorted()).toEqual(made)
+    expect(new Set(made).size).toBe(5)
   })
 
   it.prop("increases strictly whatever the clock does", [

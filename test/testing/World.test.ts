@@ -74,6 +74,27 @@ describe("a world", () => {
     expect(lost).toBeGreaterThan(0)
   })
 
+  it("a process that is killed takes no further step: not of those that wait, nor of the one that is at it; others go on", () => {
+    for (let seed = 0; seed < 50; seed++) {
+      const world = World.make({ seed })
+      const [dying, living] = [world.process(), world.process()]
+      const heard: Array<string> = []
+      const sleeper = (name: string) => Effect.ensuring(
+        Effect.forever(Effect.andThen(Effect.sleep(10), Effect.sync(() => heard.push(name)))),
+        Effect.sync(() => heard.push(`finalizer of ${name}`)))
+      dying.fork(sleeper("dead"))
+      living.fork(sleeper("alive"))
+      world.advance(25)
+      const suicide = dying.fork(Effect.andThen(Effect.sync(dying.kill), Effect.sync(() => heard.push("after death"))))
+      const interrupted = living.fork(Effect.andThen(Effect.sleep(5), Effect.sync(() => suicide.interruptUnsafe())))
+      world.advance(1000)
+      expect(heard.filter((name) => name === "dead").length).toBe(2)
+      expect(heard.filter((name) => name === "alive").length).toBe(102)
+      expect(heard.filter((name) => name.includes("finalizer") || name === "after death")).toEqual([])
+      expect([dying.isAlive(), living.isAlive(), suicide.pollUnsafe(), interrupted.pollUnsafe()]).toEqual([false, true, undefined, Exit.void])
+    }
+  })
+
   it("who sleeps for ever is never due", () => {
     const world = World.make()
     expect(world.run(Effect.sleep(Infinity))).toBeUndefined()

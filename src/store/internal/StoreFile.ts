@@ -25,8 +25,9 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { DatabaseSync } from "node:sqlite"
+import type { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../event/KsiError.ts"
+import { Disk, type Open } from "../Disk.ts"
 
 /** Which file, and how durable a commit is. */
 export interface Options {
@@ -153,8 +154,8 @@ const realFile = (filename: string): string => {
  * Opens a database for reading and writing. SQLite says only that it cannot, and would open a file that may not be written
  * for reading alone: so the file system is asked which it is, and why.
  */
-const openWritable = (filename: string, timeout: number): DatabaseSync => {
-  const db = opened(filename, timeout)
+const openWritable = (disk: Open, filename: string, timeout: number): DatabaseSync => {
+  const db = opened(disk, filename, timeout)
   try {
     Fs.accessSync(filename, Fs.constants.R_OK | Fs.constants.W_OK)
     return db
@@ -164,9 +165,9 @@ const openWritable = (filename: string, timeout: number): DatabaseSync => {
   }
 }
 
-const opened = (filename: string, timeout: number): DatabaseSync => {
+const opened = (disk: Open, filename: string, timeout: number): DatabaseSync => {
   try {
-    return new DatabaseSync(filename, { timeout })
+    return disk(filename, { timeout })
   } catch (cause) {
     return refuse(`${filename} cannot be opened (${whyNot(filename) ?? KsiError.sentenceOf(cause)})`)
   }
@@ -194,8 +195,8 @@ const holderOf = (lock: string): number | undefined => {
   }
 }
 
-const takeLock = (filename: string): DatabaseSync => {
-  const lock = openWritable(`${filename}.lock`, lockMillis)
+const takeLock = (disk: Open, filename: string): DatabaseSync => {
+  const lock = openWritable(disk, `${filename}.lock`, lockMillis)
   try {
     lock.exec("BEGIN EXCLUSIVE")
     return lock
@@ -256,10 +257,11 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
       return yield* Effect.fail(failure("open", new Error(`"${filename}" is not a file; use the memory store`)))
     }
     // A stranger's file must not even get a lock beside it: so it is looked at first, locked, and looked at again.
-    const open = (name: string) => scoped(name, () => openWritable(name, busyMillis))
+    const disk = yield* Disk
+    const open = (name: string) => scoped(name, () => openWritable(disk, name, busyMillis))
     yield* Effect.scoped(Effect.flatMap(open(filename), (db) => opening(filename, () => isEmpty(db, filename))))
     const real = yield* attempt("open", () => realFile(filename))
-    yield* scoped(real, () => takeLock(real))
+    yield* scoped(real, () => takeLock(disk, real))
     const db = yield* open(real)
     const sync = options.sync === "normal" ? "NORMAL" : "FULL"
     const transaction = transactionOn(db)
