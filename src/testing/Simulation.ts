@@ -121,7 +121,12 @@ export interface Options<Name extends string, A, E> {
   readonly disk?: DiskOptions | undefined
   /** What the clock says at the beginning, in milliseconds since 1970. Default: the beginning of 2020. */
   readonly startAt?: number | undefined
-  /** How often a fiber gives way between two steps, from 0 to 1. Default: 0.1. */
+  /**
+   * `seeded` (the default): who of those that could go on goes on next is the seed's choice, and a fiber gives way between any two steps.
+   * `arrival`: as in production, first come, first served; only network and disks are the seed's.
+   */
+  readonly order?: "seeded" | "arrival" | undefined
+  /** How often a fiber gives way between two steps where the order is seeded, from 0 to 1. Default: 0.1. */
   readonly preemption?: number | undefined
   /** What is done, and what must hold: where it fails, so does the run. */
   readonly program: (simulation: Simulation<Name>) => Effect.Effect<A, E>
@@ -319,13 +324,13 @@ const failedRun = (seed: number, cause: Cause.Cause<unknown>, log: ReadonlyArray
 
 /** Runs the program in the world that a seed makes. Fails where the program fails, does not end, or a daemon does not start. */
 export const run = <Name extends string = never, A = void, E = never>(
-  { preemption, program, seed, startAt = year2020, ...options }: Options<Name, A, E> & {
+  { order = "seeded", preemption, program, seed, startAt = year2020, ...options }: Options<Name, A, E> & {
     /** Decides everything that is left open. */
     readonly seed: number
   }
 ): Effect.Effect<Report<A>, SimulationFailed> =>
   Effect.scoped(Effect.gen(function*() {
-    const world = World.make({ seed, startAt, preemption })
+    const world = World.make(order === "seeded" ? { seed, startAt, preemption } : { startAt })
     const log = new Log(world, startAt)
     const { daemons, simulation } = yield* make(options, seed, world, log.note)
     // However it ends, no connection stays open.
