@@ -94,7 +94,8 @@ export class Daemon {
     const disk = Disks.make({ below, faults: mayFail, now: world.now, die: (where) => this.dies(life, where), note: (text) => note(this.name, text) })
     const owed = new Set<() => void>()
     const building = Effect.flatMap(Layer.build(Layer.fresh(this.runtime(disk, body.isAlive))), (services) => Effect.sync(() => this.isBorn(life, services)))
-    const main = this.fork(body, Effect.scoped(Effect.andThen(building, Effect.never)))
+    // A process begins in a step of its own: its life is known by then.
+    const main = this.fork(body, Effect.andThen(Effect.yieldNow, Effect.scoped(Effect.andThen(building, Effect.never))))
     const life: Life = { body, disk, main, owed, services: undefined }
     this.life = life
     main.addObserver((exit) => this.ended(life, exit))

@@ -1,30 +1,37 @@
 /**
- * Holds all promises, each in its seeds, against the source as it is loaded; prints the first that is broken, a line each.
- *   node --conditions=ksi-source test/scenarios/arena/hunt.ts [seeded|arrival] [name of a check]
+ * Holds all promises, each in its seeds, against the source as it is loaded, and prints the first that is broken as a line of JSON.
+ *
+ *   node --conditions=ksi-source test/scenarios/arena/hunt.ts [--order arrival] [--check <name>] [--from 1000] [--times 10]
+ *
+ * `--order arrival` is the control: the same runs with the same network, disks and pauses, first come, first served. `--from` is the
+ * first seed, and `--times` multiplies how many there are.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Cause from "effect/Cause"
-import type { Check } from "./checks/Check.ts"
+import { parseArgs } from "node:util"
 import { checks as bus } from "./checks/bus.ts"
+import type { Check } from "./checks/Check.ts"
 import { checks as rights } from "./checks/rights.ts"
 import { checks as store } from "./checks/store.ts"
 
-const [, , order = "seeded", only] = process.argv
+const { values: { check: only, from, order, times } } = parseArgs({
+  options: {
+    order: { type: "string", default: "seeded" }, check: { type: "string" },
+    from: { type: "string", default: "0" }, times: { type: "string", default: "1" }
+  }
+})
+
 const hunt = async ({ name, run, seeds }: Check): Promise<boolean> => {
-  for (let seed = 0; seed < seeds; seed++) {
+  for (let seed = Number(from); seed < Number(from) + seeds * Number(times); seed++) {
     const exit = await Effect.runPromiseExit(run(seed, order === "arrival" ? "arrival" : "seeded"))
     if (Exit.isSuccess(exit)) continue
     const error = Cause.squash(exit.cause)
-    console.log(JSON.stringify({ check: name, seed, message: error instanceof Error ? error.message : String(error) }))
+    process.stdout.write(`${JSON.stringify({ check: name, seed, message: error instanceof Error ? error.message : String(error) })}\n`)
     return true
   }
   return false
 }
 for (const check of [...store, ...bus, ...rights]) {
-  if (only !== undefined && check.name !== only) continue
-  const start = performance.now()
-  const found = await hunt(check)
-  if (process.env["KSI_HUNT_TIMES"] !== undefined) console.log(check.name, (performance.now() - start).toFixed(0), "ms", found)
-  if (found && process.env["KSI_HUNT_ALL"] === undefined) break
+  if ((only === undefined || only === check.name) && await hunt(check)) break
 }
