@@ -15,7 +15,9 @@
  * [first, again]                              // [1, 1]
  * ```
  *
- * **Gotchas** Work that asks for its own key waits for itself, until its deadline.
+ * **Gotchas** Work that asks for its own key waits for itself, until its deadline. What the work did and its answer are not one
+ * transaction: where the process dies after the one and before the other is kept, the same key runs the work again after the restart.
+ * What must not happen twice even then says so itself, as with `expectedVersion: 0` for the first fact of its stream.
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"

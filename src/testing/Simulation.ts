@@ -319,7 +319,9 @@ const failedRun = (seed: number, cause: Cause.Cause<unknown>, log: ReadonlyArray
     ...log.slice(-shownLines).map((line) => `  ${line}`),
     ""
   ].join("\n")
-  return new SimulationFailed({ message, seed, cause, log })
+  const failed = new SimulationFailed({ message, seed, cause, log })
+  // Who prints the error has the end of it in the message already.
+  return Object.defineProperty(failed, "log", { value: log, enumerable: false })
 }
 
 /** Runs the program in the world that a seed makes. Fails where the program fails, does not end, or a daemon does not start. */

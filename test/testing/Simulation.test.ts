@@ -64,6 +64,16 @@ describe("calls between simulated daemons", () => {
     expect(value).toEqual(["UnknownEvent", "PayloadInvalid", "PayloadInvalid", true])
   }))
 
+  it.effect("an answer of nothing comes back as that", () => Effect.gen(function*() {
+    const Ping = Event.make("ping:now", { payload: {}, success: Schema.Void })
+    const Pings = EventGroup.make(Ping)
+    const { value } = yield* Simulation.run({
+      seed: 1, nodes: { pings: Ksi.serve(Pings).pipe(Layer.provide(Pings.toLayer({ "ping:now": () => Effect.void }))) },
+      program: ({ nodes }) => Effect.exit(nodes.pings.call(Ping, {}))
+    })
+    expect(value).toEqual(Exit.void)
+  }))
+
   it.effect("an app asks another one, and not the one that does not exist", () => Effect.gen(function*() {
     const Buy = Event.make("front:buy", { payload: { at: Schema.String }, success: Schema.Int, error: SoldOut })
     const Front = EventGroup.make(Buy)

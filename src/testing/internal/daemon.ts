@@ -69,8 +69,10 @@ export class Daemon {
     this.name = name
     this.app = app
     this.around = around
-    this.loggers = new Set([Logger.make(({ logLevel, message }) => {
-      if (logLevel === "Error" || logLevel === "Fatal") around.note(name, `says: ${short(message)}`)
+    this.loggers = new Set([Logger.make(({ cause, logLevel, message }) => {
+      if (logLevel !== "Error" && logLevel !== "Fatal") return
+      const why = cause.reasons.length === 0 ? "" : ` (${KsiError.sentenceOf(Cause.squash(cause))})`
+      around.note(name, `says: ${Array.isArray(message) ? message.map(String).join(" ") : String(message)}${why}`)
     })])
   }
 

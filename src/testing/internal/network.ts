@@ -159,8 +159,8 @@ export const remote = (ask: (question: Question) => Answering): Remote => {
       sent(event, payload, options).pipe(
         Effect.mapError((error) => error instanceof DeclaredFailure ? revived(event, error) as Event.Failure<typeof event> : error), // the event's own
         Effect.map(({ answer }) =>
-          // What the other side has checked.
-          Schema.decodeUnknownSync(jsonCodec(event.success))(answer.kind === "value" ? answer.value : undefined) as Event.Success<typeof event>)
+          // What the other side has checked; JSON has no undefined.
+          Schema.decodeUnknownSync(jsonCodec(event.success))(answer.kind === "value" ? answer.value ?? null : null) as Event.Success<typeof event>)
       ),
     emit: (event, payload, options) =>
       sent(event, payload, options).pipe(
