@@ -12,6 +12,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Envelope } from "../../event/Envelope.ts"
+import type * as Event from "../../event/Event.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import { Current, LiveEnvelope, originOf, type Stamps } from "../Causation.ts"
 import { afterwards, type AnyExit, type AnyFiber, carryOn, drive, entered, letOthersRun, type Run, stepsPerTurn, within } from "./drive.ts"
@@ -139,10 +140,20 @@ const call = quickPayload === undefined ? slowly : (fiber, payload) => {
 }
 return { call, run }`
 
-const generate = (text: string, parts: object): Runner | undefined => {
+type Make = (parts: object) => Runner
+
+// Of an event's definition, as its codec is: runtimes that serve the same event share the function and what V8 has learned of it.
+// There are as many texts of an event as there are rows of hooks that it has stood behind.
+const generated = new WeakMap<Event.Any, Map<string, Make>>()
+
+const generate = (event: Event.Any, text: string, parts: object): Runner | undefined => {
+  const known = generated.get(event) ?? new Map<string, Make>()
+  generated.set(event, known)
   try {
     // The text above, and nothing of anybody else's, is what it makes a function of.
-    return (new Function("parts", text) as (parts: object) => Runner)(parts)
+    const make = known.get(text) ?? new Function("parts", text) as Make
+    known.set(text, make)
+    return make(parts)
   } catch {
     return undefined
   }
@@ -153,7 +164,7 @@ export const compile = (surroundings: Surroundings, entry: TableEntry): Runner |
   const { codec, direct: handler, event } = entry
   if (handler === undefined) return undefined
   const { clock, recorded } = surroundings
-  return generate(textOf(entry, recorded !== undefined), {
+  return generate(event, textOf(entry, recorded !== undefined), {
     ...surroundings,
     add: Context.add,
     afterwards,
