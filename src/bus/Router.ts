@@ -380,7 +380,8 @@ const rerun = ({ reactions, table }: Parts, letter: Letter): Effect.Effect<void,
     ))
   })
 
-const make = Effect.gen(function*() {
+/** What `Router.layer` provides: the router, and the five words over it. */
+export const make = Effect.gen(function*() {
   const subscriptions = yield* Subscriptions
   const table = yield* Table.make
   const reactions = yield* Reactions.make(table)
