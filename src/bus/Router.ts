@@ -116,6 +116,8 @@ export class Router extends Context.Service<Router, {
   ) => Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure>
   /** Waits until no fact handler runs. */
   readonly settled: Effect.Effect<void>
+  /** Whether no fact handler runs. */
+  readonly isSettled: () => boolean
 }>()("ksi/bus/Router") {
   /** The router, and the `Ksi` service over it. */
   static readonly layer: Layer.Layer<Router | KsiService, never, Journal | Activity | DeadLetters | Subscriptions> = Layer.effectContext(
@@ -409,7 +411,8 @@ export const make = Effect.gen(function*() {
     received: table.received,
     dispatch,
     begin,
-    settled: reactions.settled
+    settled: reactions.settled,
+    isSettled: reactions.isSettled
   })
   // The router is untyped inside; the five words put the types of the definitions back on.
   return Context.make(Router, router).pipe(Context.add(KsiService, KsiService.of(untyped as unknown as KsiShape)))
