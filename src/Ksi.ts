@@ -17,53 +17,61 @@
  * yield* program.pipe(Effect.provide(Main))   // 1
  * ```
  */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { Activity } from "./bus/Activity.ts"
-import type { DeadLetters } from "./bus/DeadLetters.ts"
-import type { Idempotency } from "./bus/Idempotency.ts"
-import type { Journal } from "./bus/Journal.ts"
+import { Activity } from "./bus/Activity.ts"
+import { DeadLetters } from "./bus/DeadLetters.ts"
+import { Idempotency } from "./bus/Idempotency.ts"
+import { Journal } from "./bus/Journal.ts"
 import { KsiService } from "./bus/KsiService.ts"
-import { Router, serve } from "./bus/Router.ts"
-import { Subscriptions } from "./bus/Subscription.ts"
+import * as Router from "./bus/Router.ts"
+import * as Subscription from "./bus/Subscription.ts"
 import type { KsiError } from "./event/KsiError.ts"
 import * as ActivityTable from "./store/ActivityTable.ts"
 import * as DeadLetterTable from "./store/DeadLetterTable.ts"
 import * as EventStore from "./store/EventStore.ts"
 import * as IdempotencyTable from "./store/IdempotencyTable.ts"
-import { Permissions } from "./store/Permissions.ts"
+import * as Permissions from "./store/Permissions.ts"
 import * as Projection from "./store/Projection.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 
 /** What a layer of this module provides: the five words, and the parts that plugins build on. */
 export type Runtime =
   | KsiService
-  | Router
-  | Subscriptions
+  | Router.Router
+  | Subscription.Subscriptions
   | EventStore.EventStore
   | Journal
   | Activity
   | DeadLetters
   | Idempotency
-  | Permissions
+  | Permissions.Permissions
   | Projection.Projections
 
+// One after the other, each in the context of those before it: a layer for each part takes longer to build than the part, and
+// a test starts a runtime for every scenario.
+
 // The permissions come first: router and subscriptions ask them who may.
-const bus = Layer.merge(Router.layer, Projection.Projections.layer).pipe(
-  Layer.provideMerge(Subscriptions.layer),
-  Layer.provideMerge(Permissions.layer)
-)
+const bus = Effect.gen(function*() {
+  const permissions = yield* Permissions.make
+  const below = Context.add(permissions, Subscription.Subscriptions, yield* Effect.provideContext(Subscription.make, permissions))
+  const router = yield* Effect.provideContext(Router.make, below)
+  return Context.add(Context.merge(below, router), Projection.Projections, Projection.makeProjections())
+})
 
 const inMemory = (options?: ActivityTable.Options): Layer.Layer<Runtime> =>
-  bus.pipe(
-    Layer.provideMerge(Layer.mergeAll(
-      EventStore.layerMemory,
-      ActivityTable.layerMemory(options),
-      DeadLetterTable.layerMemory,
-      IdempotencyTable.layerMemory
-    )),
+  Layer.effectContext(Effect.gen(function*() {
+    const store = yield* EventStore.inMemory
+    const stores = Context.make(EventStore.EventStore, store).pipe(
+      Context.add(Journal, store),
+      Context.add(Activity, yield* ActivityTable.inMemory(options)),
+      Context.add(DeadLetters, yield* DeadLetterTable.inMemory),
+      Context.add(Idempotency, yield* IdempotencyTable.inMemory)
+    )
     // There is nothing yet that could not be read.
-    Layer.orDie
-  )
+    return Context.merge(stores, yield* Effect.orDie(Effect.provideContext(bus, stores)))
+  }))
 
 /** The tag of the five words, with its layers. */
 export class Ksi extends KsiService {
@@ -71,7 +79,7 @@ export class Ksi extends KsiService {
    * Serves a group's events until the layer closes. Asks in its type for exactly the group's handlers: a missing one
    * does not compile. Fails with `PluginInvalid` for a name that is defined otherwise, handled already or reserved.
    */
-  static readonly serve = serve
+  static readonly serve = Router.serve
 
   /**
    * A module for the daemon: the layer itself, of which the compiler checks that nothing is missing but what the daemon
@@ -90,5 +98,5 @@ export class Ksi extends KsiService {
    * `StoreFailure` when it cannot be opened.
    */
   static readonly layerSqlite = (options: SqliteEventStore.Options): Layer.Layer<Runtime, KsiError> =>
-    bus.pipe(Layer.provideMerge(SqliteEventStore.layer(options)))
+    Layer.effectContext(bus).pipe(Layer.provideMerge(SqliteEventStore.layer(options)))
 }

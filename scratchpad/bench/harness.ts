@@ -15,12 +15,13 @@ import type { Bench } from "./Bench.ts"
 const Reserve = Event.make("stock:reserve", { payload: { sku: Schema.String, quantity: Schema.Int }, success: Schema.Int })
 const Reserved = Event.fact("stock:reserved", { payload: { sku: Schema.String, quantity: Schema.Int }, streamId: ({ sku }) => `stock-${sku}` })
 const Stock = EventGroup.make(Reserve, Reserved)
-const app = KsiTest.layer(Ksi.serve(Stock).pipe(Layer.provide(Stock.toLayer({
+const stock = Ksi.serve(Stock).pipe(Layer.provide(Stock.toLayer({
   *"stock:reserve"({ quantity, sku }) {
     yield* (yield* Ksi).emit(Reserved, { sku, quantity })
     return 3 - quantity
   }
-}))))
+})))
+const app = KsiTest.layer(stock)
 const tea = (quantity: number) => ({ sku: "tea", quantity })
 
 const scenario = KsiTest.scenario.given(Reserved.of(tea(1))).when(Reserve, tea(2)).thenReplies(1).thenEmits(Reserved.of(tea(2)))
@@ -53,7 +54,11 @@ const simulate = (millis: number) => {
 export const run = async (bench: Bench): Promise<void> => {
   await bench.compare({
     case: "scenario", metric: "scenarios", unit: "/s",
-    subjects: [{ name: "ksi", run: repeated(Effect.provide(scenario, app)) }, { name: "start", run: repeated(Effect.provide(KsiTest.scenario, app)) }]
+    subjects: [
+      { name: "ksi", run: repeated(Effect.provide(scenario, app)) },
+      { name: "nothing outside", run: repeated(Effect.provide(scenario, KsiTest.layer(stock, { outsideMillis: 0 }))) },
+      { name: "start", run: repeated(Effect.provide(KsiTest.scenario, app)) }
+    ]
   })
   await bench.compare({ case: "simulation", metric: "seeds", unit: "/s", subjects: [{ name: "ksi", run: simulate }] })
 }

@@ -123,10 +123,13 @@ export class Activity extends Context.Service<Activity, {
   readonly flush: Effect.Effect<void>
 }>()("ksi/bus/Activity") {
   /** Records nothing and finds nothing (`KSI_AUDIT=off`). */
-  static readonly layerOff: Layer.Layer<Activity> = Layer.succeed(Activity, {
+  static readonly off: Activity["Service"] = {
     isOn: false,
     record: () => undefined,
     query: () => Effect.succeed({ records: [], total: 0 }),
     flush: Effect.void
-  })
+  }
+
+  /** `off` as a layer. */
+  static readonly layerOff: Layer.Layer<Activity> = Layer.succeed(Activity, Activity.off)
 }

@@ -220,7 +220,8 @@ const makeGuard = Effect.gen(function*() {
   }
 })
 
-const make = Effect.gen(function*() {
+/** What `Subscriptions.layer` provides. */
+export const make = Effect.gen(function*() {
   const guardOf = yield* makeGuard
   const journal = yield* Journal
   const limits = yield* Limits

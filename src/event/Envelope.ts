@@ -84,8 +84,9 @@ const byte = (n: number): string => bytes[n & 0xff] ?? ""
  */
 export const makeIds = (high: number, low: number): Ids => {
   const tail = hex(high & 0xffff, 4) + hex(low >>> 0, 8)
-  // An id is put together of two texts that many ids share: it takes a third of the time and of the memory.
-  const ends = bytes.map((byte) => `${byte}-${tail}`)
+  // An id is put together of two texts that many ids share: it takes a third of the time and of the memory. The second is made
+  // when it is first used: a source may be there for a handful of ids.
+  const ends: Array<string> = []
   let last = -1
   let counter = 0
   let prefix = ""
@@ -104,7 +105,7 @@ export const makeIds = (high: number, low: number): Ids => {
     if ((counter & 0xff) === 0) {
       beginning = `${prefix}${digits[counter >>> 22] ?? ""}${byte(counter >>> 14)}-${byte(0x80 | ((counter >>> 8) & 0x3f))}`
     }
-    return beginning + (ends[counter & 0xff] ?? "")
+    return beginning + (ends[counter & 0xff] ??= `${byte(counter)}-${tail}`)
   }
 }
 

@@ -265,29 +265,28 @@ const matchesRecord = (record: Entry["record"], query: ActivityQuery): boolean =
   (query.clientId === undefined || query.clientId === record.clientId) &&
   (query.outcome === undefined || query.outcome === record.outcome) && matchesName(query, record.name)
 
-/** The activity journal in memory: the last `activityRows` requests, gone with the layer. */
-export const layerMemory = ({ audit = "all" }: Options = {}): Layer.Layer<Activity> =>
-  audit === "off" ? Activity.layerOff : Layer.effect(
-    Activity,
-    Effect.gen(function*() {
-      const { activityRows } = yield* Limits.Limits
-      // As they came: what nobody asks for is never written as text.
-      const recent = new RecentRequests(activityRows)
-      return {
-        isOn: true,
-        record: (ended) => {
-          recent.add(ended)
-          return undefined
-        },
-        flush: Effect.void,
-        query: (query) =>
-          Effect.sync(() => {
-            const found: Array<Row> = []
-            for (const row of recent) if (matchesRecord(row.record, query)) found.push(row)
-            const ordered = query.forward === true ? found : found.toReversed()
-            const offset = Math.max(0, query.offset ?? 0)
-            return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map((row) => withData(entryOf(row, audit))), total: found.length }
-          })
-      }
-    })
-  )
+/** An activity journal in memory: the last `activityRows` requests, gone with who has it. */
+export const inMemory = ({ audit = "all" }: Options = {}): Effect.Effect<Activity["Service"]> =>
+  audit === "off" ? Effect.succeed(Activity.off) : Effect.map(Limits.Limits, ({ activityRows }) => {
+    // As they came: what nobody asks for is never written as text.
+    const recent = new RecentRequests(activityRows)
+    return {
+      isOn: true,
+      record: (ended) => {
+        recent.add(ended)
+        return undefined
+      },
+      flush: Effect.void,
+      query: (query) =>
+        Effect.sync(() => {
+          const found: Array<Row> = []
+          for (const row of recent) if (matchesRecord(row.record, query)) found.push(row)
+          const ordered = query.forward === true ? found : found.toReversed()
+          const offset = Math.max(0, query.offset ?? 0)
+          return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map((row) => withData(entryOf(row, audit))), total: found.length }
+        })
+    }
+  })
+
+/** `inMemory` as a layer. */
+export const layerMemory = (options?: Options): Layer.Layer<Activity> => Layer.effect(Activity, inMemory(options))

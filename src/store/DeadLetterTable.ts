@@ -232,11 +232,11 @@ export const layer: Layer.Layer<DeadLetters, KsiError.KsiError, StoreFile.StoreF
   })
 )
 
-/** The dead letters in memory, gone with the layer. */
-export const layerMemory: Layer.Layer<DeadLetters> = Layer.effect(
-  DeadLetters,
-  Effect.map(Limits.Limits, (limits) => {
-    const rows = makeMemory(limits)
-    return serviceOf(rows, (letter) => rows.write([keep(letter)]), Effect.void)
-  })
-)
+/** Dead letters in memory, gone with who has them. */
+export const inMemory: Effect.Effect<DeadLetters["Service"]> = Effect.map(Limits.Limits, (limits) => {
+  const rows = makeMemory(limits)
+  return serviceOf(rows, (letter) => rows.write([keep(letter)]), Effect.void)
+})
+
+/** `inMemory` as a layer. */
+export const layerMemory: Layer.Layer<DeadLetters> = Layer.effect(DeadLetters, inMemory)

@@ -334,5 +334,8 @@ export const layerOf = <E, R>(
       Context.make(EventStore, store).pipe(Context.add(Journal, store)))
   )
 
-/** The event store in memory: the same semantics as on disk, gone with its scope; every build is a new store. */
+/** An event store in memory: the same semantics as on disk, gone with its scope. */
+export const inMemory: Effect.Effect<EventStore["Service"]> = Effect.flatMap(makeMemory, make)
+
+/** `inMemory` as a layer; every build is a new store. */
 export const layerMemory: Layer.Layer<EventStore | Journal> = layerOf(makeMemory)

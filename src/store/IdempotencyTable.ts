@@ -297,8 +297,8 @@ export const layer: Layer.Layer<Idempotency, KsiError.KsiError, StoreFile.StoreF
   })
 )
 
-/** Answers in memory, gone with the layer. */
-export const layerMemory: Layer.Layer<Idempotency> = Layer.effect(
-  Idempotency,
-  Effect.map(Limits.Limits, ({ idempotencyKeys }) => make(makeMemory(idempotencyKeys)))
-)
+/** Answers in memory, gone with who has them. */
+export const inMemory: Effect.Effect<Idempotency["Service"]> = Effect.map(Limits.Limits, ({ idempotencyKeys }) => make(makeMemory(idempotencyKeys)))
+
+/** `inMemory` as a layer. */
+export const layerMemory: Layer.Layer<Idempotency> = Layer.effect(Idempotency, inMemory)

@@ -28,6 +28,7 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as WebCrypto from "effect/crypto/WebCrypto"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
@@ -141,10 +142,7 @@ export class Permissions extends Context.Service<Permissions, {
   readonly view: (at?: Moment) => Effect.Effect<View, KsiError.KsiError>
 }>()("ksi/store/Permissions") {
   /** Over the event store in context; provides the bus's `Authorizer` too. Fails where the facts cannot be read. */
-  static readonly layer: Layer.Layer<Permissions, KsiError.KsiError, EventStore> = Layer.effectContext(
-    Effect.suspend(() => Effect.map(make, (permissions) =>
-      Context.make(Permissions, permissions).pipe(Context.add(Authorizer, permissions.authorizer))))
-  ).pipe(Layer.provide(SecureRandom.layerWebCrypto))
+  static readonly layer: Layer.Layer<Permissions, KsiError.KsiError, EventStore> = Layer.effectContext(Effect.suspend(() => make))
 }
 
 // ------------------------------------------------------------------------------------------------------------- tokens
@@ -170,11 +168,12 @@ const authenticator = (book: GrantBook.GrantBook, now: () => number): Authorizer
   return found !== undefined && isSame && book.isValid(found, now()) ? Result.succeed(found.principal) : Result.fail(invalidToken)
 }
 
-/** So many random bits as hexadecimal digits, 32 a word. */
-const makeHex = Effect.map(SecureRandom.SecureRandom, ({ intBetween }) => (words: number) =>
-  Effect.map(
-    Effect.replicateEffect(intBetween(0, 0xffffffff), words),
-    (numbers) => numbers.map((number) => number.toString(16).padStart(8, "0")).join("")
+/** So many random bits as hexadecimal digits, 32 a word. Their source is made with the first token: most runtimes make none. */
+const makeHex = Effect.map(WebCrypto.WebCrypto, (crypto) => (words: number) =>
+  SecureRandom.SecureRandom.use(({ intBetween }) => Effect.replicateEffect(intBetween(0, 0xffffffff), words)).pipe(
+    Effect.map((numbers) => numbers.map((number) => number.toString(16).padStart(8, "0")).join("")),
+    Effect.provide(SecureRandom.layerWebCrypto),
+    Effect.provideService(WebCrypto.WebCrypto, crypto)
   ))
 
 // -------------------------------------------------------------------------------------------------------------- views
@@ -442,7 +441,8 @@ const makeAuthorizer = (
   changes
 })
 
-const make = Effect.gen(function*() {
+/** What `Permissions.layer` provides, the `Authorizer` with it. */
+export const make = Effect.gen(function*() {
   const store = yield* EventStore
   const limits = yield* Limits
   const clock = yield* Clock.Clock
@@ -460,8 +460,9 @@ const make = Effect.gen(function*() {
   const { createToken, revokeToken } = yield* makeTokens(book, limits, append, now)
   const turns = yield* Semaphore.make(1)
   const inTurn = turns.withPermits(1)
-  return Permissions.of({
-    authorizer: makeAuthorizer(book, now, changes),
+  const authorizer = makeAuthorizer(book, now, changes)
+  const permissions = Permissions.of({
+    authorizer,
     // One change at a time, each looking at what those before it have made.
     grant: (gift) => inTurn(grant(gift)),
     revoke: (taking) => inTurn(revoke(taking)),
@@ -469,4 +470,5 @@ const make = Effect.gen(function*() {
     revokeToken: (wish) => inTurn(revokeToken(wish)),
     view: makeView(store, viewOf(book, now), limits.pageItems)
   })
+  return Context.make(Permissions, permissions).pipe(Context.add(Authorizer, authorizer))
 })

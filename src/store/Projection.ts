@@ -164,7 +164,8 @@ export class Projections extends Context.Service<Projections, {
   static readonly layer: Layer.Layer<Projections> = Layer.sync(Projections, () => makeProjections())
 }
 
-const makeProjections = (): Projections["Service"] => {
+/** What `Projections.layer` provides. */
+export const makeProjections = (): Projections["Service"] => {
   const known = new Map([[latest.name, served(latest)]])
   const taken = (name: string) =>
     KsiError.fail(

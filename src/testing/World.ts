@@ -25,7 +25,7 @@
  * Source: seed section 11; deterministic simulation as in FoundationDB and TigerBeetle.
  */
 import * as Clock from "effect/Clock"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -75,6 +75,8 @@ export interface World {
   readonly due: (counts?: (millis: number) => boolean) => number | undefined
   /** Puts an effect into the world; it goes on when the world runs. */
   readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+  /** `fork` for effects that need these services; make it once for many of them. */
+  readonly forkWith: <R>(services: Context.Context<R>) => <A, E>(effect: Effect.Effect<A, E, R>) => Fiber.Fiber<A, E>
   /** Makes a process of its own in this world. */
   readonly process: () => Process
   /** Runs until nobody can go on without the clock, or so many steps. */
@@ -241,18 +243,21 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
   const schedule = new Schedule(seed === undefined ? undefined : chance(seed), seed === undefined ? 0 : preemption ?? 0.1)
   const dispatcher = schedule.makeDispatcher()
   const clock = new StillClock(startAt, (wake) => dispatcher.scheduleTask(wake, 0))
-  const random = makeRandom(chance(~(seed ?? 0)))
+  const own = Context.make(Scheduler.Scheduler, schedule).pipe(
+    Context.add(Clock.Clock, clock),
+    Context.add(Random.Random, makeRandom(chance(~(seed ?? 0))))
+  )
   let steps = 0
 
-  const forkOn = (scheduler: Scheduler.Scheduler) => <A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E> =>
-    Effect.runFork(effect.pipe(
-      Effect.provideService(Clock.Clock, clock),
-      Effect.provideService(Random.Random, random)
-    ), { scheduler })
-  const fork = forkOn(schedule)
+  // What a fiber reads of its context is looked up once for each context, and not once for each fiber.
+  const forkWith = <R>(services: Context.Context<R>) => {
+    const run = Effect.runForkWith(Context.merge(own, services))
+    return <A, E>(effect: Effect.Effect<A, E, R>): Fiber.Fiber<A, E> => run(effect)
+  }
   const process = (): Process => {
     const mortal = new Mortal(schedule)
-    return { fork: forkOn(mortal), isAlive: () => mortal.isAlive, kill: () => void (mortal.isAlive = false) }
+    const run = Effect.runForkWith(Context.add(own, Scheduler.Scheduler, mortal))
+    return { fork: (effect) => run(effect), isAlive: () => mortal.isAlive, kill: () => void (mortal.isAlive = false) }
   }
 
   /** Runs until nobody can go on, it is done, or so many steps. */
@@ -273,7 +278,7 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
   }
 
   const run = <A, E>(effect: Effect.Effect<A, E>, maxSteps = endless): Exit.Exit<A, E> | undefined => {
-    const fiber = fork(effect)
+    const fiber = forkWith(Context.empty())(effect)
     const last = steps + maxSteps
     for (;;) {
       const stopped = go(last - steps, () => fiber.pollUnsafe() !== undefined)
@@ -282,5 +287,8 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
       clock.goTo(due)
     }
   }
-  return { now: () => clock.now, steps: () => steps, due: (counts) => clock.due(counts), fork, process, settle, advance, run }
+  return {
+    now: () => clock.now, steps: () => steps, due: (counts) => clock.due(counts),
+    fork: forkWith(Context.empty()), forkWith, process, settle, advance, run
+  }
 }

@@ -427,8 +427,10 @@ describe("facts", () => {
       expect(position).toBe(1n)
       yield* Effect.yieldNow
       expect(ran).toEqual(["ran"])
+      expect(router.isSettled()).toBe(false)
       yield* TestClock.adjust(Limits.defaults.factHandlerMillis)
       yield* router.settled
+      expect(router.isSettled()).toBe(true)
       expect(ran).toEqual(["ran", "interrupted"])
     }).pipe(Effect.provide(bus), Effect.provide(Logger.layer([])))
   })

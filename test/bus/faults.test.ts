@@ -424,13 +424,7 @@ const dispatch: Doors = { name: "dispatch", open: (ksi, what, key) => ksi.dispat
 const emit: Doors = { name: "emit", open: (ksi, what, key) => ksi.emit(Happened, { what, key }) }
 const stream: Doors = { name: "stream", open: (ksi, what, key) => Stream.runDrain(ksi.stream(Count, { what, key })) }
 
-describe("requests", () => matrix(requestPlaces, [call, dispatch]))
-describe("facts", () => matrix(factPlaces, [emit]))
-describe("streams", () => matrix(streamPlaces, [stream]))
-describe("middleware", () => {
-  matrix(hookPlaces, [call, dispatch, emit], hookFaults)
-  matrix(hookPlaces, [stream], hookFaults)
-})
+// First: what has been made of an event is used again.
 describe("where code may not be made from text", () => {
   let watched: ReturnType<typeof watch> | undefined
   beforeAll(() => {
@@ -442,4 +436,12 @@ describe("where code may not be made from text", () => {
   })
   matrix(requestPlaces.slice(0, 1), [call, dispatch])
   matrix(hookPlaces, [call], hookFaults)
+})
+
+describe("requests", () => matrix(requestPlaces, [call, dispatch]))
+describe("facts", () => matrix(factPlaces, [emit]))
+describe("streams", () => matrix(streamPlaces, [stream]))
+describe("middleware", () => {
+  matrix(hookPlaces, [call, dispatch, emit], hookFaults)
+  matrix(hookPlaces, [stream], hookFaults)
 })

@@ -15,12 +15,22 @@ import type { Envelope } from "../../src/event/Envelope.ts"
 import type { HandlerEntry } from "../../src/event/EventGroup.ts"
 import * as EventPattern from "../../src/event/EventPattern.ts"
 import * as Event from "../../src/event/Event.ts"
+import * as EventCodec from "../../src/event/EventCodec.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import { watch } from "./Generation.ts"
 import { seeded } from "../Seeded.ts"
 
-const Ask = Event.make("ways:ask", { payload: { n: Schema.Int }, success: Schema.Struct({ text: Schema.String }), error: Schema.String })
+const payload = Schema.Struct({ n: Schema.Int })
+const success = Schema.Struct({ text: Schema.String })
+const ask = "ways:ask"
+// Anew for each run: what has been generated for an event is used again. Its schemas are compiled before anybody watches.
+const makeAsk = () => {
+  const event = Event.make(ask, { payload, success, error: Schema.String })
+  const { decodePayload, isError, isSuccess, makePayload } = EventCodec.compile(event)
+  for (const read of [decodePayload, makePayload, isSuccess, isError]) read({})
+  return event
+}
 const Other = Event.make("ways:other", { success: Schema.Unknown })
 class Guest extends Context.Service<Guest, { readonly of: string }>()("test/Guest") {}
 
@@ -244,7 +254,7 @@ const busWith = (isOn: boolean, log: Log) => Router.layer.pipe(
     Layer.succeed(Activity, {
       isOn,
       record: ({ duration, envelope, exit }) => {
-        if (envelope.name === Ask.name) log(`recorded ${shown(exit)} in ${duration}`)
+        if (envelope.name === ask) log(`recorded ${shown(exit)} in ${duration}`)
         return undefined
       },
       query: () => Effect.succeed({ records: [], total: 0 }),
@@ -262,7 +272,7 @@ const settle = Effect.gen(function*() {
 /** Who asks: a program, or a connection, with a fiber for it and without. */
 type Door = "call" | "dispatch" | "begin"
 
-const run = (plan: Plan, door: Door = "call") => Effect.suspend(() => {
+const run = (plan: Plan, door: Door = "call", Ask = makeAsk()) => Effect.suspend(() => {
   const lines: Array<string> = []
   const log = (line: string): void => void lines.push(line)
   return Effect.gen(function*() {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Clock, Deferred, Effect, Exit, Fiber, Random, Ref } from "effect"
+import { Clock, Context, Deferred, Effect, Exit, Fiber, Random, Ref } from "effect"
 import * as World from "../../src/testing/World.ts"
 
 /** Four who read, and then write one more: right only where nobody comes between. */
@@ -112,6 +112,16 @@ describe("a world", () => {
       yield* Fiber.interrupt(fiber)
     })))
     expect([world.now(), world.due()]).toEqual([1, undefined])
+  })
+
+  it("effects find the services that they are forked with, and the world's clock", () => {
+    class Name extends Context.Service<Name, string>()("test/Name") {}
+    const world = World.make({ startAt: 5 })
+    const fork = world.forkWith(Context.make(Name, "ann"))
+    const who = Effect.zip(Effect.andThen(Effect.sleep(2), Name), Clock.currentTimeMillis)
+    const fibers = [fork(who), fork(Effect.andThen(Effect.sleep(1), who))]
+    world.advance(3)
+    expect(fibers.map((fiber) => ended(fiber.pollUnsafe()))).toEqual([["ann", 7], ["ann", 8]])
   })
 
   it("a timeout is the clock's", () => {

@@ -12,6 +12,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Envelope } from "../../event/Envelope.ts"
+import type * as Event from "../../event/Event.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import { Current, LiveEnvelope, originOf, type Stamps } from "../Causation.ts"
 import { afterwards, type AnyExit, type AnyFiber, carryOn, drive, entered, letOthersRun, type Run, stepsPerTurn, within } from "./drive.ts"
@@ -71,13 +72,24 @@ const afterText = (hooks: ReadonlyArray<Hook>): string =>
     exit = run
   }`).join("")
 
-const textOf = ({ hooks, mayRefuse, wrapping }: TableEntry, isRecorded: boolean): string => `"use strict"
+/** All that the texts of events differ in. */
+const piecesOf = ({ hooks, mayRefuse, wrapping }: TableEntry, isRecorded: boolean) => ({
+  hooks: hooks.map((_, at) => `const { before: before${at}, after: after${at} } = hooks[${at}]`).join("\n"),
+  before: beforeText(hooks),
+  after: afterText(hooks),
+  isRecorded,
+  isTimed: isRecorded || hooks.some(takesElapsed),
+  mayBeWrapped: wrapping.length > 0,
+  mayRefuse
+})
+
+const textOf = ({ after, before, hooks, isRecorded, isTimed, mayBeWrapped, mayRefuse }: ReturnType<typeof piecesOf>): string => `"use strict"
 const { add, announce, context, Current, currentOf, die, drive, entry, handle, handler, hooks, isExit, isNothing, isSuccess, LiveEnvelope, makePayload, maxDepth, name, now, originOf, prototypeOf, quickPayload, stamps, succeed, success, suspended, within } = parts
-${hooks.map((_, at) => `const { before: before${at}, after: after${at} } = hooks[${at}]`).join("\n")}
+${hooks}
 const finish = (fiber, envelope, given, startedAt) => {
   let exit = given, run
   if (given._tag === "Success" && !isSuccess(given.value)) exit = parts.invalid(entry, given)
-  ${afterText(hooks)}
+  ${after}
   return ${isRecorded ? "parts.recorded(entry, envelope, exit, startedAt)" : "exit"}
 }
 // By itself: what a closure keeps is kept elsewhere than what is only passed on, and that costs every call.
@@ -90,16 +102,16 @@ const waiting = (fiber, envelope, startedAt, run, isDirect) => {
   return isDirect ? within(fiber, inside, run, ended) : parts.later((running) => within(running, inside, run, ended))
 }
 const run = (fiber, envelope, isDirect) => {
-  const startedAt = ${isRecorded || hooks.some(takesElapsed) ? "now()" : "0n"}
+  const startedAt = ${isTimed ? "now()" : "0n"}
   if (envelope.depth > maxDepth || envelope.deadline !== undefined) {
     const refused = parts.refuse(envelope)
     if (refused !== undefined) return ${isRecorded ? "parts.recorded(entry, envelope, refused, startedAt)" : "refused"}
   }
   const room = announce(entry, envelope)
   if (room !== undefined) return parts.held(fiber, entry, envelope, startedAt, room)
-  ${wrapping.length === 0 ? "" : "if (parts.isWrapped(entry, envelope)) return parts.wrapped(fiber, entry, envelope, startedAt)"}
+  ${mayBeWrapped ? "if (parts.isWrapped(entry, envelope)) return parts.wrapped(fiber, entry, envelope, startedAt)" : ""}
   let run, at = 0
-  try { ${beforeText(hooks)} } catch (defect) { run = die(defect) }
+  try { ${before} } catch (defect) { run = die(defect) }
   if (run !== undefined) return parts.entered(hooks, fiber, entry, envelope, startedAt, at, run)
   let isPending = false, steps, step
   try {
@@ -139,10 +151,22 @@ const call = quickPayload === undefined ? slowly : (fiber, payload) => {
 }
 return { call, run }`
 
-const generate = (text: string, parts: object): Runner | undefined => {
+type Make = (parts: object) => Runner
+
+// Of an event's definition, as its codec is: runtimes that serve the same event share the function and what V8 has learned of it.
+// There are as many of an event as there are rows of hooks that it has stood behind; found by the pieces, which are shorter than
+// the text.
+const generated = new WeakMap<Event.Any, Map<string, Make>>()
+
+const generate = (event: Event.Any, pieces: ReturnType<typeof piecesOf>, parts: object): Runner | undefined => {
+  const known = generated.get(event) ?? new Map<string, Make>()
+  generated.set(event, known)
+  const key = Object.values(pieces).join("\n")
   try {
     // The text above, and nothing of anybody else's, is what it makes a function of.
-    return (new Function("parts", text) as (parts: object) => Runner)(parts)
+    const make = known.get(key) ?? new Function("parts", textOf(pieces)) as Make
+    known.set(key, make)
+    return make(parts)
   } catch {
     return undefined
   }
@@ -153,7 +177,7 @@ export const compile = (surroundings: Surroundings, entry: TableEntry): Runner |
   const { codec, direct: handler, event } = entry
   if (handler === undefined) return undefined
   const { clock, recorded } = surroundings
-  return generate(textOf(entry, recorded !== undefined), {
+  return generate(event, piecesOf(entry, recorded !== undefined), {
     ...surroundings,
     add: Context.add,
     afterwards,

@@ -111,7 +111,6 @@ export const make = Effect.fnUntraced(function*(table: Table) {
   const lanes = new Lanes(keyedHandlers)
   const observers = makeObservers()
   let inFlight = 0
-
   const surroundings = yield* makeSurroundings
 
   const bounded = (handler: HandlerEntry, run: Run): Run => Effect.timeout(run, handler.timeoutMillis ?? factHandlerMillis)
@@ -170,7 +169,8 @@ export const make = Effect.fnUntraced(function*(table: Table) {
       const seen = envelope instanceof LiveEnvelope ? envelope.unhurried : envelope
       for (const observer of observers.of(envelope.name)) react(entry, observer, seen)
     },
-    settled: Effect.suspend(() => FiberSet.awaitEmpty(running))
+    settled: Effect.suspend(() => FiberSet.awaitEmpty(running)),
+    isSettled: () => inFlight === 0
   }
 })
 

@@ -44,21 +44,43 @@ const kindOf = ({ encode, envelope: { id, metadata, name }, exit }: Ended): Kind
 }
 
 const rowsOfSegment = 1024
+// The first segment begins small: most runtimes of a test record a handful.
+const rowsAtFirst = 16
 
-const column = <A>(): Array<A> => new Array<A>(rowsOfSegment)
+const grown = (numbers: Float64Array): Float64Array => {
+  const more = new Float64Array(rowsOfSegment)
+  more.set(numbers)
+  return more
+}
 
 /** So many requests in a row; forgotten as a whole, and then used again. */
 class Segment {
   length = 0
-  private readonly kinds = column<Kind>()
-  private readonly ids = column<string>()
-  private readonly data = column<unknown>()
-  private readonly labels = column<string | undefined>()
-  private readonly durations = new Float64Array(rowsOfSegment)
-  private readonly timestamps = new Float64Array(rowsOfSegment)
+  private readonly kinds: Array<Kind>
+  private readonly ids: Array<string>
+  private readonly data: Array<unknown>
+  private readonly labels: Array<string | undefined>
+  private durations: Float64Array
+  private timestamps: Float64Array
+
+  /** `rows`: room for so many; the lists grow by themselves, the numbers when they must. */
+  constructor(rows: number) {
+    this.kinds = new Array(rows)
+    this.ids = new Array(rows)
+    this.data = new Array(rows)
+    this.labels = new Array(rows)
+    this.durations = new Float64Array(rows)
+    this.timestamps = new Float64Array(rows)
+  }
+
+  private grow(): void {
+    this.durations = grown(this.durations)
+    this.timestamps = grown(this.timestamps)
+  }
 
   add(kind: Kind, { duration, envelope: { data, id, metadata } }: Ended): void {
     const at = this.length++
+    if (at === this.durations.length) this.grow()
     this.kinds[at] = kind
     this.ids[at] = id
     this.data[at] = data
@@ -88,7 +110,7 @@ class Segment {
 export class RecentRequests {
   private readonly max: number
   private readonly full: Array<Segment> = []
-  private last = new Segment()
+  private last = new Segment(rowsAtFirst)
   private kind: Kind | undefined
 
   constructor(max: number) {
@@ -105,7 +127,7 @@ export class RecentRequests {
   private turn(): void {
     this.full.push(this.last)
     const spare = this.full.length * rowsOfSegment >= this.max + rowsOfSegment ? this.full.shift() : undefined
-    this.last = spare ?? new Segment()
+    this.last = spare ?? new Segment(rowsOfSegment)
     this.last.length = 0
   }
 

@@ -4,6 +4,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { Router } from "../../bus/Router.ts"
@@ -52,10 +53,21 @@ const endless = 1_000_000
 // So many turns of the event loop are given even where all is done: promises that are resolved already enter in them.
 const turns = 10
 
-const turn: Effect.Effect<void> = Effect.callback((resume) => {
-  const immediate = setImmediate(() => resume(Effect.void))
-  return Effect.sync(() => clearImmediate(immediate))
-})
+/** Turns of the event loop, with a look after each, until there is something to say or it may turn no more. */
+const turning = <A>(look: () => A | undefined, mayTurn: () => boolean): Effect.Effect<A | undefined> =>
+  Effect.callback((resume) => {
+    const turn = (): void => {
+      try {
+        const found = look()
+        if (found === undefined && mayTurn()) immediate = setImmediate(turn)
+        else resume(Effect.succeed(found))
+      } catch (defect) {
+        resume(Effect.die(defect))
+      }
+    }
+    let immediate = setImmediate(turn)
+    return Effect.sync(() => clearImmediate(immediate))
+  })
 // The outside has real time, whatever clock the scenario itself runs under. Pauses are counted, and not milliseconds: where the
 // machine is busy each takes longer, for both sides.
 const pause = Context.get(Context.empty(), Clock.Clock).sleep(Duration.millis(1))
@@ -63,7 +75,7 @@ const pause = Context.get(Context.empty(), Clock.Clock).sleep(Duration.millis(1)
 /** Lets the world and what is outside of it take turns until this is done, or nothing has come for as long as patience lasts. */
 const drive = Effect.fnUntraced(function*(world: World.World, isDone: () => boolean, patience: number, linger: number) {
   let taken = 0
-  for (;;) {
+  const look = (): Stopped | undefined => {
     const before = world.steps()
     const stopped = world.settle(endless)
     if (world.steps() > before) taken = 0
@@ -71,8 +83,13 @@ const drive = Effect.fnUntraced(function*(world: World.World, isDone: () => bool
     if (stopped === "steps") return done && linger === 0 ? "done" : "endless"
     if (done && taken >= linger) return "done"
     if (!done && taken >= turns + patience) return "quiet"
-    yield* taken++ < turns ? turn : pause
+    taken++
+    return undefined
   }
+  const mayTurn = () => taken <= turns
+  let stopped = look()
+  while (stopped === undefined) stopped = yield* mayTurn() ? turning(look, mayTurn) : Effect.map(pause, look)
+  return stopped
 })
 
 const hour = 3_600_000
@@ -91,16 +108,7 @@ const driveOn = Effect.fnUntraced(function*(world: World.World, due: Stage["due"
   }
 })
 
-/** Whether every reaction has ended; asked where the world stands still. */
-const makeSettled = (begin: Stage["begin"], world: World.World) => {
-  let poll: () => unknown = () => true
-  return (): boolean => {
-    if (poll() === undefined) return false
-    poll = begin(Effect.flatMap(Router, (router) => router.settled))
-    world.settle(endless)
-    return poll() !== undefined
-  }
-}
+const polled = <A, E>(fiber: Fiber.Fiber<A, E>): Poll<A, E> => () => fiber.pollUnsafe()
 
 /** Notes down everything that happens. */
 const watch = Effect.fnUntraced(function*(happened: Array<Delivery>) {
@@ -119,13 +127,9 @@ export const make = <E>(
 ): Effect.Effect<Stage, E | KsiError> =>
   Effect.gen(function*() {
     const world = World.make(options)
-    const fork = <A, E>(effect: Effect.Effect<A, E>): Poll<A, E> => {
-      const fiber = world.fork(effect)
-      return () => fiber.pollUnsafe()
-    }
-    const play = <A, E>(effect: Effect.Effect<A, E>) =>
+    const play = <A, E>(begin: () => Poll<A, E>) =>
       Effect.suspend(() => {
-        const poll = fork(effect)
+        const poll = begin()
         return Effect.map(drive(world, () => poll() !== undefined, patience, 0), poll)
       })
     const scope = Scope.makeUnsafe()
@@ -136,20 +140,21 @@ export const make = <E>(
       return services
     })
     const end = Effect.suspend(() => {
-      const poll = fork(Scope.close(scope, Exit.void))
+      const poll = polled(world.fork(Scope.close(scope, Exit.void)))
       return Effect.map(driveOn(world, world.due, () => poll() !== undefined, patience, 0), () => poll() !== undefined)
     })
-    const built = yield* play(Scope.provide(building, scope))
+    const built = yield* play(() => polled(world.fork(Scope.provide(building, scope))))
     if (built === undefined || Exit.isFailure(built)) yield* end
     if (built === undefined) return yield* Effect.die(new Error("the app does not start: it waits for the clock, or for something outside"))
     const services = yield* built
     const { factHandlerMillis } = Context.get(services, Limits)
-    const begin: Stage["begin"] = (effect) => fork(Effect.provideContext(effect, services))
+    const forkWith = world.forkWith(services)
+    const begin: Stage["begin"] = (effect) => polled(forkWith(effect))
     const due = () => world.due((millis) => millis !== factHandlerMillis)
-    const isSettled = makeSettled(begin, world)
+    const { isSettled } = Context.get(services, Router)
     return {
       world, services, happened, begin, end,
-      play: (effect) => play(Effect.provideContext(effect, services)),
+      play: (effect) => play(() => begin(effect)),
       due,
       rest: (hasAnswered) => drive(world, () => hasAnswered() && isSettled(), patience, turns),
       restOn: (hasAnswered) => driveOn(world, due, () => hasAnswered() && isSettled(), patience, turns)
