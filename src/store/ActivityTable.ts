@@ -27,6 +27,7 @@ import { Activity, type ActivityQuery, type ActivityRecord, type Ended, type Out
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
+import { onForget } from "./Forgetting.ts"
 import { RecentRequests, type Row } from "./internal/RecentRequests.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as WriteBehind from "./internal/WriteBehind.ts"
@@ -267,10 +268,15 @@ const matchesRecord = (record: Entry["record"], query: ActivityQuery): boolean =
 
 /** An activity journal in memory: the last `activityRows` requests, gone with who has it. */
 export const inMemory = ({ audit = "all" }: Options = {}): Effect.Effect<Activity["Service"]> =>
-  audit === "off" ? Effect.succeed(Activity.off) : Effect.map(Limits.Limits, ({ activityRows }) => {
+  audit === "off" ? Effect.succeed(Activity.off) : Effect.gen(function*() {
+    const { activityRows } = yield* Limits.Limits
     // As they came: what nobody asks for is never written as text.
-    const recent = new RecentRequests(activityRows)
-    return {
+    let recent = new RecentRequests(activityRows)
+    yield* onForget(() => {
+      recent = new RecentRequests(activityRows)
+      return true
+    })
+    return Activity.of({
       isOn: true,
       record: (ended) => {
         recent.add(ended)
@@ -285,7 +291,7 @@ export const inMemory = ({ audit = "all" }: Options = {}): Effect.Effect<Activit
           const offset = Math.max(0, query.offset ?? 0)
           return { records: ordered.slice(offset, offset + Math.max(0, query.limit)).map((row) => withData(entryOf(row, audit))), total: found.length }
         })
-    }
+    })
   })
 
 /** `inMemory` as a layer. */

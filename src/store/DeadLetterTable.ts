@@ -29,6 +29,7 @@ import * as EventPattern from "../event/EventPattern.ts"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
+import { onForget } from "./Forgetting.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as WriteBehind from "./internal/WriteBehind.ts"
 
@@ -85,7 +86,7 @@ const makeRoom = (limit: number, pageBytes: number) => {
   }
 }
 
-const makeMemory = ({ deadLetters, pageBytes }: Limits.LimitsShape): Rows => {
+const makeMemory = ({ deadLetters, pageBytes }: Limits.LimitsShape): Rows & { readonly forget: () => boolean } => {
   const rows = new Map<number, { readonly kept: Kept; readonly reruns: number }>()
   let last = 0
   return {
@@ -116,7 +117,12 @@ const makeMemory = ({ deadLetters, pageBytes }: Limits.LimitsShape): Rows => {
       if (row !== undefined) rows.set(letter, { kept: { ...row.kept, error }, reruns: row.reruns + 1 })
       return row !== undefined
     },
-    discard: (letters) => letters.filter((letter) => rows.delete(letter)).length
+    discard: (letters) => letters.filter((letter) => rows.delete(letter)).length,
+    forget: () => {
+      rows.clear()
+      last = 0
+      return true
+    }
   }
 }
 
@@ -233,8 +239,9 @@ export const layer: Layer.Layer<DeadLetters, KsiError.KsiError, StoreFile.StoreF
 )
 
 /** Dead letters in memory, gone with who has them. */
-export const inMemory: Effect.Effect<DeadLetters["Service"]> = Effect.map(Limits.Limits, (limits) => {
-  const rows = makeMemory(limits)
+export const inMemory: Effect.Effect<DeadLetters["Service"]> = Effect.gen(function*() {
+  const rows = makeMemory(yield* Limits.Limits)
+  yield* onForget(rows.forget)
   return serviceOf(rows, (letter) => rows.write([keep(letter)]), Effect.void)
 })
 

@@ -31,6 +31,7 @@ import { Idempotency, type IdempotencyKey } from "../bus/Idempotency.ts"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
+import { onForget } from "./Forgetting.ts"
 import { BoundedMap } from "./internal/BoundedMap.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import { nextTurn } from "./internal/turns.ts"
@@ -112,7 +113,7 @@ interface Rows {
   readonly save: (row: Row, now: number) => Effect.Effect<void, KsiError.KsiError>
 }
 
-const makeMemory = (keep: number): Rows => {
+const makeMemory = (keep: number): Rows & { readonly forget: () => boolean } => {
   const rows = new Map<string, Row>()
   return {
     find: (id) => rows.get(id),
@@ -124,7 +125,11 @@ const makeMemory = (keep: number): Rows => {
           if (rows.size <= keep && expires > now) break
           rows.delete(id)
         }
-      })
+      }),
+    forget: () => {
+      rows.clear()
+      return true
+    }
   }
 }
 
@@ -298,7 +303,11 @@ export const layer: Layer.Layer<Idempotency, KsiError.KsiError, StoreFile.StoreF
 )
 
 /** Answers in memory, gone with who has them. */
-export const inMemory: Effect.Effect<Idempotency["Service"]> = Effect.map(Limits.Limits, ({ idempotencyKeys }) => make(makeMemory(idempotencyKeys)))
+export const inMemory: Effect.Effect<Idempotency["Service"]> = Effect.gen(function*() {
+  const rows = makeMemory((yield* Limits.Limits).idempotencyKeys)
+  yield* onForget(rows.forget)
+  return make(rows)
+})
 
 /** `inMemory` as a layer. */
 export const layerMemory: Layer.Layer<Idempotency> = Layer.effect(Idempotency, inMemory)

@@ -47,6 +47,7 @@ import * as Grant from "../event/Grant.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import { EventStore } from "./EventStore.ts"
+import { onForget } from "./Forgetting.ts"
 import * as GrantBook from "./internal/GrantBook.ts"
 
 export { Granted, ProfileDefined, Revoked, TokenCreated, TokenRevoked } from "./internal/GrantBook.ts"
@@ -448,6 +449,8 @@ export const make = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
   const book = new GrantBook.GrantBook()
+  // Who was granted something is in more places than this.
+  yield* onForget(() => book.position === 0)
   const { changes, tell } = yield* makeChanges(book, clock)
   yield* fold(store, book, limits.pageItems, () => "take")
   const append = yield* makeAppend((facts) => {

@@ -83,6 +83,8 @@ export interface World {
   readonly settle: (maxSteps?: number) => Stopped
   /** Moves the clock forward; whoever wakes meanwhile goes on at its own time, and those of one instant in the order that the seed says. */
   readonly advance: (millis: number) => void
+  /** Goes back to its beginning: clock, order and numbers are as at first. `false` where somebody sleeps or could go on. */
+  readonly rewind: () => boolean
   /**
    * Runs an effect to its end, and the clock with it. `undefined` when it waits for something that never comes, or has not ended after
    * so many steps.
@@ -90,10 +92,28 @@ export interface World {
   readonly run: <A, E>(effect: Effect.Effect<A, E>, maxSteps?: number) => Exit.Exit<A, E> | undefined
 }
 
-const makeRandom = (next: () => number): Context.Service.Shape<typeof Random.Random> => ({
-  nextDoubleUnsafe: next,
-  nextIntUnsafe: () => Math.floor(next() * (Number.MAX_SAFE_INTEGER - Number.MIN_SAFE_INTEGER + 1)) + Number.MIN_SAFE_INTEGER
-})
+/** The random numbers of a seed, which can begin anew. */
+class Numbers implements Context.Service.Shape<typeof Random.Random> {
+  private readonly seed: number
+  private next: () => number
+
+  constructor(seed: number) {
+    this.seed = seed
+    this.next = chance(seed)
+  }
+
+  rewind(): void {
+    this.next = chance(this.seed)
+  }
+
+  nextDoubleUnsafe(): number {
+    return this.next()
+  }
+
+  nextIntUnsafe(): number {
+    return Math.floor(this.next() * (Number.MAX_SAFE_INTEGER - Number.MIN_SAFE_INTEGER + 1)) + Number.MIN_SAFE_INTEGER
+  }
+}
 
 // ----------------------------------------------------------------------------------------------------------- schedule
 
@@ -103,12 +123,22 @@ type Task = () => void
 class Schedule implements Scheduler.Scheduler {
   readonly executionMode = "async"
   private readonly tasks: Array<{ readonly task: Task; readonly priority: number }> = []
-  private readonly next: (() => number) | undefined
+  private readonly seed: number | undefined
+  private next: (() => number) | undefined
   private readonly preemption: number
 
-  constructor(next: (() => number) | undefined, preemption: number) {
-    this.next = next
+  constructor(seed: number | undefined, preemption: number) {
+    this.seed = seed
+    this.next = seed === undefined ? undefined : chance(seed)
     this.preemption = preemption
+  }
+
+  get isIdle(): boolean {
+    return this.tasks.length === 0
+  }
+
+  rewind(): void {
+    this.next = this.seed === undefined ? undefined : chance(this.seed)
   }
 
   shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
@@ -215,6 +245,10 @@ class StillClock implements Clock.Clock {
     })
   }
 
+  rewind(startAt: number): void {
+    this.millis = startAt
+  }
+
   due(counts: (millis: number) => boolean = () => true): number | undefined {
     return this.sleepers.find(({ millis }) => counts(millis))?.due
   }
@@ -240,12 +274,13 @@ const endless = 10_000_000
 
 /** Makes a world. */
 export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => {
-  const schedule = new Schedule(seed === undefined ? undefined : chance(seed), seed === undefined ? 0 : preemption ?? 0.1)
+  const schedule = new Schedule(seed, seed === undefined ? 0 : preemption ?? 0.1)
+  const numbers = new Numbers(~(seed ?? 0))
   const dispatcher = schedule.makeDispatcher()
   const clock = new StillClock(startAt, (wake) => dispatcher.scheduleTask(wake, 0))
   const own = Context.make(Scheduler.Scheduler, schedule).pipe(
     Context.add(Clock.Clock, clock),
-    Context.add(Random.Random, makeRandom(chance(~(seed ?? 0))))
+    Context.add(Random.Random, numbers)
   )
   let steps = 0
 
@@ -287,8 +322,15 @@ export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => 
       clock.goTo(due)
     }
   }
+  const rewind = (): boolean => {
+    if (!schedule.isIdle || clock.due() !== undefined) return false
+    schedule.rewind()
+    numbers.rewind()
+    clock.rewind(startAt)
+    return true
+  }
   return {
     now: () => clock.now, steps: () => steps, due: (counts) => clock.due(counts),
-    fork: forkWith(Context.empty()), forkWith, process, settle, advance, run
+    fork: forkWith(Context.empty()), forkWith, process, settle, advance, run, rewind
   }
 }

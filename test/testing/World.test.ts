@@ -95,6 +95,28 @@ describe("a world", () => {
     }
   })
 
+  it("goes back to its beginning, where nobody is left: then everything goes as the first time", () => {
+    const run = (world: World.World) => {
+      const heard: Array<unknown> = []
+      const say = (name: string) => Effect.gen(function*() {
+        yield* Effect.sleep(10)
+        heard.push([name, yield* Random.next, yield* Clock.currentTimeMillis])
+      })
+      ended(world.run(Effect.all(["a", "b", "c", "d"].map(say), { concurrency: "unbounded" })))
+      return heard
+    }
+    for (const seed of [undefined, 1, 2, 3]) {
+      const world = World.make({ seed, startAt: 5 })
+      const first = run(world)
+      expect(run(world)).not.toEqual(first)
+      expect([world.rewind(), world.now()]).toEqual([true, 5])
+      expect(run(world)).toEqual(first)
+      const sleeper = world.fork(Effect.sleep(1000))
+      world.settle()
+      expect([world.rewind(), sleeper.pollUnsafe()]).toEqual([false, undefined])
+    }
+  })
+
   it("who sleeps for ever is never due", () => {
     const world = World.make()
     expect(world.run(Effect.sleep(Infinity))).toBeUndefined()

@@ -12,6 +12,7 @@ import type { JsonObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import * as Limits from "../../event/Limits.ts"
 import { makeAnnouncer } from "./Announcer.ts"
+import { onForget } from "../Forgetting.ts"
 import type { Driver, StreamInfo } from "./Driver.ts"
 
 /** The bytes of a fact's JSON and labels. */
@@ -135,6 +136,13 @@ class Memory {
     }
   }
 
+  /** Begins anew. */
+  forget(): void {
+    this.truncate(0)
+    this.latest = -Infinity
+    this.sorted = undefined
+  }
+
   streamIds(): ReadonlyArray<string> {
     return this.sorted ??= [...this.byStream.keys()].toSorted()
   }
@@ -249,6 +257,10 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
   const { frameBytes, jsonDepth, pageBytes } = yield* Limits.Limits
   const clock = yield* Clock.Clock
   const memory = new Memory()
+  yield* onForget(() => {
+    memory.forget()
+    return true
+  })
   const { announce, isIdle, listen } = makeAnnouncer()
   /** Tells of the facts from a position on; answers with what is left to do. */
   const tell = (from: number): Effect.Effect<void> | undefined => {

@@ -14,6 +14,7 @@ import type { KsiError } from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import { Ksi, type Runtime } from "../../Ksi.ts"
 import { ownStream } from "../../store/EventStore.ts"
+import * as Forgetting from "../../store/Forgetting.ts"
 import * as World from "../World.ts"
 
 /** Why it goes no further: all is done, nothing comes from outside any more, or it goes on for ever. */
@@ -40,6 +41,11 @@ export interface Stage {
   readonly due: () => number | undefined
   /** Ends the app; whether it has ended. */
   readonly end: Effect.Effect<boolean>
+  /**
+   * Makes it as new, but for what the app keeps itself: KSI has forgotten everything, and time and order begin again. `false` where
+   * something is left that goes on, or cannot be forgotten: then it is of no use any more.
+   */
+  readonly renew: () => boolean
 }
 
 /** How an app is started. */
@@ -119,6 +125,9 @@ const watch = Effect.fnUntraced(function*(happened: Array<Delivery>) {
   })))
 })
 
+// What an eye on what happens holds without reading on.
+const fewEnough = 256
+
 /** Starts an app in a world; what it finds outside of the runtime is `outside`. */
 export const make = <E>(
   app: Layer.Layer<never, E, Runtime>,
@@ -134,8 +143,10 @@ export const make = <E>(
       })
     const scope = Scope.makeUnsafe()
     const happened: Array<Delivery> = []
+    const forgetting: Forgetting.All = []
     const building = Effect.gen(function*() {
-      const services = yield* Layer.build(Layer.fresh(app.pipe(Layer.provideMerge(Ksi.layerMemory), Layer.provide(Layer.succeedContext(outside)))))
+      const services = yield* Layer.build(Layer.fresh(app.pipe(Layer.provideMerge(Ksi.layerMemory), Layer.provide(Layer.succeedContext(outside))))).pipe(
+        Effect.provideService(Forgetting.Forgetting, forgetting))
       yield* Effect.provideContext(watch(happened), services)
       return services
     })
@@ -152,11 +163,41 @@ export const make = <E>(
     const begin: Stage["begin"] = (effect) => polled(forkWith(effect))
     const due = () => world.due((millis) => millis !== factHandlerMillis)
     const { isSettled } = Context.get(services, Router)
+    const { count } = Context.get(services, Subscriptions)
+    const renew = (): boolean => {
+      // One who follows has its place, and so has the eye on what happens once it had to read on.
+      const isQuiet = isSettled() && count() === 1 && happened.length < fewEnough
+      if (!isQuiet || !world.rewind() || !Forgetting.forget(forgetting)) return false
+      happened.length = 0
+      return true
+    }
     return {
-      world, services, happened, begin, end,
+      world, services, happened, begin, end, renew,
       play: (effect) => play(() => begin(effect)),
       due,
       rest: (hasAnswered) => drive(world, () => hasAnswered() && isSettled(), patience, turns),
       restOn: (hasAnswered) => driveOn(world, due, () => hasAnswered() && isSettled(), patience, turns)
     }
   })
+
+const keptApps = 4
+
+/** Starts apps, and hands one that has ended as new to the next who asks; `close` ends those that are left. */
+export const reusing = <E, R>(start: Effect.Effect<Stage, E, R>): { readonly start: Effect.Effect<Stage, E, R>; readonly close: Effect.Effect<void> } => {
+  const free: Array<Stage> = []
+  const lend = (stage: Stage): Stage => ({
+    ...stage,
+    end: Effect.suspend(() => {
+      if (free.length >= keptApps || !stage.renew()) return stage.end
+      free.push(stage)
+      return Effect.succeed(true)
+    })
+  })
+  return {
+    start: Effect.suspend(() => {
+      const stage = free.pop()
+      return stage === undefined ? Effect.map(start, lend) : Effect.succeed(lend(stage))
+    }),
+    close: Effect.suspend(() => Effect.forEach(free.splice(0), ({ end }) => end, { discard: true }))
+  }
+}
