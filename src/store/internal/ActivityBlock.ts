@@ -56,21 +56,28 @@ export type Values = readonly [
   data: string
 ]
 
-const kindOf = ({ causationId, clientId, correlationId, depth, error, id, name, outcome, principal }: Entry["record"]): Kind => [
-  name, outcome, error ?? null, correlationId === id ? null : correlationId, causationId ?? null, depth, principal, clientId ?? null
-]
+/** Of a root it is its own id, and no kind's. */
+const correlationOf = ({ correlationId, id }: Entry["record"]): string | null => correlationId === id ? null : correlationId
 
-const isSame = (a: Kind, b: Kind): boolean => a.every((value, i) => value === b[i])
+const kindOf = (record: Entry["record"]): Kind => {
+  const { causationId, clientId, depth, error, name, outcome, principal } = record
+  return [name, outcome, error ?? null, correlationOf(record), causationId ?? null, depth, principal, clientId ?? null]
+}
+
+/** Whether a request is of a kind; nothing is made to compare them, for nearly all are. */
+const isOf = (record: Entry["record"], [name, outcome, error, correlationId, causationId, depth, principal, clientId]: Kind): boolean =>
+  record.name === name && record.outcome === outcome && (record.error ?? null) === error && correlationOf(record) === correlationId &&
+  (record.causationId ?? null) === causationId && record.depth === depth && record.principal === principal && (record.clientId ?? null) === clientId
 
 // Further back nobody looks: a kind may well be there twice.
 const recentKinds = 8
 
-const placeOf = (kind: Kind, kinds: Array<Kind>): number => {
+const placeOf = (record: Entry["record"], kinds: Array<Kind>): number => {
   for (let place = kinds.length - 1; place >= Math.max(0, kinds.length - recentKinds); place--) {
     const known = kinds[place]
-    if (known !== undefined && isSame(kind, known)) return place
+    if (known !== undefined && isOf(record, known)) return place
   }
-  return kinds.push(kind) - 1
+  return kinds.push(kindOf(record)) - 1
 }
 
 // A row, its page and its place in them.
@@ -81,7 +88,7 @@ export const encode = (first: number, entries: ReadonlyArray<Entry>): Values => 
   const since = entries.reduce((least, { record }) => Math.min(least, record.timestamp), Infinity)
   const until = entries.reduce((most, { record }) => Math.max(most, record.timestamp), -Infinity)
   const kinds: Array<Kind> = []
-  const of = entries.map(({ record }) => placeOf(kindOf(record), kinds))
+  const of = entries.map(({ record }) => placeOf(record, kinds))
   const columns: Columns = {
     ids: entries.map(({ record }) => record.id),
     times: entries.map(({ record }) => record.timestamp - since),
