@@ -1,6 +1,7 @@
 /**
  * `flood/<attack>-<http|unix>`: the 99th percentile of one client's calls while another process floods the daemon, over the same kind
- * of listener, against the same client without it (`alone`); in turns. `token` shows tokens that are none, `long` sends five
+ * of listener, against the same client without it (`alone`), and while the same flood goes to another daemon (`elsewhere`): that takes
+ * as much of the machine and nothing of the daemon. In turns. `token` shows tokens that are none, `long` sends five
  * mebibytes where four are allowed, `connect` connects and leaves, `slow` keeps a thousand connections that each say a
  * byte a second and never finish.
  *
@@ -17,7 +18,6 @@ import * as Flooder from "./Flooder.ts"
 import { cpuSeconds } from "./Process.ts"
 
 const rates: { readonly [attack: string]: number } = { token: 2000, long: 10, connect: 500, slow: 1000 }
-const begun = 700
 const every = 2
 
 interface Cost {
@@ -27,9 +27,15 @@ interface Cost {
   seconds: number
 }
 
-/** The percentile while something else goes on, and what that costs. */
-const during = async (daemon: Daemon.Daemon, caller: Asker, flood: Flooder.Flood, millis: number, cost: Cost): Promise<number> => {
-  const { pid } = daemon.process
+const none = (): Cost => ({ count: 0, daemon: 0, flooder: 0, seconds: 0 })
+
+interface Times {
+  readonly begun: number
+  readonly millis: number
+}
+
+/** The percentile while something else goes on, and what that costs a daemon. */
+const during = async ({ pid }: Daemon.Daemon["process"], caller: Asker, flood: Flooder.Flood, { begun, millis }: Times, cost = none()): Promise<number> => {
   await wait(begun)
   const before = { count: await flood.count(), daemon: cpuSeconds(pid), flooder: cpuSeconds(flood.pid), at: performance.now() }
   const figures = await caller.latencies(millis, every)
@@ -45,15 +51,19 @@ const shown = ({ count, daemon, flooder, seconds }: Cost, idle: number): string 
   `${(count / seconds).toFixed(0)} a second, each ${((daemon - idle * seconds) * 1e6 / count).toFixed(0)} us of the daemon; busy: daemon ${
     (daemon / seconds * 100).toFixed(0)} %, flooder ${(flooder / seconds * 100).toFixed(0)} % of a processor`
 
+/** Where one attacks a daemon. */
+const placeOf = ({ socket, url }: Daemon.Daemon, attack: Flooder.Attack): string => attack.endsWith("unix") ? socket : new URL(url).port
+
 export const run = async (bench: Bench): Promise<void> => {
-  const daemon = await Daemon.start(Path.join(bench.folder, "home"), Path.join(import.meta.dirname, "Hold.ts"))
-  const { port } = new URL(daemon.url)
-  const millis = bench.quick ? 500 : 2000
+  const start = (home: string) => Daemon.start(Path.join(bench.folder, home), Path.join(import.meta.dirname, "Hold.ts"))
+  const daemons = await Promise.all([start("home"), start("elsewhere")])
+  const [daemon, other] = daemons
+  const times = bench.quick ? { begun: 300, millis: 400 } : { begun: 700, millis: 2000 }
+  const { millis } = times
   try {
     for (const attack of Flooder.all) {
-      const isUnix = attack.endsWith("unix")
-      const place = isUnix ? daemon.socket : port
-      const caller = isUnix ? await Asker.unix(place) : await Asker.http(Number(port))
+      const place = placeOf(daemon, attack)
+      const caller = attack.endsWith("unix") ? await Asker.unix(place) : await Asker.http(Number(place))
       await caller.drive(millis)
       // What the daemon spends on the caller and on itself, a second.
       const since = { daemon: cpuSeconds(daemon.process.pid), at: performance.now() }
@@ -61,24 +71,24 @@ export const run = async (bench: Bench): Promise<void> => {
       const idle = (cpuSeconds(daemon.process.pid) - since.daemon) / (performance.now() - since.at) * 1000
       const rate = rates[attack.replace(/-.*/, "")] ?? 0
       const compare = async (id: string, a: number, peer: string, calm: () => Promise<number>) => {
-        const cost: Cost = { count: 0, daemon: 0, flooder: 0, seconds: 0 }
+        const cost = none()
         await bench.measure({
           case: id, metric: "p99 of a call", unit: "us",
           subjects: [
-            { name: "ksi", run: () => during(daemon, caller, Flooder.start(attack, place, a), millis, cost) },
-            { name: peer, run: calm }
+            { name: "ksi", run: () => during(daemon.process, caller, Flooder.start(attack, place, a), times, cost) },
+            { name: peer, run: calm },
+            { name: "elsewhere", run: () => during(other.process, caller, Flooder.start(attack, placeOf(other, attack), a), times) }
           ]
         })
         bench.say(`${"".padEnd(32)}${shown(cost, idle)}`)
       }
       await compare(attack, rate, "alone", async () => quantile(await caller.latencies(millis, every), 0.99))
       if (!bench.quick && !attack.startsWith("slow")) {
-        const none: Cost = { count: 0, daemon: 0, flooder: 0, seconds: 0 }
-        await compare(`${attack}-full`, Infinity, "burn", () => during(daemon, caller, Flooder.start("burn", place, 0), millis, none))
+        await compare(`${attack}-full`, Infinity, "burn", () => during(daemon.process, caller, Flooder.start("burn", place, 0), times))
       }
       caller.close()
     }
   } finally {
-    await daemon.stop()
+    await Promise.all(daemons.map(({ stop }) => stop()))
   }
 }

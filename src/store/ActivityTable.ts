@@ -6,6 +6,8 @@
  * instead of forgetting. A journal that cannot be written (disk full) loses its batch, says so once, counts the
  * records lost in the metric `ksi_activity_lost`, and no request fails for it.
  *
+ * In the file a batch is a row, not a request: so writing, finding room and forgetting are paid once for many.
+ *
  * **Example**
  *
  * ```ts
@@ -22,12 +24,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import type { SQLInputValue, SQLOutputValue } from "node:sqlite"
-import { Activity, type ActivityQuery, type ActivityRecord, type Ended, type OutcomeKind, outcomeOf } from "../bus/Activity.ts"
+import { Activity, type ActivityQuery, type ActivityRecord, type Ended, outcomeOf } from "../bus/Activity.ts"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { onForget } from "./Forgetting.ts"
+import * as ActivityBlock from "./internal/ActivityBlock.ts"
 import { RecentRequests, type Row } from "./internal/RecentRequests.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as WriteBehind from "./internal/WriteBehind.ts"
@@ -62,11 +64,6 @@ const withoutAnswer = (ended: Ended): Ended =>
     ? { envelope: ended.envelope, encode: ended.encode, exit: Exit.void, duration: ended.duration }
     : ended
 
-interface Entry {
-  readonly data: string | null
-  readonly record: Row["record"]
-}
-
 const rowOf = ({ duration, encode, envelope: { data, id, metadata, name }, exit }: Ended): Row => {
   const [outcome, error] = outcomeOf(exit)
   return {
@@ -89,63 +86,15 @@ const rowOf = ({ duration, encode, envelope: { data, id, metadata, name }, exit 
   }
 }
 
-const entryOf = (row: Row, audit: "all" | "outline"): Entry => {
+const entryOf = (row: Row, audit: "all" | "outline"): ActivityBlock.Entry => {
   const { record } = row
   const [data, note] = audit === "all" ? payloadOf(row) : [null, undefined]
-  const error = note === undefined ? record.error : record.error === undefined ? note : `${record.error}; ${note}`
+  if (note === undefined) return { data, record }
+  const error = record.error === undefined ? note : `${record.error}; ${note}`
   return { data, record: { ...record, error } }
 }
 
-const withData = ({ data, record }: Entry): ActivityRecord => ({ ...record, data: data === null ? null : Json.parse(data) })
-
-// --------------------------------------------------------------------------------------------------------- queries
-
-const matchesName = ({ patterns }: ActivityQuery, name: string): boolean =>
-  patterns === undefined || patterns.some((pattern) => pattern.matches(name))
-
-const condition = (
-  query: ActivityQuery,
-  names: ReadonlyArray<string> | undefined
-): readonly [where: string, values: ReadonlyArray<SQLInputValue>] => {
-  const parts: Array<string> = ["1"]
-  const values: Array<SQLInputValue> = []
-  const add = (sql: string, ...given: ReadonlyArray<SQLInputValue | undefined>) => {
-    const known = given.filter((value) => value !== undefined)
-    if (known.length === 0) return
-    parts.push(sql)
-    values.push(...known)
-  }
-  add("timestamp >= ?", query.since)
-  add("timestamp <= ?", query.until)
-  add("(correlation = ? OR label = ?)", query.correlationId, query.correlationId)
-  add("id = ?", query.id)
-  add("client = ?", query.clientId)
-  add("outcome = ?", query.outcome)
-  add("name IN (SELECT value FROM json_each(?))", names === undefined ? undefined : JSON.stringify(names))
-  return [parts.join(" AND "), values]
-}
-
-const text = (value: SQLOutputValue | undefined): string | undefined => typeof value === "string" ? value : undefined
-
-const recordOf = (row: Record<string, SQLOutputValue>): ActivityRecord =>
-  withData({
-    data: text(row["data"]) ?? null,
-    record: {
-      id: String(row["id"]),
-      name: String(row["name"]),
-      // Only this module writes the column.
-      outcome: row["outcome"] as OutcomeKind,
-      error: text(row["error"]),
-      duration: Number(row["duration"]),
-      timestamp: Number(row["timestamp"]),
-      correlationId: String(row["correlation"]),
-      causationId: text(row["causation"]),
-      depth: Number(row["depth"]),
-      principal: String(row["principal"]),
-      clientId: text(row["client"]),
-      clientCorrelationId: text(row["label"])
-    }
-  })
+const withData = ({ data, record }: ActivityBlock.Entry): ActivityRecord => ({ ...record, data: data === null ? null : Json.parse(data) })
 
 // ------------------------------------------------------------------------------------------------------- the table
 
@@ -153,78 +102,103 @@ type Answer = Effect.Success<ReturnType<Activity["Service"]["query"]>>
 
 type Limited = Pick<Limits.LimitsShape, "activityBytes" | "activityRows">
 
-// What a row costs besides its long texts: labels, numbers, its place in the indexes.
-const rowBytes = 512
-const size = `${rowBytes} + ifnull(octet_length(data), 0) + ifnull(octet_length(error), 0)`
+// Blocks are forgotten as wholes: so each is a small part of what is kept.
+const partOfAll = 16
 
-const sizeOf = ({ data, record }: Entry): number =>
-  rowBytes + Buffer.byteLength(data ?? "") + Buffer.byteLength(record.error ?? "")
+// A block of fewer takes the next batch too: where requests are rare, many blocks of one would take long to look through.
+const fewRows = 64
 
-/**
- * Forgets the oldest requests: those beyond so many, and those beyond so many bytes. Answers with the bytes left, or more:
- * what went because of its number is not subtracted, and counted again only when there seem to be too many.
- */
+// More than are written go, so that a smaller limit is reached soon; but not all at once, while requests wait.
+const atOnce = 16
+
+/** The newest block, while it has room: written again with what comes next. Where it has none, the one to come, still empty. */
+interface Open {
+  readonly first: number
+  readonly entries: ReadonlyArray<ActivityBlock.Entry>
+  readonly bytes: number
+}
+
+const empty = (first: number): Open => ({ first, entries: [], bytes: 0 })
+
+/** Forgets the oldest blocks: those beyond so many requests, and those beyond so many bytes. Answers with the bytes left. */
 const makeForgetting = ({ db }: StoreFile.StoreFile["Service"], { activityBytes, activityRows }: Limited) => {
-  const last = db.prepare("SELECT max(row) AS row FROM activity")
-  const oldest = db.prepare(`SELECT row, ${size} AS bytes FROM activity ORDER BY row`)
-  const forget = db.prepare("DELETE FROM activity WHERE row <= ?")
-  // Row numbers have no gaps but those at the old end.
-  let first = StoreFile.number(db, "SELECT min(row) FROM activity")
-  const forgetUpTo = (row: number): void => {
-    if (row < first) return
-    forget.run(row)
-    first = row + 1
-  }
-  /** The number of the last row that must go, so that `excess` bytes do; and what is left then. */
-  const beyond = (): number => {
-    const held = StoreFile.number(db, `SELECT total(${size}) FROM activity`)
+  const oldest = db.prepare("SELECT first, last, bytes FROM activity ORDER BY first LIMIT 1")
+  const forget = db.prepare("DELETE FROM activity WHERE first = ?")
+  return (held: number, { first }: Open, written: number): number => {
     let left = held
-    for (const { bytes, row } of oldest.iterate()) {
-      if (left <= activityBytes) break
-      left -= Number(bytes)
-      first = Number(row) + 1
+    for (let most = atOnce + 2 * written; most > 0; most--) {
+      const block = oldest.get()
+      // The open one is written again.
+      if (block === undefined || Number(block["first"]) >= first) return left
+      if (left <= activityBytes && Number(block["last"]) >= first - activityRows) return left
+      left -= Number(block["bytes"])
+      forget.run(Number(block["first"]))
     }
-    if (left < held) forget.run(first - 1)
     return left
   }
-  return (bytes: number, written: number): number => {
-    forgetUpTo(Math.min(Number(last.get()?.["row"]) - activityRows, first - 1 + 2 * written))
-    return bytes <= activityBytes ? bytes : beyond()
+}
+
+/** Writes batches, and forgets what there is no room for any more. */
+const makeWriter = (file: StoreFile.StoreFile["Service"], limits: Limited, audit: "all" | "outline") => {
+  const { db, transactionBehind } = file
+  const insert = db.prepare(ActivityBlock.insert)
+  const forget = makeForgetting(file, limits)
+  const maxBytes = Math.min(ActivityBlock.mostBytes, limits.activityBytes / partOfAll)
+  let held = StoreFile.number(db, "SELECT total(bytes) FROM activity")
+  let open = empty(StoreFile.number(db, "SELECT max(last) FROM activity") + 1)
+  return {
+    /** The number of the last request. */
+    last: () => open.first + open.entries.length - 1,
+    write: (batch: ReadonlyArray<Ended>): void => {
+      const entries = [...open.entries, ...batch.map((ended) => entryOf(rowOf(ended), audit))]
+      const written = transactionBehind(() => {
+        let next = empty(open.first)
+        let bytes = held - open.bytes
+        let blocks = 0
+        for (const block of ActivityBlock.split(entries, maxBytes)) {
+          const values = ActivityBlock.encode(next.first + next.entries.length, block)
+          insert.run(...values)
+          const [first, last, , , more] = values
+          next = block.length < fewRows && more < maxBytes ? { first, entries: block, bytes: more } : empty(last + 1)
+          bytes += more
+          blocks++
+        }
+        return { open: next, held: forget(bytes, next, blocks) }
+      })
+      open = written.open
+      held = written.held
+    }
   }
 }
 
 /** The table's statements, each run within one turn of the event loop. */
 const makeTable = (file: StoreFile.StoreFile["Service"], limits: Limited, audit: "all" | "outline") => {
-  const { db, transactionBehind } = file
-  const insert = db.prepare("INSERT INTO activity VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-  const forget = makeForgetting(file, limits)
-  let held = StoreFile.number(db, `SELECT total(${size}) FROM activity`)
-  const write = (batch: ReadonlyArray<Ended>): void => {
-    held = transactionBehind(() => {
-      let bytes = held
-      for (const ended of batch) {
-        const entry = entryOf(rowOf(ended), audit)
-        const { data, record } = entry
-        bytes += sizeOf(entry)
-        insert.run(
-          record.id, record.name, data, record.outcome, record.error ?? null, record.duration, record.timestamp,
-          record.correlationId, record.causationId ?? null, record.depth, record.principal, record.clientId ?? null,
-          record.clientCorrelationId ?? null
-        )
-      }
-      return forget(bytes, batch.length)
-    })
+  const { db } = file
+  const { last, write } = makeWriter(file, limits, audit)
+  const texts = {
+    columns: db.prepare("SELECT columns FROM activity WHERE first = ?"),
+    data: db.prepare("SELECT data FROM activity WHERE first = ?")
   }
-  const namesOf = (query: ActivityQuery) =>
-    db.prepare("SELECT DISTINCT name FROM activity").all()
-      .map((row) => String(row["name"])).filter((name) => matchesName(query, name))
+  const read = (text: "columns" | "data", first: number): string => String(texts[text].get(first)?.[text])
   const query = (query: ActivityQuery): Answer => {
-    const [where, values] = condition(query, query.patterns === undefined ? undefined : namesOf(query))
-    const total = Number(db.prepare(`SELECT count(*) AS n FROM activity WHERE ${where}`).get(...values)?.["n"])
-    const order = query.forward === true ? "" : "DESC"
-    const rows = db.prepare(`SELECT * FROM activity WHERE ${where} ORDER BY row ${order} LIMIT ? OFFSET ?`)
-      .all(...values, Math.max(0, Math.min(query.limit, limits.activityRows)), Math.max(0, query.offset ?? 0))
-    return { records: rows.map(recordOf), total }
+    // Of the oldest block there may be requests that are beyond the limit.
+    const after = last() - limits.activityRows
+    const [where, values] = ActivityBlock.condition(query)
+    const blocks = db.prepare(`SELECT first, last, since, until, kinds FROM activity WHERE last > ? AND ${where}
+      ORDER BY first ${query.forward === true ? "" : "DESC"}`)
+    const records: Array<ActivityRecord> = []
+    const from = Math.max(0, query.offset ?? 0)
+    const to = from + Math.max(0, query.limit)
+    let total = 0
+    for (const row of blocks.iterate(after, ...values)) {
+      const block = new ActivityBlock.Block(row, read)
+      const places = block.matching(query, after)
+      const ordered = query.forward === true ? places : places.toReversed()
+      const page = ordered.slice(Math.max(0, from - total), Math.max(0, to - total))
+      if (page.length > 0) records.push(...block.records(page))
+      total += places.length
+    }
+    return { records, total }
   }
   return { write, query }
 }
@@ -258,7 +232,10 @@ export const layer = (
 
 // -------------------------------------------------------------------------------------------------------- in memory
 
-const matchesRecord = (record: Entry["record"], query: ActivityQuery): boolean =>
+const matchesName = ({ patterns }: ActivityQuery, name: string): boolean =>
+  patterns === undefined || patterns.some((pattern) => pattern.matches(name))
+
+const matchesRecord = (record: Row["record"], query: ActivityQuery): boolean =>
   record.timestamp >= (query.since ?? -Infinity) && record.timestamp <= (query.until ?? Infinity) &&
   (query.correlationId === undefined || query.correlationId === record.correlationId ||
     query.correlationId === record.clientCorrelationId) &&

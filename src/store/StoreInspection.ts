@@ -8,7 +8,7 @@
  * ```ts
  * yield* Effect.scoped(Layer.build(SqliteEventStore.layer({ filename: "var/ksi.db" })))
  * const { lock, state } = yield* StoreInspection.inspect("var/ksi.db")
- * [lock, state]                               // ["free", { _tag: "Ready", format: 1, position: 0, recordedAt: undefined, altered: [] }]
+ * [lock, state]                               // ["free", { _tag: "Ready", format: 2, position: 0, recordedAt: undefined, altered: [] }]
  * ```
  *
  * **Gotchas** It reads the format, the layout and the last fact, not every page: that a file is sound in its middle is
@@ -20,6 +20,7 @@ import { DatabaseSync } from "node:sqlite"
 import { pathToFileURL } from "node:url"
 import * as KsiError from "../event/KsiError.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
+import * as StoreUpgrade from "./internal/StoreUpgrade.ts"
 
 /** How a file is. */
 export type State =
@@ -92,12 +93,14 @@ const lockOf = (path: string): Inspection["lock"] => {
 const layoutOf = (db: DatabaseSync): ReadonlyMap<unknown, unknown> =>
   new Map(db.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all().map(({ name, sql }) => [name, sql]))
 
-const alteredIn = (db: DatabaseSync): ReadonlyArray<string> => {
+const alteredIn = (db: DatabaseSync, format: number): ReadonlyArray<string> => {
   const fresh = new DatabaseSync(":memory:")
   try {
     fresh.exec(StoreFile.schema)
     const there = layoutOf(db)
-    return [...layoutOf(fresh)].filter(([name, sql]) => there.get(name) !== sql).map(([name]) => String(name))
+    // An older format is not altered where the newest one is: opening the file brings it there.
+    const isKnown = (name: unknown) => format < StoreFile.schemaVersion && StoreUpgrade.changed.some((changed) => changed === name)
+    return [...layoutOf(fresh)].filter(([name, sql]) => there.get(name) !== sql && !isKnown(name)).map(([name]) => String(name))
   } finally {
     fresh.close()
   }
@@ -109,7 +112,7 @@ const stateOf = (db: DatabaseSync): State => {
   if (id === 0 && StoreFile.number(db, "SELECT count(*) FROM sqlite_master") === 0) return { _tag: "Empty" }
   if (id !== StoreFile.applicationId) return { _tag: "Foreign" }
   if (format > StoreFile.schemaVersion) return { _tag: "Newer", format, known: StoreFile.schemaVersion }
-  const altered = alteredIn(db)
+  const altered = alteredIn(db, format)
   if (altered.includes("events")) return { _tag: "Ready", format, position: 0, recordedAt: undefined, altered }
   const position = StoreFile.number(db, "SELECT max(position) FROM events")
   const recordedAt = StoreFile.number(db, "SELECT recorded FROM events ORDER BY position DESC LIMIT 1")

@@ -14,7 +14,8 @@
  * told                                        // ["one", "(too long)", "two"]
  * ```
  *
- * **Gotchas** A line ends with a line feed; a carriage return before it belongs to the line, as does a byte order mark.
+ * **Gotchas** A line ends with a line feed; a carriage return before it belongs to the line, as does a byte order mark. What
+ * is pushed belongs to the lines: of a long chunk that has been read nothing is left.
  */
 import { Buffer, isUtf8 } from "node:buffer"
 import { type Gathering, shortBytes as firstCapacity } from "./internal/Gathering.ts"
@@ -34,6 +35,16 @@ const none = Buffer.alloc(0)
 /** A chunk of this length is kept as it came; node reads at most four times as much at once. */
 const wholeBytes = 16 * 1024
 const tailCapacity = 64 * 1024
+
+/**
+ * Gives back the memory of a long chunk that nobody reads any more, where it is all its own: what waits for the collector makes it
+ * collect everything, again and again, while others wait.
+ */
+export const letGo = (bytes: Buffer): void => {
+  if (bytes.length < wholeBytes) return
+  const { buffer } = bytes
+  if (bytes.length === buffer.byteLength && buffer instanceof ArrayBuffer) buffer.transfer(0)
+}
 
 /** The cutter of one stream of bytes; a line has at most `maxBytes`, its newline not counted. */
 export class Lines {
@@ -99,10 +110,11 @@ export class Lines {
   }
 
   private hold(bytes: Buffer): void {
-    if (this.skipping) return
+    if (this.skipping) return letGo(bytes)
     const length = this.heldBytes + bytes.length
     if (length > this.maxBytes) {
       this.skipping = true
+      letGo(bytes)
       this.release()
       return this.sink.bad("too long")
     }
@@ -139,13 +151,19 @@ export class Lines {
 
   private finish(): void {
     if (this.pieces.length > 0) this.closeTail()
-    const line = this.pieces.length === 0 ? this.tail.subarray(0, this.tailBytes) : Buffer.concat(this.pieces, this.heldBytes)
-    this.one(line)
+    if (this.pieces.length === 0) this.one(this.tail.subarray(0, this.tailBytes))
+    else {
+      const line = Buffer.concat(this.pieces, this.heldBytes)
+      for (const piece of this.pieces) letGo(piece)
+      this.one(line)
+      letGo(line)
+    }
     this.release()
   }
 
   private release(): void {
     const before = this.gathered
+    for (const piece of this.pieces) letGo(piece)
     this.pieces.length = 0
     this.heldBytes = 0
     this.tailBytes = 0
@@ -168,6 +186,7 @@ export class Lines {
     const last = lines.length - 1
     if (last > this.maxBytes || !isUtf8(lines)) return this.apart(lines)
     const text = lines.toString("utf8", 0, last)
+    letGo(lines)
     let from = 0
     for (let to = text.indexOf("\n"); to >= 0; to = text.indexOf("\n", from)) {
       this.sink.line(text.slice(from, to))
@@ -183,5 +202,6 @@ export class Lines {
       this.one(lines.subarray(from, to))
       from = to + 1
     }
+    letGo(lines)
   }
 }

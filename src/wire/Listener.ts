@@ -164,7 +164,7 @@ const makeAccepting = Effect.fnUntraced(function*(server: Net.Server, serve: Ser
       open.delete(transport)
       if (open.size === 0) idle?.()
     })
-    fork(Effect.ensuring(serve(transport), Effect.sync(() => transport.close())))
+    transport.begin(() => void fork(Effect.ensuring(serve(transport), Effect.sync(() => transport.close()))))
   })
 
   const empty = Effect.callback<void>((resume) => {

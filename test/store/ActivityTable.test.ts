@@ -5,14 +5,17 @@ import { TestClock } from "effect/testing"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { Activity, type Ended } from "../../src/bus/Activity.ts"
 import * as EventPattern from "../../src/event/EventPattern.ts"
+import * as Json from "../../src/event/Json.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import * as ActivityTable from "../../src/store/ActivityTable.ts"
 import * as StoreFile from "../../src/store/internal/StoreFile.ts"
+import * as Format1 from "./format1.ts"
 
 const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "ksi-activity-"))
 afterAll(() => Fs.rmSync(folder, { recursive: true }))
@@ -220,7 +223,9 @@ it.effect("in memory, the last ones are kept, however many there were", () =>
     expect((yield* activity.query({ limit: 0, outcome: "failure" })).total).toBe(1250)
   }).pipe(Effect.provide(ActivityTable.layerMemory()), Effect.provideService(Limits.Limits, { ...Limits.defaults, activityRows: 2500 })))
 
-const stored = Effect.map(StoreFile.StoreFile, ({ db }) => StoreFile.number(db, "SELECT count(*) FROM activity"))
+const number = (sql: string) => Effect.map(StoreFile.StoreFile, ({ db }) => StoreFile.number(db, sql))
+const stored = number("SELECT total(last - first + 1) FROM activity")
+const blocks = number("SELECT count(*) FROM activity")
 
 describe("written behind", () => {
   it.effect("a batch is written 25 ms after its first request", () =>
@@ -264,7 +269,7 @@ describe("written behind", () => {
     const filename = fresh()
     const limited = Effect.provideService(Limits.Limits, { ...Limits.defaults, activityBytes: 1_000_000 })
     const payload = "é".repeat(50_000)
-    const bytes = Effect.map(StoreFile.StoreFile, ({ db }) => StoreFile.number(db, "SELECT total(octet_length(data)) FROM activity"))
+    const bytes = number("SELECT total(octet_length(data)) FROM activity")
     const some = Effect.fnUntraced(function*(prefix: string) {
       const activity = yield* Activity
       for (let i = 0; i < 30; i++) {
@@ -272,7 +277,7 @@ describe("written behind", () => {
         if (i % 4 === 0) yield* activity.flush
       }
       const { records, total } = yield* activity.query({ limit: 100 })
-      expect([total, yield* bytes]).toEqual([9, 9 * 100_002])
+      expect([total, yield* bytes]).toEqual([9, 9 * (100_002 + "[]".length)])
       expect(ids({ records })).toEqual(Array.from({ length: 9 }, (_, i) => `${prefix}${29 - i}`))
       expect(records.every(({ data }) => data === payload)).toBe(true)
     })
@@ -288,6 +293,100 @@ describe("written behind", () => {
         expect(ids(yield* activity.query({ limit: 9 }))).toEqual(["last", "next"])
       }).pipe(Effect.provide(inFile({}, filename)))
     }).pipe(limited)
+  })
+
+  it.effect("rare requests share a block too, and are found by each that is theirs", () =>
+    Effect.gen(function*() {
+      const activity = yield* Activity
+      for (let i = 1; i <= 200; i++) {
+        const mine = i % 50 === 0
+        yield* record(activity, {
+          id: `${i}`, data: { i }, timestamp: 1000 + i,
+          ...(mine ? { label: `"l\u0007${i}`, clientId: `ü\ud800${i}`, correlationId: `c${i}`, exit: Exit.fail(`e${i}`) } : {})
+        })
+        yield* activity.flush
+      }
+      expect([yield* stored, yield* blocks]).toEqual([200, 4])
+      const find = (query: object) => Effect.map(activity.query({ limit: 9, ...query }), ({ records, total }) => [total, records[0]?.id, records[0]?.data])
+      const [hundred, last] = [[1, "100", { i: 100 }], [4, "200", { i: 200 }]]
+      expect(yield* find({ id: "100" })).toEqual(hundred)
+      expect(yield* find({ correlationId: "c100" })).toEqual(hundred)
+      expect(yield* find({ correlationId: `"l\u0007100` })).toEqual(hundred)
+      expect(yield* find({ clientId: "ü\ud800100" })).toEqual(hundred)
+      expect(yield* find({ outcome: "failure" })).toEqual(last)
+      expect(yield* find({ since: 1100, until: 1100 })).toEqual(hundred)
+      // What only looks like it, in another place, is not it.
+      expect(yield* find({ id: "c100" })).toEqual([0, undefined, undefined])
+      expect(yield* find({ clientId: "e100" })).toEqual([0, undefined, undefined])
+      const page = yield* activity.query({ limit: 60, offset: 60, forward: true })
+      expect([page.total, ids(page)]).toEqual([200, Array.from({ length: 60 }, (_, i) => `${61 + i}`)])
+    }).pipe(Effect.provide(inFile())))
+
+  it.effect("more than is kept goes bit by bit: a smaller limit holds at once for who asks, and for the file a little later", () => {
+    const filename = fresh()
+    const filled = Effect.gen(function*() {
+      const activity = yield* Activity
+      for (let i = 1; i <= 6400; i++) {
+        yield* record(activity, { id: `${i}` })
+        if (i % 64 === 0) yield* activity.flush
+      }
+      expect([yield* stored, yield* blocks]).toEqual([6400, 100])
+    })
+    const less = Effect.gen(function*() {
+      const activity = yield* Activity
+      const held: Array<number> = []
+      for (let i = 1; i <= 9; i++) {
+        yield* record(activity, { id: `new ${i}` })
+        const { records, total } = yield* activity.query({ limit: 1000, forward: true })
+        expect([total, ids({ records }).at(-1)]).toEqual([100, `new ${i}`])
+        held.push(yield* blocks)
+      }
+      expect(held).toEqual([83, 65, 47, 29, 11, 3, 3, 3, 3])
+    })
+    return Effect.gen(function*() {
+      yield* Effect.provide(filled, inFile({}, filename))
+      yield* less.pipe(Effect.provide(inFile({}, filename)), Effect.provideService(Limits.Limits, { ...Limits.defaults, activityRows: 100 }))
+    })
+  })
+
+  it.effect("a file of format 1, which had a row for each request, has them all when it is opened, and new ones after them", () => {
+    const filename = fresh()
+    Format1.make(filename, 2500)
+    return Effect.gen(function*() {
+      expect(yield* number("PRAGMA user_version")).toBe(2)
+      const activity = yield* Activity
+      yield* record(activity, { id: "new" })
+      const { records, total } = yield* activity.query({ limit: 3000, forward: true })
+      expect([total, ids({ records })]).toEqual([2501, [...Array.from({ length: 2500 }, (_, i) => `${i + 1}`), "new"]])
+      expect(records[8]).toEqual({
+        id: "9", name: "order:place", data: { n: 9, big: Json.parse("12345678901234567890") }, outcome: "success", error: undefined, duration: 1.5,
+        timestamp: 1009, correlationId: "9", causationId: undefined, depth: 0, principal: "local-http", clientId: undefined, clientCorrelationId: undefined
+      })
+      expect(records[9]).toEqual({
+        id: "10", name: "stock:reserve", data: null, outcome: "failure", error: "none left", duration: 2.5, timestamp: 1010,
+        correlationId: "9", causationId: "9", depth: 1, principal: "owner", clientId: "till", clientCorrelationId: "label 10"
+      })
+      expect(yield* number("SELECT count(*) FROM sqlite_master WHERE name LIKE 'activity%'")).toBe(1)
+    }).pipe(Effect.provide(inFile({}, filename)))
+  })
+
+  it.effect("where it cannot be brought to the newest format, it stays as it is", () => {
+    const filename = fresh()
+    Format1.make(filename, 10)
+    const ask = (sql: string) => {
+      const db = new DatabaseSync(filename)
+      const answer = db.prepare(sql).all()
+      db.close()
+      return answer
+    }
+    ask("CREATE TABLE activity_1 (mine)")
+    const before = ask("SELECT name, sql FROM sqlite_master")
+    return Effect.gen(function*() {
+      const error = yield* Effect.flip(Effect.scoped(Layer.build(inFile({}, filename))))
+      expect(error.message).toContain("activity_1")
+      expect([ask("SELECT name, sql FROM sqlite_master"), ask("SELECT count(*) AS n FROM activity"), ask("PRAGMA user_version")])
+        .toEqual([before, [{ n: 10 }], [{ user_version: 1 }]])
+    })
   })
 
   it.effect("a disk that is full fails no request, is reported once and counted, and recording goes on later", () => {

@@ -14,6 +14,7 @@ import * as KsiError from "../../src/event/KsiError.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as SqliteEventStore from "../../src/store/SqliteEventStore.ts"
 import * as EventStoreSuite from "../../src/testing/EventStoreSuite.ts"
+import * as Format1 from "./format1.ts"
 
 const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "ksi-sqlite-"))
 afterAll(() => Fs.rmSync(folder, { recursive: true }))
@@ -266,6 +267,15 @@ describe("the file", () => {
       expect(problems[1]).toContain("cannot be opened")
       expect(problems[2]).toContain("memory store")
       expect(problems[3]).toContain("not a file")
+    }))
+
+  it.effect("a file of an older format is opened with all its facts, and takes more", () =>
+    Effect.gen(function*() {
+      const filename = fresh()
+      Format1.make(filename, 10)
+      yield* open({ filename }, (store) => store.append({ facts: [fact("2")] }))
+      const facts = yield* open({ filename }, verify)
+      expect(facts.map(({ id, streamId, data }) => [id, streamId, data])).toEqual([["fact-1", "order-1", { sku: "tea" }], ["2", "a", { id: "2" }]])
     }))
 
   it.effect("a link leads to its file: the second opener is refused by whatever name", () =>

@@ -7,6 +7,7 @@ import { join } from "node:path"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as SqliteEventStore from "../../src/store/SqliteEventStore.ts"
 import { inspect } from "../../src/store/StoreInspection.ts"
+import * as Format1 from "./format1.ts"
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => Fs.mkdtempSync(join(tmpdir(), "ksi-inspect-"))),
@@ -70,7 +71,7 @@ describe("inspect", () => {
       const file = join(path, "a b?%.db")
       yield* filled(file)
       const { lock, state } = yield* untouched(path, file)
-      expect([lock, state]).toEqual(["free", { _tag: "Ready", format: 1, position: 2, recordedAt: expect.any(Number), altered: [] }])
+      expect([lock, state]).toEqual(["free", { _tag: "Ready", format: 2, position: 2, recordedAt: expect.any(Number), altered: [] }])
       const db = new DatabaseSync(file)
       db.exec("DROP TABLE dead_letters; ALTER TABLE idempotency ADD COLUMN more")
       db.close()
@@ -78,7 +79,15 @@ describe("inspect", () => {
       const newer = new DatabaseSync(file)
       newer.exec("DROP TABLE activity; PRAGMA user_version = 99")
       newer.close()
-      expect((yield* inspect(file)).state).toEqual({ _tag: "Newer", format: 99, known: 1 })
+      expect((yield* inspect(file)).state).toEqual({ _tag: "Newer", format: 99, known: 2 })
+    }).pipe(Effect.scoped))
+
+  it.live("one of an older format, which is not altered by being older", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const file = join(path, "ksi.db")
+      Format1.make(file, 10)
+      expect((yield* untouched(path, file)).state).toEqual({ _tag: "Ready", format: 1, position: 1, recordedAt: 1001, altered: [] })
     }).pipe(Effect.scoped))
 
   it.live("one that is damaged where its facts are", () =>

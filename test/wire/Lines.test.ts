@@ -54,6 +54,25 @@ describe("Lines", () => {
     expect(out).toEqual(["one"])
   })
 
+  it("nothing is left of a long chunk that has been read, kept or skipped; what others have a part of stays", () => {
+    const out: Array<string> = []
+    const lines = new Lines(100_000, { line: (text) => out.push(`${text.length} ${text.slice(-1)}`), bad: (why) => out.push(`(${why})`) })
+    const long = (text: string) => bytes(text.repeat(30_000))
+    const chunks = [long("a"), long("b"), long("c"), bytes("\n"), long("d"), long("e"), long("f"), long("g"), long("h"), bytes("\n"), bytes(`${"i".repeat(30_000)}\n`)]
+    const left = () => chunks.map(({ length }) => length > 0)
+    for (const chunk of chunks.slice(0, 3)) lines.push(chunk)
+    expect(left().slice(0, 3)).toEqual([true, true, true])
+    for (const chunk of chunks.slice(3)) lines.push(chunk)
+    expect(out).toEqual(["90000 c", "(too long)", "30000 i"])
+    // Short ones are not worth it.
+    expect(left()).toEqual([false, false, false, true, false, false, false, false, false, true, false])
+    const shared = long("j")
+    lines.push(shared.subarray(0, 20_000))
+    lines.push(shared.subarray(20_000))
+    lines.push(bytes("\n"))
+    expect([out.at(-1), shared.length]).toEqual(["30000 j", 30_000])
+  })
+
   const Piece = Schema.Literals(["", "a", "ü€", "too long for it", "\r", "\n", "\n\n"])
   const Cut = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 100 }))
   it.prop("tells the same however the bytes are cut", [Schema.Array(Piece), Schema.Array(Cut)], ([pieces, cuts]) => {

@@ -149,6 +149,20 @@ describe("clients", () => {
       yield* plain.ended
     }))
 
+  it.live("one that comes and leaves without a word, or shuts down its half, or says nothing for a while", () =>
+    Effect.gen(function*() {
+      const { context, path } = yield* start()
+      const count = () => Context.get(context, Listener.Listener).connections()
+      const [silent, leaving, half] = [yield* Plain.connect(path), yield* Plain.connect(path), yield* Plain.connect(path)]
+      yield* eventually(() => count() === 3)
+      leaving.socket.destroy()
+      half.socket.end()
+      yield* half.ended
+      yield* eventually(() => count() === 1)
+      expect((yield* silent.ask(echo(1))).data.result).toBe(1)
+      expect((yield* silent.ask(echo(2))).data.result).toBe(2)
+    }))
+
   it.live("one that never reads is held back, not buffered", () =>
     Effect.gen(function*() {
       const { path } = yield* start()
@@ -226,6 +240,13 @@ describe("closing", () => {
       const replies = yield* plain.received(2)
       expect(replies.map(({ data }) => data.reason ?? data.status).toSorted()).toEqual(["DeadlineExceeded", "subscribed"])
       yield* Fiber.join(closed)
+    }))
+
+  it.live("does not wait for those that never said anything", () =>
+    Effect.gen(function*() {
+      const { close, plain } = yield* closing(60_000)
+      yield* close
+      yield* plain.ended
     }))
 
   it.live("does not wait for ever", () =>

@@ -4,6 +4,7 @@
 // reaches half to six tenths of node:http and holds fifty megabytes more.
 import { Buffer, isUtf8 } from "node:buffer"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import { letGo } from "../../wire/Lines.ts"
 import * as Problem from "../Problem.ts"
 
 /** One request, and its answer. */
@@ -60,6 +61,7 @@ export const readText = (request: IncomingMessage, max: number, done: (text: str
   let over = false
   const tooLong = () => {
     over = true
+    for (const chunk of chunks) letGo(chunk)
     chunks.length = 0
     done("", "too long")
   }
@@ -68,15 +70,21 @@ export const readText = (request: IncomingMessage, max: number, done: (text: str
     length += chunk.length
     // Of what is at hand the system reads megabytes before it looks at anybody else.
     if (length > turnBytes) letOthersRead(request)
-    if (over) return
-    if (length > max) return tooLong()
+    if (over) return letGo(chunk)
+    if (length > max) {
+      letGo(chunk)
+      return tooLong()
+    }
     chunks.push(chunk)
   })
   request.on("end", () => {
     if (over) return
     const [first] = chunks
     const body = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks, length)
-    if (isUtf8(body)) done(body.toString("utf8"))
-    else done("", "not UTF-8")
+    for (const chunk of chunks) if (chunk !== body) letGo(chunk)
+    const text = isUtf8(body) ? body.toString("utf8") : undefined
+    letGo(body)
+    if (text === undefined) done("", "not UTF-8")
+    else done(text)
   })
 }

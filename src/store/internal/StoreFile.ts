@@ -28,6 +28,8 @@ import * as Path from "node:path"
 import type { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../event/KsiError.ts"
 import { Disk, type Open } from "../Disk.ts"
+import * as ActivityBlock from "./ActivityBlock.ts"
+import * as StoreUpgrade from "./StoreUpgrade.ts"
 
 /** Which file, and how durable a commit is. */
 export interface Options {
@@ -56,7 +58,7 @@ export class StoreFile extends Context.Service<StoreFile, {
 export const applicationId = 0x4b534931
 
 /** The newest format that this KSI knows. */
-export const schemaVersion = 1
+export const schemaVersion = StoreUpgrade.newest
 
 const checkpointPages = 1000
 const busyMillis = 500
@@ -86,13 +88,7 @@ CREATE TABLE meta (
   careful INTEGER NOT NULL
 );
 INSERT INTO meta VALUES (1, 0, 0);
-CREATE TABLE activity (
-  row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, name TEXT NOT NULL, data TEXT, outcome TEXT NOT NULL,
-  error TEXT, duration REAL NOT NULL, timestamp INTEGER NOT NULL, correlation TEXT NOT NULL, causation TEXT,
-  depth INTEGER NOT NULL, principal TEXT NOT NULL, client TEXT, label TEXT
-);
--- Chains are looked up; ids and labels are looked for, in so many rows as are kept: every index costs each request.
-CREATE INDEX activity_correlation ON activity (correlation);
+${ActivityBlock.table};
 CREATE TABLE dead_letters (
   letter INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, handler TEXT NOT NULL, reason TEXT NOT NULL,
   error TEXT NOT NULL, event TEXT NOT NULL, timestamp INTEGER NOT NULL, reruns INTEGER NOT NULL
@@ -270,6 +266,7 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
       db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${checkpointPages};
         PRAGMA synchronous = ${sync}`)
       if (empty) transaction(() => db.exec(schema))
+      else if (number(db, "PRAGMA user_version") < schemaVersion) transaction(() => StoreUpgrade.upgrade(db))
     })
     return { filename, db, transaction, transactionBehind: withoutSync(db, sync) }
   })

@@ -29,12 +29,22 @@ export class NetTransport implements Transport {
     return this.failure
   }
 
+  /** Begins when the other side has said something. Who comes and leaves without a word costs no more than that. */
+  begin(serve: () => void): void {
+    this.socket.once("readable", () => {
+      if (this.socket.readableLength > 0) serve()
+      else this.close()
+    })
+  }
+
   readonly start = (sink: Sink): void => {
     this.sink = sink
     if (this.socket.destroyed) return sink.ended("gone")
     this.socket.on("data", (chunk: Uint8Array) => {
+      // Afterwards there may be nothing left of it.
+      const isFull = chunk.length >= fullRead
       sink.bytes(chunk)
-      if (chunk.length >= fullRead && !this.paused) this.letOthersRead()
+      if (isFull && !this.paused) this.letOthersRead()
     })
     this.socket.on("drain", sink.drained)
     this.socket.on("close", () => sink.ended("gone"))
@@ -67,8 +77,9 @@ export class NetTransport implements Transport {
 
   /** Reads no further; the connection finishes what it has begun. */
   stop(): void {
+    if (this.sink === undefined) return this.close()
     this.pause()
-    this.sink?.ended("stopping")
+    this.sink.ended("stopping")
   }
 
   /** Ends after what was written has left. */
