@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Scope from "effect/Scope"
 import { Router } from "../../bus/Router.ts"
 import { Subscriptions } from "../../bus/Subscription.ts"
@@ -43,6 +44,8 @@ export interface Stage {
 
 /** How an app is started. */
 export interface Options extends World.Options {
+  /** Whether nothing of it is logged. Its steps are the same. */
+  readonly isQuiet?: boolean | undefined
   /** How many pauses of a millisecond the outside has to come up with something. */
   readonly patience: number
 }
@@ -111,14 +114,17 @@ const watch = Effect.fnUntraced(function*(happened: Array<Delivery>) {
   })))
 })
 
+const noLoggers: ReadonlySet<Logger.Logger<unknown, unknown>> = new Set()
+
 /** Starts an app in a world; what it finds outside of the runtime is `outside`. */
 export const make = <E>(
   app: Layer.Layer<never, E, Runtime>,
   outside: Context.Context<never>,
-  { patience, ...options }: Options
+  { isQuiet = false, patience, ...options }: Options
 ): Effect.Effect<Stage, E | KsiError> =>
   Effect.gen(function*() {
     const world = World.make(options)
+    const around = isQuiet ? Context.add(outside, Logger.CurrentLoggers, noLoggers) : outside
     const fork = <A, E>(effect: Effect.Effect<A, E>): Poll<A, E> => {
       const fiber = world.fork(effect)
       return () => fiber.pollUnsafe()
@@ -131,9 +137,9 @@ export const make = <E>(
     const scope = Scope.makeUnsafe()
     const happened: Array<Delivery> = []
     const building = Effect.gen(function*() {
-      const services = yield* Layer.build(Layer.fresh(app.pipe(Layer.provideMerge(Ksi.layerMemory), Layer.provide(Layer.succeedContext(outside)))))
+      const services = yield* Layer.build(Layer.fresh(app.pipe(Layer.provideMerge(Ksi.layerMemory), Layer.provide(Layer.succeedContext(around)))))
       yield* Effect.provideContext(watch(happened), services)
-      return services
+      return isQuiet ? Context.add(services, Logger.CurrentLoggers, noLoggers) : services
     })
     const end = Effect.suspend(() => {
       const poll = fork(Scope.close(scope, Exit.void))
