@@ -366,6 +366,14 @@ export interface LawOptions {
   readonly replay?: string | undefined
 }
 
+/** And on which app. */
+export interface PropertyOptions extends LawOptions {
+  /** What has happened before. */
+  readonly given?: ReadonlyArray<Event.FactOf<Event.AnyFact>> | undefined
+  /** Stand-ins for handlers of the app. */
+  readonly mocks?: ReadonlyArray<{ readonly event: Event.AnyRequest }> | undefined
+}
+
 const lawBroken = (message: string, actual: unknown) => Effect.fail(new Playing.ScenarioFailed({ message, expected: undefined, actual }))
 
 /**
@@ -375,13 +383,14 @@ const lawBroken = (message: string, actual: unknown) => Effect.fail(new Playing.
 export const property = <Ev extends Event.AnyRequest>(
   event: Ev,
   law: (outcome: Laws.Outcome<Ev>, payload: Event.Payload<Ev>) => boolean,
-  { given = [], runs = 100, seed = 0, ...options }: LawOptions & { readonly given?: ReadonlyArray<Event.FactOf<Event.AnyFact>> } = {}
+  { given = [], mocks = [], runs = 100, seed = 0, ...options }: PropertyOptions = {}
 ): Effect.Effect<void, Playing.ScenarioFailed, KsiTest> =>
   Effect.gen(function*() {
     const { start } = yield* KsiTest
     const holds = (payload: unknown) =>
       Effect.gen(function*() {
-        const stage = yield* Effect.orDie(start([]))
+        // Each is one that `mock` made.
+        const stage = yield* Effect.orDie(start(mocks.map((each) => layerOf(each as unknown as AnyMock, new Map()))))
         const before = yield* stage.play(Playing.history(given))
         if (before === undefined || Exit.isFailure(before)) {
           yield* stage.end

@@ -271,6 +271,14 @@ describe("laws", () => {
       expect(yield* never()).toBe(message)
     }))
 
+  it.effect("one on an app with stand-ins", () =>
+    Effect.gen(function*() {
+      const law = (mocks: ReadonlyArray<KsiTest.Mock<typeof Charge>>) =>
+        KsiTest.property(Charge, (outcome) => outcome.kind === "reply" && outcome.reply !== "", { runs: 20, mocks })
+      yield* play(law([KsiTest.mock(Charge, () => Effect.succeed("mocked"))]))
+      expect(yield* failure(law([KsiTest.mock(Charge, ({ cents }) => Effect.succeed(cents > 1 ? "" : "mocked"))]))).toMatch(/"cents":\s*2\b/)
+    }))
+
   const Said = Event.fact("wild:said", { payload: { n: Schema.Int }, streamId: () => "wild" })
   const say = (n: number) => Effect.flatMap(Ksi, (ksi) => ksi.emit(Said, { n }))
   const wild = (handler: (payload: { readonly text: string }) => Effect.Effect<number, unknown, KsiService>) => {
