@@ -19,7 +19,9 @@
  *
  * **Gotchas** `given` is history: no handler runs. `givenCall` runs one. The facts that a `then` looks at are those since the last
  * `when` or `thenAfter`. What waits for something outside (a file, a timer of node) has `outsideMillis` of real time, and is then told to
- * be missing. A `when` that did not succeed, and at whose outcome no `then` looked, fails the scenario.
+ * be missing. A `when` that did not succeed, and at whose outcome no `then` looked, fails the scenario; so does a reaction that failed,
+ * or never ended, where no `thenReactionFails` looked at it. What is asked together (`whenTogether`) goes in the order of arrival
+ * where no seed chooses another.
  *
  * Source: seed section 11; AxonTestFixture, Emmett.
  */

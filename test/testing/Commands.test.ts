@@ -1,16 +1,24 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { Effect, Layer, Schema } from "effect"
 import { execFile } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { promisify } from "node:util"
+import { Plugins } from "../../src/bus/Plugin.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
+import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
+import * as Module from "../../src/plugins/Module.ts"
+import * as Monitor from "../../src/plugins/Monitor.ts"
+import * as Permission from "../../src/plugins/Permission.ts"
+import * as Store from "../../src/plugins/Store.ts"
+import * as System from "../../src/plugins/System.ts"
+import * as Time from "../../src/plugins/Time.ts"
 import * as Commands from "../../src/testing/Commands.ts"
 import { allOrders, fitting, type Operation } from "../../src/testing/internal/orders.ts"
 import { literal, variables } from "../../src/testing/internal/written.ts"
-import type * as KsiTest from "../../src/testing/KsiTest.ts"
+import * as KsiTest from "../../src/testing/KsiTest.ts"
 import { type Bug, model, Next, shop, Stock } from "./Planted.ts"
 
 const root = Path.join(import.meta.dirname, "..", "..")
@@ -29,6 +37,14 @@ describe("a model", () => {
   it.effect("the laws of every app hold without one, in turn and at the same time", () =>
     Effect.provide(Effect.andThen(Commands.check(Stock, { runs: 40 }), Commands.check(Stock, { runs: 20, fibers: 2 })), shop()))
 
+  it.effect("they hold of KSI's own events, whatever comes after what", () => {
+    const own = [System, Store, Time, Monitor, DeadLetter, Permission, Module]
+    const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
+    const daemon = KsiTest.layer(layers.pipe(Layer.provide(Layer.merge(System.Shutdown.layer, Plugins.layer))), { outsideMillis: 5 })
+    const all = EventGroup.make(...own.flatMap(({ Group }): ReadonlyArray<Event.Any> => Object.values(Group.events)))
+    return Effect.provide(Effect.andThen(Commands.check(all, { runs: 40 }), Commands.check(all, { runs: 40, fibers: 3 })), daemon)
+  })
+
   const bugs: ReadonlyArray<readonly [bug: Bug, options: Commands.Options, says: string, text: ReadonlyArray<string>]> = [
     ["takes none", {}, "stock:reserve is not what the model says", [
       "// Reserve is stock:reserve", "KsiTest.scenario", "  .when(Reserve, { sku: \"\", quantity: 0 })", "  .thenFails(\"NotPositive\")"
@@ -36,7 +52,7 @@ describe("a model", () => {
     ["drops twice", {}, "stock:drop is not what the model says", [
       "// Hold is stock:hold, Drop is stock:drop",
       "KsiTest.scenario",
-      "  .givenCall(Hold, { at: new Date(\"1970-01-01T00:00:00.000Z\"), note: Option.some(\"\") })",
+      "  .givenCall(Hold, { at: new Date(\"1970-01-01T00:00:00.000Z\"), note: Option.none() })",
       "  .givenCall(Drop, ({ reply }) => ({ id: reply(Hold).id }))",
       "  .when(Drop, ({ reply }) => ({ id: reply(Hold).id }))",
       "  .thenReplies(false)"
@@ -49,6 +65,12 @@ describe("a model", () => {
     ]],
     ["sleeps", {}, "stock:reserve: it never answers", [
       "// Reserve is stock:reserve", "KsiTest.scenario", "  .when(Reserve, { sku: \"\", quantity: 7 })", "  .thenReplies({ left: 3 })"
+    ]],
+    ["loses bytes", {}, "stock:load is not what the model says", [
+      "// Load is stock:load",
+      "KsiTest.scenario",
+      "  .when(Load, Schema.decodeSync(Schema.toCodecJson(Load.payload))({\"bytes\":\"AAAA\"}))",
+      "  .thenReplies(3)"
     ]],
     ["late race", { fibers: 2 }, "no order of what was asked together", [
       "// Reserve is stock:reserve",
@@ -114,12 +136,12 @@ describe("what is told can be pasted", () => {
   const moduleOf = (text: string): string => [
     "import { Option, Schema } from \"effect\"",
     `import { KsiTest } from "${root}/src/testing.ts"`,
-    `import { Drop, Hold, Left, Next, Release, Reserve, Reserved, Stock, Taken } from "${root}/test/testing/Planted.ts"`,
+    `import { Drop, Hold, Left, Load, Next, Release, Reserve, Reserved, Stock, Taken } from "${root}/test/testing/Planted.ts"`,
     "export default (",
     text,
     ")",
     // All are there for whatever the text needs.
-    "export const names = [Drop, Hold, Left, Next, Option, Release, Reserve, Reserved, Schema, Stock, Taken]",
+    "export const names = [Drop, Hold, Left, Load, Next, Option, Release, Reserve, Reserved, Schema, Stock, Taken]",
     ""
   ].join("\n")
 
@@ -131,6 +153,7 @@ describe("what is told can be pasted", () => {
     ["drops twice", model, {}],
     ["counts wrong", model, {}],
     ["says less", model, {}],
+    ["loses bytes", model, {}],
     ["sleeps", model, {}],
     ["reaction", Stock, {}],
     ["reaction", Stock, { fibers: 2 }]

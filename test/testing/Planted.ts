@@ -1,5 +1,5 @@
 /** A shop with one of several bugs in it, or none: what commands are tried on. */
-import { Effect, Layer, Option, Schema } from "effect"
+import { Effect, Layer, Schema } from "effect"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
@@ -21,16 +21,18 @@ export const Left = Event.make("stock:left", { payload: { sku: Schema.String }, 
 /** Holds something, under an id that the handler makes. */
 export const Hold = Event.make("stock:hold", { payload: { at: Schema.Date, note: Schema.Option(Schema.String) }, success: Schema.Struct({ id: Schema.String, number: Schema.Int }) })
 export const Drop = Event.make("stock:drop", { payload: { id: Schema.String }, success: Schema.Boolean })
+/** Takes bytes, which have no form of their own in a program. */
+export const Load = Event.make("stock:load", { payload: { bytes: Schema.Uint8Array }, success: Schema.Int })
 /** Counts to the next. */
 export const Next = Event.make("stock:next", { success: Schema.Int })
 export const Reserved = Event.fact("stock:reserved", { payload: Line, streamId: ({ sku }) => `stock-${sku.toWellFormed()}` })
-export const Stock = EventGroup.make(Reserve, Release, Left, Hold, Drop, Next, Reserved)
+export const Stock = EventGroup.make(Reserve, Release, Left, Hold, Drop, Load, Next, Reserved)
 
 export const Taken = Projection.make("taken", {
   events: [Reserved], state: Schema.Int, initial: 0, on: { "stock:reserved": (taken, { quantity }) => taken + quantity }
 })
 
-export type Bug = "forgets a release" | "loses an update" | "takes none" | "reaction" | "drops twice" | "sleeps" | "counts wrong" | "says less" | "late race"
+export type Bug = "forgets a release" | "loses an update" | "takes none" | "reaction" | "drops twice" | "sleeps" | "counts wrong" | "says less" | "late race" | "loses bytes"
 
 const handlers = (bug?: Bug) => Stock.toLayer(Effect.gen(function*() {
   const ksi = yield* Ksi
@@ -64,6 +66,7 @@ const handlers = (bug?: Bug) => Stock.toLayer(Effect.gen(function*() {
       return { id, number: bug === "counts wrong" && made > 2 ? made - 1 : made }
     }),
     "stock:drop": ({ id }) => Effect.sync(() => bug === "drops twice" ? holds.has(id) : holds.delete(id)),
+    "stock:load": ({ bytes }) => Effect.sync(() => bug === "loses bytes" ? Math.min(bytes.length, 2) : bytes.length),
     "stock:next": () => Effect.gen(function*() {
       const read = count
       if (bug === "loses an update") yield* Effect.yieldNow
@@ -114,9 +117,9 @@ export const model = Commands.model(Stock, {
       { number: state.ids.length + 1 }, ({ id }) => ({ ...state, ids: [...state.ids, id], holds: [...state.holds, id] })
     ),
     "stock:drop": (state, { id }, must) => must.reply(state.holds.includes(id), { ...state, holds: state.holds.filter((other) => other !== id) }),
+    "stock:load": (_, { bytes }, must) => must.reply(bytes.length),
     "stock:next": (state, _, must) => must.reply(state.count + 1, { ...state, count: state.count + 1 })
   },
   states: (state) => Object.entries(state.reserved).map(([sku, quantity]) => KsiTest.stateOf(Taken, `stock-${sku}`, quantity)),
   payloads: { "stock:drop": ({ ids }, pick) => ({ id: pick(ids) }) }
 })
-export { Option }

@@ -93,7 +93,7 @@ export interface Played {
 }
 
 /** The payload as it was made, with the fields that come from elsewhere, where the schema takes them. */
-const madeOf = ({ samples }: Program, { event, links, sample }: Command): unknown => {
+export const madeOf = ({ samples }: Pick<Program, "samples">, { event, links, sample }: Command): unknown => {
   const own = samples[sample]?.payload
   if (!Json.isObject(own)) return own
   const linked: Record<string, unknown> = {}
@@ -160,13 +160,12 @@ class Player {
     const call = running.calls.at(-1)
     if (call === undefined) return undefined
     const { next } = command.modelled
-    const [first, ...others] = next === undefined ? [] : this.possible.map((state) => next(state, payload))
-    const fits = ({ answer }: Told) => Expectations.fits(command.event, answer, call.exit)
-    const fit = [first, ...others].filter((told) => told !== undefined && fits(told))
-    const one: Asked & { readonly millis: number } = { command, payload, call, told: fit[0] ?? first, millis }
+    const told = next === undefined ? [] : this.possible.map((state) => next(state, payload))
+    const fit = told.filter(({ answer }) => Expectations.fits(command.event, answer, call.exit))
+    const one: Asked & { readonly millis: number } = { command, payload, call, told: fit[0] ?? told[0], millis }
     asked.push(one)
     const broken = yield* judge(running, one)
-    if (broken === undefined && next !== undefined) this.possible = fit.flatMap((told) => told === undefined ? [] : [told.next(replyOf(call))])
+    if (broken === undefined && next !== undefined) this.possible = fit.map((each) => each.next(replyOf(call)))
     return broken
   }
 

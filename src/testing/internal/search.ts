@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Json from "../../event/Json.ts"
 import { chance } from "./chance.ts"
-import type { Asked, Command, Plan, Played, Program, Sample } from "./program.ts"
+import { type Asked, type Command, madeOf, type Plan, type Played, type Program, type Sample } from "./program.ts"
 
 /** How large programs are. */
 export interface Sizes {
@@ -88,6 +88,22 @@ const mapped = (program: Program, change: (command: Command, nth: number) => Com
 const withSample = (program: Program, at: number, sample: Sample): Program => ({
   ...program, samples: program.samples.map((each, nth) => nth === at ? sample : each)
 })
+
+/** The same program, in which what has the same value under the same name comes of one sample: it gets smaller together. */
+const linkedUp = (program: Program): Program => {
+  const known: Array<{ readonly key: string; readonly value: unknown; readonly from: number }> = []
+  return mapped(program, (command) => {
+    const made = madeOf(program, command)
+    const links: Record<string, number> = {}
+    for (const [key, value] of Json.isObject(made) ? Object.entries(made) : []) {
+      const same = known.find((other) => other.key === key && Equal.equals(other.value, value))
+      const from = same?.from ?? command.links[key] ?? command.sample
+      if (same === undefined) known.push({ key, value, from })
+      if (from !== command.sample) links[key] = from
+    }
+    return { ...command, links }
+  })
+}
 
 /** Programs that are a little simpler, those that are simpler by much first. */
 const simpler = function*(program: Program): Generator<Program> {
@@ -175,7 +191,9 @@ export const shrink = (play: (program: Program) => Effect.Effect<Played>, first:
     })
     for (let round = 0; round < 4 && tries < maxTries; round++) {
       yield* fewer
-      if (!(yield* plainer)) break
+      const isPlainer = yield* plainer
+      best = { ...best, program: linkedUp(best.program) }
+      if (!(yield* plainer) && !isPlainer) break
     }
     return { played: best, tries }
   })
