@@ -96,7 +96,7 @@ describe("a model", () => {
 
   it.effect("the same seed finds the same, and tells it in the same words", () =>
     Effect.gen(function*() {
-      for (const [bug, options] of [["forgets a release", { seed: 7 }], ["loses an update", { fibers: 3, seed: 7 }]] as const) {
+      for (const [bug, options] of [["forgets a release", { seed: 7 }], ["loses an update", { fibers: 2, seed: 7 }]] as const) {
         const [one, two] = [yield* found(bug, model, options), yield* found(bug, model, options)]
         expect(two.message).toBe(one.message)
         const [, seed] = /found by the seed (\d+)/.exec(one.message) ?? []
@@ -148,7 +148,6 @@ describe("what is told can be pasted", () => {
   const bugs: ReadonlyArray<readonly [bug: Bug, what: Commands.Model | typeof Stock, options: Commands.Options]> = [
     ["forgets a release", model, {}],
     ["loses an update", model, { fibers: 3 }],
-    ["late race", model, { fibers: 2 }],
     ["takes none", model, {}],
     ["drops twice", model, {}],
     ["counts wrong", model, {}],

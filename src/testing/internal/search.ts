@@ -30,9 +30,9 @@ export const make = (plan: Plan, { fibers, maxCommands }: Sizes, seed: number): 
     const known = some.length > 0 ? some : plan.commands
     const affinities = new Map<string, number>()
     const affinity = (key: string): number => {
-      const known = affinities.get(key) ?? [0, 0.5, 0.9][below(3)] ?? 0
-      affinities.set(key, known)
-      return known
+      const chosen = affinities.get(key) ?? [0, 0.5, 0.9][below(3)] ?? 0
+      affinities.set(key, chosen)
+      return chosen
     }
     const command = Effect.gen(function*() {
       const chosen = known[below(known.length)]
@@ -51,8 +51,7 @@ export const make = (plan: Plan, { fibers, maxCommands }: Sizes, seed: number): 
       }
       linked.push(links)
       samples.push({ payload, made: modelled.made, seed: of, size })
-      const one: Command = { event, modelled, sample: samples.length - 1, links, picks: [next(), next(), next(), next()] }
-      return [one]
+      return [{ event, modelled, sample: samples.length - 1, links, picks: [next(), next(), next(), next()] }]
     })
     const several = (count: number) => Effect.map(Effect.replicateEffect(command, count), (lists) => lists.flat())
     if (fibers < 2) return { samples, before: yield* several(1 + below(maxCommands)), together: [], after: [], order: undefined }
@@ -141,9 +140,10 @@ export interface Smaller {
   readonly tries: number
 }
 
-// So many programs are played in search of a smaller one, and for each, so many orders, for one that is simpler may lose the race.
-const maxTries = 1500
-const orders = 8
+// So many programs are played in search of a smaller one.
+const maxTries = 2000
+// What is simpler goes in another order and may lose the race: several are tried, the more the fewer commands are left to race.
+const ordersOf = (program: Program): number => Math.max(8, Math.ceil(48 / length(program)))
 
 /** Makes a program that fails smaller, as long as it fails in the same way. */
 export const shrink = (play: (program: Program) => Effect.Effect<Played>, first: Played): Effect.Effect<Smaller> =>
@@ -153,7 +153,7 @@ export const shrink = (play: (program: Program) => Effect.Effect<Played>, first:
     const kind = first.problem?.kind
     /** Whether it fails as well; then it is the best. */
     const isAlso = Effect.fnUntraced(function*(program: Program) {
-      const seeds = program.together.length === 0 ? [program.order] : Array.from({ length: orders }, (_, nth) => nth === 0 ? program.order : nth - 1)
+      const seeds = program.together.length === 0 ? [program.order] : Array.from({ length: ordersOf(program) }, (_, nth) => nth === 0 ? program.order : nth - 1)
       for (const order of seeds) {
         if (tries++ >= maxTries) return false
         const played = yield* play({ ...program, order })
