@@ -19,7 +19,9 @@
  *
  * **Gotchas** `given` is history: no handler runs. `givenCall` runs one. The facts that a `then` looks at are those since the last
  * `when` or `thenAfter`. What waits for something outside (a file, a timer of node) has `outsideMillis` of real time, and is then told to
- * be missing. A `when` that did not succeed, and at whose outcome no `then` looked, fails the scenario.
+ * be missing. A `when` that did not succeed, and at whose outcome no `then` looked, fails the scenario; so does a reaction that failed,
+ * or never ended, where no `thenReactionFails` looked at it. What is asked together (`whenTogether`) goes in the order of arrival
+ * where no seed chooses another.
  *
  * Source: seed section 11; AxonTestFixture, Emmett.
  */
@@ -27,43 +29,31 @@ import * as Arbitrary from "effect/Arbitrary"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Data from "effect/Data"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import * as Scheduler from "effect/Scheduler"
-import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
-import { DeclaredFailure, type Dispatched } from "../bus/KsiService.ts"
-import { handle, Router } from "../bus/Router.ts"
-import type { Delivery } from "../event/Envelope.ts"
-import * as Event from "../event/Event.ts"
-import { jsonCodec } from "../event/EventCodec.ts"
+import { handle } from "../bus/Router.ts"
+import type * as Event from "../event/Event.ts"
 import type { RequestHandler } from "../event/EventGroup.ts"
 import * as Grant from "../event/Grant.ts"
-import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import type { Runtime } from "../Ksi.ts"
-import { EventStore } from "../store/EventStore.ts"
 import { Permissions } from "../store/Permissions.ts"
 import type { Projection } from "../store/Projection.ts"
-import * as TimeTravel from "../store/TimeTravel.ts"
+import * as Expectations from "./internal/expectations.ts"
 import * as Laws from "./internal/laws.ts"
-import * as Report from "./internal/report.ts"
+import * as Playing from "./internal/playing.ts"
 import * as Stage from "./internal/stage.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
-/** A scenario did not go as it should; the message says what was expected, what came, and all that happened. */
-export class ScenarioFailed extends Data.TaggedError("ScenarioFailed")<{
-  readonly message: string
-  readonly expected: unknown
-  readonly actual: unknown
-}> {}
+export { ScenarioFailed } from "./internal/playing.ts"
 
 /** How scenarios begin. */
 export interface Options {
@@ -81,10 +71,18 @@ export interface Options {
 
 type App = Layer.Layer<never, unknown, Runtime>
 
+/** How one scenario begins where it is another way than all. */
+export interface Starting {
+  /** Chooses the order of what happens at the same time. */
+  readonly seed?: number | undefined
+  /** Whether nothing of it is logged. */
+  readonly isQuiet?: boolean | undefined
+}
+
 /** What scenarios are played on. */
 export class KsiTest extends Context.Service<KsiTest, {
-  /** Starts the app, anew for each scenario, with these before it. */
-  readonly start: (mocks: ReadonlyArray<App>) => Effect.Effect<Stage.Stage, unknown>
+  /** Starts the app, anew for each scenario, with these before it; in the order of a seed where one is given, and not in the layer's. */
+  readonly start: (mocks: ReadonlyArray<App>, options?: Starting) => Effect.Effect<Stage.Stage, unknown>
 }>()("ksi/testing/KsiTest") {}
 
 // --------------------------------------------------------------------------------------------------------------- layer
@@ -103,7 +101,10 @@ export const layer = <E, R>(app: Layer.Layer<never, E, R>, { outsideMillis = 100
     // The type of this layer asks for whatever the app needs beyond the runtime: it is all in the context.
     const outside = Context.omit(...own)(context as Context.Context<never>)
     const start = (mocks: ReadonlyArray<App>) => mocks.reduceRight<App>((above, mock) => Layer.provideMerge(above, mock), app as App) // as above
-    return KsiTest.of({ start: (mocks) => Stage.make(start(mocks), outside, { startAt: year2020, ...options, patience: outsideMillis }) })
+    return KsiTest.of({
+      start: (mocks, { isQuiet = false, seed = options.seed } = {}) =>
+        Stage.make(start(mocks), outside, { startAt: year2020, ...options, seed, isQuiet, patience: outsideMillis })
+    })
   }))
 
 // --------------------------------------------------------------------------------------------------------------- mocks
@@ -118,257 +119,62 @@ export interface Mock<in out Ev extends Event.AnyRequest> {
 export const mock = <Ev extends Event.AnyRequest>(event: Ev, handler: RequestHandler<Ev>): Mock<Ev> => ({ event, handler })
 
 type AnyMock = Mock<never>
-type Called = Map<AnyMock, Array<unknown>>
 
-const layerOf = (stand: AnyMock, called: Called): App => {
+const layerOf = (stand: AnyMock, called: Playing.Called): App => {
   // A mock of any event: what it is called with is what its own event says.
   const { event, handler } = stand as unknown as Mock<Event.AnyRequest>
   const calls: Array<unknown> = []
   called.set(stand, calls)
   const noting = (payload: unknown, ...rest: ReadonlyArray<unknown>) => {
     // As it is now: the handler may change it.
-    calls.push(jsonOf(event.payload, payload))
+    calls.push(Playing.jsonOf(event.payload, payload))
     return (handler as (...all: ReadonlyArray<unknown>) => unknown)(payload, ...rest) // whatever it takes
   }
   // The services of a mock are the runtime's, or its type would not have been accepted.
   return handle(event, noting as never, { execution: "sequential", name: `mock of ${event.name}` }) as App
 }
 
-// ------------------------------------------------------------------------------------------------------------- running
-
-interface Running {
-  readonly stage: Stage.Stage
-  readonly called: Called
-  principal: string
-  /** The event that was asked last, and what came of it; `undefined` while it has not answered. */
-  asked: Event.Any | undefined
-  poll: () => Dispatched | undefined
-  /** Whether an expectation has looked at what came of it. */
-  isLooked: boolean
-  /** Why it goes no further. */
-  stopped: Stage.Stopped
-  /** How much had happened when it was asked. */
-  from: number
-}
-
-type Step = (running: Running) => Effect.Effect<void, ScenarioFailed>
-
-const failed = ({ stage }: Running, headline: string, shown?: { readonly expected: unknown; readonly actual: unknown }) =>
-  Effect.fail(new ScenarioFailed({
-    message: Report.message(headline, shown && Report.difference(shown.expected, shown.actual), stage.happened),
-    expected: shown?.expected,
-    actual: shown?.actual
-  }))
-
-/** Plays an effect that must end. */
-const must = <A, E>(running: Running, what: string, effect: Effect.Effect<A, E, Runtime>): Effect.Effect<A, ScenarioFailed> =>
-  Effect.flatMap(running.stage.play(effect), (exit) => {
-    if (exit === undefined) return failed(running, `${what} does not end: it waits for the clock, or for something outside`)
-    return Exit.isSuccess(exit) ? Effect.succeed(exit.value) : failed(running, `${what} failed: ${KsiError.sentenceOf(Cause.squash(exit.cause))}`)
-  })
-
-const jsonOf = (schema: Schema.Top, value: unknown): unknown => Schema.encodeUnknownSync(jsonCodec(schema))(value)
-
-const ask = (running: Running, name: string, data: unknown) =>
-  Effect.flatMap(Router, (router) => router.dispatch(router.envelope(name, data, { principal: running.principal })))
-
-const history = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) =>
-  Effect.gen(function*() {
-    const store = yield* EventStore
-    for (const { event, payload } of facts) yield* store.appendTo(event.streamId(payload), [{ name: event.name, data: jsonOf(event.payload, payload) }])
-  })
-
-/** As JSON; what the schema does not take is sent as it is, and refused at the door. */
-const sent = (event: Event.Any, payload: unknown): unknown => {
-  try {
-    return jsonOf(event.payload, event.payload.make(payload))
-  } catch {
-    return payload
-  }
-}
-
-const notForEver = (running: Running, stopped: Stage.Stopped): Effect.Effect<void, ScenarioFailed> =>
-  stopped === "endless" ? failed(running, "something goes on for ever and lets no time pass: it was stopped after a million steps") : Effect.void
-
-/** Goes on until all has ended, or nothing comes any more. */
-const resting: Step = (running) =>
-  Effect.flatMap(running.stage.rest(() => running.poll() !== undefined), (stopped) => {
-    running.stopped = stopped
-    return notForEver(running, stopped)
-  })
-
-/** Asks, waits for what can be waited for, and keeps what came of it. */
-const asking = (event: Event.Any, payload: unknown): Step => (running) =>
-  Effect.gen(function*() {
-    yield* overlooked(running)
-    running.from = running.stage.happened.length
-    running.asked = event
-    running.isLooked = false
-    running.poll = running.stage.begin(ask(running, event.name, sent(event, payload)))
-    yield* resting(running)
-  })
-
-/** Lets time pass from one who wakes to the next; between them the outside has its turns. */
-const passing = (duration: Duration.Input): Step => (running) =>
-  Effect.gen(function*() {
-    const { happened, world } = running.stage
-    running.from = happened.length
-    const end = world.now() + Duration.toMillis(Duration.fromInputUnsafe(duration))
-    for (;;) {
-      const next = Math.min(world.due() ?? end, end)
-      world.advance(next - world.now())
-      yield* resting(running)
-      if (next >= end) return
-    }
-  })
-
-const factsSince = ({ from, stage }: Running): ReadonlyArray<Delivery> =>
-  stage.happened.slice(from).filter(({ position }) => position !== undefined)
-
-// ---------------------------------------------------------------------------------------------------------- expectations
-
-/** What holds it up, for people. */
-const waiting = ({ stage }: Running): string => {
-  const at = stage.due()
-  if (at === undefined) return "it waits for something outside"
-  return `it waits for the clock: thenAfter(${JSON.stringify(Duration.format(Duration.millis(at - stage.world.now())))})`
-}
-
-const answered = (running: Running, expected: string): Effect.Effect<Dispatched, ScenarioFailed> => {
-  running.isLooked = true
-  const exit = running.poll()
-  if (exit !== undefined) return Effect.succeed(exit)
-  return failed(running, `expected ${running.asked?.name ?? ""} to ${expected}, and it has not answered: ${waiting(running)}`)
-}
-
-/** What nobody looked at must have gone well. */
-const overlooked: Step = (running) => {
-  const { asked, isLooked, poll } = running
-  if (asked === undefined || isLooked) return Effect.void
-  const exit = poll()
-  if (exit === undefined) return failed(running, `${asked.name} has not answered: ${waiting(running)}`)
-  return Exit.isSuccess(exit) ? Effect.void : failed(running, `${asked.name} did not succeed, and nothing expected that`, { expected: "success", actual: outcomeOf(exit) })
-}
-
-/** Looks at what has come; where something is under way that nobody can foresee, that is nothing to look at yet. */
-const expecting = (step: Step): Step => (running) => {
-  const { asked, poll, stage, stopped } = running
-  if (stopped !== "quiet" || stage.due() !== undefined) return step(running)
-  const who = poll() === undefined ? `${asked?.name ?? ""} has not answered` : "a reaction has not ended"
-  return failed(running, `something outside is still under way: ${who}, and nobody waits for the clock`)
-}
-
-/** What an exit says, for people. */
-const outcomeOf = (exit: Dispatched): unknown => {
-  if (Exit.isSuccess(exit)) return exit.value.kind === "value" ? { reply: exit.value.value ?? null } : { stored: exit.value.position }
-  const [reason] = exit.cause.reasons
-  if (reason?._tag === "Fail") {
-    const { error } = reason
-    return KsiError.is(error) ? { refused: error.reason._tag, because: error.message } : { failed: error.reason, error: error.error }
-  }
-  return reason?._tag === "Die" ? { died: KsiError.sentenceOf(reason.defect) } : { interrupted: true }
-}
-
-const expectReply = (event: Event.AnyRequest, expected: unknown): Step => (running) =>
-  Effect.flatMap(answered(running, "reply"), (exit) => {
-    if (Exit.isFailure(exit) || exit.value.kind !== "value") {
-      return failed(running, `expected ${event.name} to reply`, { expected: { reply: typeof expected === "function" ? "…" : expected }, actual: outcomeOf(exit) })
-    }
-    const { value } = exit.value
-    if (typeof expected === "function") {
-      const reply: unknown = Schema.decodeUnknownSync(jsonCodec(event.success))(value)
-      return expected(reply) === true ? Effect.void : failed(running, `the reply of ${event.name} is not as it should be: ${JSON.stringify(value)}`)
-    }
-    const wanted = jsonOf(event.success, expected)
-    return Json.equal(wanted ?? null, value ?? null) ? Effect.void : failed(running, `${event.name} replied otherwise`, { expected: wanted, actual: value ?? null })
-  })
-
-const expectFailure = (event: Event.AnyRequest, tag: string, holds: (error: never) => boolean): Step => (running) =>
-  Effect.flatMap(answered(running, `fail with ${tag}`), (exit) => {
-    const error = Laws.errorIn(exit)
-    if (!(error instanceof DeclaredFailure) || error.reason !== tag) {
-      return failed(running, `expected ${event.name} to fail with ${tag}`, { expected: { failed: tag }, actual: outcomeOf(exit) })
-    }
-    // The tag is the one that the type of the predicate names.
-    return holds(Laws.revived(event, error) as never) ? Effect.void : failed(running, `${tag} is not as it should be: ${JSON.stringify(error.error)}`)
-  })
-
-const expectRefusal = (tag: string, holds: (reason: never) => boolean): Step => (running) =>
-  Effect.flatMap(answered(running, `be refused with ${tag}`), (exit) => {
-    const error = Laws.errorIn(exit)
-    if (!KsiError.is(error) || error.reason._tag !== tag) {
-      return failed(running, `expected ${running.asked?.name ?? ""} to be refused with ${tag}`, { expected: { refused: tag }, actual: outcomeOf(exit) })
-    }
-    return holds(error.reason as never) ? Effect.void : failed(running, `${tag} is not as it should be: ${error.message}`) // of this tag
-  })
-
-interface Said {
-  readonly event: string
-  readonly data: unknown
-}
-
-const saidOf = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>): ReadonlyArray<Said> =>
-  facts.map(({ event, payload }) => ({ event: event.name, data: jsonOf(event.payload, payload) }))
-
-const timesIn = (all: ReadonlyArray<Said>, one: Said): number => all.filter((said) => Json.equal(one, said)).length
-
-const expectFacts = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>, exactly: boolean): Step => (running) =>
-  Effect.suspend(() => {
-    const expected = saidOf(facts)
-    const actual = factsSince(running).map(({ data, name }): Said => ({ event: name, data }))
-    const isSame = exactly
-      ? Json.equal(expected, actual)
-      : expected.every((wanted) => timesIn(actual, wanted) >= timesIn(expected, wanted))
-    const what = expected.length === 0 ? "no fact" : exactly ? "exactly these facts, in this order" : "these facts among others"
-    return isSame ? Effect.void : failed(running, `expected ${what}`, { expected, actual })
-  })
-
-const expectState = <S>(projection: Projection<S>, streamId: string, expected: S | ((state: S) => boolean)): Step => (running) =>
-  Effect.gen(function*() {
-    const { state } = yield* must(running, `the state ${projection.name} of "${streamId}"`, Effect.catchTag(
-      TimeTravel.at(projection, { streamId }),
-      "KsiError",
-      (error) => error.reason._tag === "NotFound" ? Effect.succeed({ state: projection.initial }) : Effect.fail(error)
-    ))
-    const actual = projection.encode(state)
-    if (typeof expected === "function") {
-      // A state is data: what is a function is the predicate.
-      if ((expected as (state: S) => boolean)(state)) return
-      return yield* failed(running, `the state ${projection.name} of "${streamId}" is not as it should be: ${JSON.stringify(actual)}`)
-    }
-    const wanted = projection.encode(expected)
-    if (!Json.equal(wanted, actual)) yield* failed(running, `the state ${projection.name} of "${streamId}" is another one`, { expected: wanted, actual })
-  })
-
-const expectCalls = (stand: AnyMock, payloads: ReadonlyArray<unknown>): Step => (running) =>
-  Effect.suspend(() => {
-    const { event: { name, payload } } = stand as unknown as Mock<Event.AnyRequest> // as in `layerOf`
-    const calls = running.called.get(stand)
-    if (calls === undefined) return failed(running, `the mock of ${name} is not in this scenario: add it with .with(mock)`)
-    const expected = payloads.map((each) => jsonOf(payload, payload.make(each)))
-    return Json.equal(expected, calls) ? Effect.void : failed(running, `the mock of ${name} was called otherwise`, { expected, actual: [...calls] })
-  })
-
 // ------------------------------------------------------------------------------------------------------------ scenario
 
 type Tags<E> = E extends { readonly _tag: infer T extends string } ? T : never
 
 /** A scenario: an effect that fails with `ScenarioFailed` where it does not go as it should. */
-export interface Scenario extends Effect.Effect<void, ScenarioFailed, KsiTest> {
+export interface Scenario extends Effect.Effect<void, Playing.ScenarioFailed, KsiTest> {
   /** Stand-ins for handlers of the app; of two of the same event the later one. */
   readonly with: (...mocks: ReadonlyArray<{ readonly event: Event.AnyRequest }>) => Scenario
   /** Who asks from here on; `grants` are patterns that it may use. Default: `owner`. */
   readonly as: (principal: string, options?: { readonly profile?: Grant.ProfileName; readonly grants?: ReadonlyArray<string> }) => Scenario
   /** What has happened before: facts are stored, and nobody reacts to them. */
   readonly given: (...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) => Scenario
+  /** What happens at the same time goes in the order of this seed; without it, in that of the layer. */
+  readonly withSeed: (seed: number) => Scenario
   /** What was asked before, and must have succeeded. */
-  readonly givenCall: <Ev extends Event.AnyRequest>(event: Ev, payload: Event.PayloadInput<Ev>) => Scenario
+  readonly givenCall: <Ev extends Event.AnyRequest>(event: Ev, payload: PayloadOf<Ev>) => Scenario
   /** Asks a request, or says a fact. What its schema does not take is sent as it is, and refused. */
   readonly when: {
-    <Ev extends Event.AnyRequest>(event: Ev, payload: Event.PayloadInput<Ev>): Asked<Ev>
+    <Ev extends Event.AnyRequest>(event: Ev, payload: PayloadOf<Ev>): Asked<Ev>
     <Ev extends Event.AnyFact>(fact: Event.FactOf<Ev>): Then
   }
+  /** Asks several at the same time; those of one list in turn, each when the one before has answered. */
+  readonly whenTogether: (...fibers: ReadonlyArray<AskOf | ReadonlyArray<AskOf>>) => Then
 }
+
+/** What was answered before, to those that build on it. */
+export type Earlier = Playing.Earlier
+
+/** A payload, or what makes it of what was answered before: `({ reply }) => ({ holdId: reply(Hold).holdId })`. */
+export type PayloadOf<Ev extends Event.AnyRequest> = Event.PayloadInput<Ev> | ((earlier: Earlier) => Event.PayloadInput<Ev>)
+
+/** A request with its payload, as `ask` makes it, or a fact with its own. */
+export interface AskOf<out Ev extends Event.Any = Event.Any> {
+  readonly event: Ev
+  readonly payload: unknown
+}
+
+/** A request with its payload, to be asked together with others. */
+export const ask = <Ev extends Event.AnyRequest>(event: Ev, payload: PayloadOf<Ev>): AskOf<Ev> => ({ event, payload })
+
+export { type Answer, type StateOf, stateOf } from "./internal/expectations.ts"
 
 /** What can be expected of everything that was asked or said. What did not succeed fails where nothing here looks at how it ended. */
 export interface Then extends Scenario {
@@ -384,6 +190,13 @@ export interface Then extends Scenario {
   readonly thenState: <S>(projection: Projection<S>, streamId: string, expected: S | ((state: S) => boolean)) => this
   /** The mock was called with exactly these payloads, since the scenario began. */
   readonly thenCalled: <Ev extends Event.AnyRequest>(mock: Mock<Ev>, ...payloads: ReadonlyArray<Event.PayloadInput<Ev>>) => this
+  /** A reaction to this fact failed: a handler that fails, breaks or takes too long. Where nothing expects that, the scenario fails. */
+  readonly thenReactionFails: (event: Event.AnyFact, holds?: (error: string) => boolean) => this
+  /**
+   * Everything since the last `whenTogether` ended as in one of these lists: an answer for each that was asked, in the order in which
+   * it stands there, and then states. Several are right where any order is.
+   */
+  readonly thenOneOf: (...lists: ReadonlyArray<ReadonlyArray<Expectations.Answer | Expectations.StateOf>>) => this
   /** Lets time pass. What follows looks at what happened meanwhile. */
   readonly thenAfter: (duration: Duration.Input) => this
 }
@@ -408,23 +221,28 @@ const granting = (principal: string, { grants = [], profile }: { readonly profil
 
 const always = () => true
 
+interface Surroundings {
+  readonly mocks: ReadonlyArray<AnyMock>
+  readonly seed: number | undefined
+}
+
 class Built {
-  private readonly steps: ReadonlyArray<Step>
-  private readonly mocks: ReadonlyArray<AnyMock>
+  private readonly steps: ReadonlyArray<Playing.Step>
+  private readonly around: Surroundings
   private readonly event: Event.Any | undefined
 
-  constructor(steps: ReadonlyArray<Step>, mocks: ReadonlyArray<AnyMock>, event: Event.Any | undefined) {
+  constructor(steps: ReadonlyArray<Playing.Step>, around: Surroundings, event: Event.Any | undefined) {
     this.steps = steps
-    this.mocks = mocks
+    this.around = around
     this.event = event
   }
 
-  private and(step: Step, event = this.event): Built {
-    return new Built([...this.steps, step], this.mocks, event)
+  private and(step: Playing.Step, event = this.event): Built {
+    return new Built([...this.steps, step], this.around, event)
   }
 
-  private looking(step: Step): Built {
-    return this.and(expecting(step))
+  private looking(step: Playing.Step): Built {
+    return this.and(Expectations.expecting(step))
   }
 
   private get request(): Event.AnyRequest {
@@ -434,82 +252,99 @@ class Built {
 
   with(...mocks: ReadonlyArray<AnyMock>) {
     // The last of an event stands in for it.
-    const all = [...this.mocks, ...mocks] as unknown as ReadonlyArray<Mock<Event.AnyRequest>> // as in `layerOf`
+    const all = [...this.around.mocks, ...mocks] as unknown as ReadonlyArray<Mock<Event.AnyRequest>> // as in `layerOf`
     const kept = all.filter(({ event: { name } }, index) => all.findLastIndex(({ event }) => event.name === name) === index)
-    return new Built(this.steps, kept as unknown as ReadonlyArray<AnyMock>, this.event) // the same ones
+    return new Built(this.steps, { ...this.around, mocks: kept as unknown as ReadonlyArray<AnyMock> }, this.event) // the same ones
+  }
+
+  withSeed(seed: number) {
+    return new Built(this.steps, { ...this.around, seed }, this.event)
   }
 
   as(principal: string, options: { readonly profile?: Grant.ProfileName; readonly grants?: ReadonlyArray<string> } = {}) {
     return this.and((running) => {
       running.principal = principal
-      return must(running, `granting to ${principal}`, granting(principal, options))
+      return Playing.must(running, `granting to ${principal}`, granting(principal, options))
     })
   }
 
   given(...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) {
-    return this.and((running) => must(running, "what was given", history(facts)))
+    return this.and((running) => Playing.must(running, "what was given", Playing.history(facts)))
   }
 
   givenCall(event: Event.AnyRequest, payload: unknown) {
-    return this.and((running) => Effect.andThen(
-      must(running, `the given call of ${event.name}`, ask(running, event.name, sent(event, payload))),
-      Effect.flatMap(running.stage.rest(always), (stopped) => notForEver(running, stopped))
-    ))
+    return this.and(Expectations.overlooked).and(Playing.asking({ event, payload })).and(Expectations.given)
   }
 
   when(what: Event.AnyRequest | Event.FactOf<Event.AnyFact>, payload?: unknown) {
-    return "event" in what ? this.and(asking(what.event, what.payload), what.event) : this.and(asking(what, payload), what)
+    const asked = "event" in what ? what : { event: what, payload }
+    return this.and(Expectations.overlooked).and(Playing.asking(asked), asked.event)
+  }
+
+  whenTogether(...fibers: ReadonlyArray<AskOf | ReadonlyArray<AskOf>>) {
+    const lists = fibers.map((each) => "event" in each ? [each] : each)
+    return this.and(Expectations.overlooked).and(Playing.askingTogether(lists))
   }
 
   thenReplies(expected: unknown) {
-    return this.looking(expectReply(this.request, expected))
+    return this.looking(Expectations.reply(this.request, expected))
   }
 
   thenFails(tag: string, holds: (error: never) => boolean = always) {
-    return this.looking(expectFailure(this.request, tag, holds))
+    return this.looking(Expectations.failure(this.request, tag, holds))
   }
 
   thenRefused(tag: string, holds: (reason: never) => boolean = always) {
-    return this.looking(expectRefusal(tag, holds))
+    return this.looking(Expectations.refusal(tag, holds))
   }
 
   thenDenied() {
-    return this.looking(expectRefusal("PermissionDenied", always))
+    return this.looking(Expectations.refusal("PermissionDenied", always))
   }
 
   thenEmits(...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) {
-    return this.looking(expectFacts(facts, true))
+    return this.looking(Expectations.facts(facts, true))
   }
 
   thenEmitsAmongOthers(...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) {
-    return this.looking(expectFacts(facts, false))
+    return this.looking(Expectations.facts(facts, false))
   }
 
   thenState<S>(projection: Projection<S>, streamId: string, expected: S | ((state: S) => boolean)) {
-    return this.looking(expectState(projection, streamId, expected))
+    return this.looking(Expectations.state(projection, streamId, expected))
   }
 
   thenCalled(stand: AnyMock, ...payloads: ReadonlyArray<unknown>) {
-    return this.looking(expectCalls(stand, payloads))
+    // Any mock, as in `layerOf`.
+    return this.looking(Expectations.calls((stand as unknown as Mock<Event.AnyRequest>).event, stand, payloads))
+  }
+
+  thenReactionFails(event: Event.AnyFact, holds: (error: string) => boolean = always) {
+    return this.looking(Expectations.reactionFails(event, holds))
+  }
+
+  thenOneOf(...lists: ReadonlyArray<ReadonlyArray<Expectations.Answer | Expectations.StateOf>>) {
+    return this.looking(Expectations.oneOf(lists))
   }
 
   thenAfter(duration: Duration.Input) {
-    return this.and(passing(duration))
+    return this.and(Playing.passing(duration))
   }
 
-  get run(): Effect.Effect<void, ScenarioFailed, KsiTest> {
+  get run(): Effect.Effect<void, Playing.ScenarioFailed, KsiTest> {
     return Effect.gen({ self: this }, function*() {
       const { start } = yield* KsiTest
-      const called: Called = new Map()
-      const stage = yield* Effect.orDie(start(this.mocks.map((each) => layerOf(each, called))))
-      const running: Running = { stage, called, principal: Grant.owner, asked: undefined, poll: () => undefined, isLooked: false, stopped: "done", from: 0 }
-      const played = Effect.forEach([...this.steps, overlooked], (step) => step(running), { discard: true })
+      const called: Playing.Called = new Map()
+      const { mocks, seed } = this.around
+      const stage = yield* Effect.orDie(start(mocks.map((each) => layerOf(each, called)), { seed }))
+      const running = Playing.running(stage, called)
+      const played = Effect.forEach([...this.steps, Expectations.ending], (step) => step(running), { discard: true })
       const hasEnded = yield* Effect.andThen(Effect.onError(played, () => stage.end), stage.end)
-      if (!hasEnded) yield* failed(running, "the app does not end: it waits for something outside, or for longer than an hour")
+      if (!hasEnded) yield* Playing.failed(running, "the app does not end: it waits for something outside, or for longer than an hour")
     })
   }
 }
-Object.setPrototypeOf(Built.prototype, Effectable.Prototype<Effect.Effect<void, ScenarioFailed, KsiTest> & Built>({
+Object.setPrototypeOf(Built.prototype, Effectable.Prototype<Effect.Effect<void, Playing.ScenarioFailed, KsiTest> & Built>({
   label: "KsiTest.scenario",
   evaluate() {
     return this.run
@@ -517,7 +352,7 @@ Object.setPrototypeOf(Built.prototype, Effectable.Prototype<Effect.Effect<void, 
 }))
 
 /** The beginning of every scenario: an app that has just started. */
-export const scenario: Scenario = new Built([], [], undefined) as unknown as Scenario // by its prototype
+export const scenario: Scenario = new Built([], { mocks: [], seed: undefined }, undefined) as unknown as Scenario // by its prototype
 
 // ---------------------------------------------------------------------------------------------------------------- laws
 
@@ -533,7 +368,15 @@ export interface LawOptions {
   readonly replay?: string | undefined
 }
 
-const lawBroken = (message: string, actual: unknown) => Effect.fail(new ScenarioFailed({ message, expected: undefined, actual }))
+/** And on which app. */
+export interface PropertyOptions extends LawOptions {
+  /** What has happened before. */
+  readonly given?: ReadonlyArray<Event.FactOf<Event.AnyFact>> | undefined
+  /** Stand-ins for handlers of the app. */
+  readonly mocks?: ReadonlyArray<{ readonly event: Event.AnyRequest }> | undefined
+}
+
+const lawBroken = (message: string, actual: unknown) => Effect.fail(new Playing.ScenarioFailed({ message, expected: undefined, actual }))
 
 /**
  * A law that holds for every payload of a request: each is asked of an app of its own, on the history given. Where it does not
@@ -542,24 +385,25 @@ const lawBroken = (message: string, actual: unknown) => Effect.fail(new Scenario
 export const property = <Ev extends Event.AnyRequest>(
   event: Ev,
   law: (outcome: Laws.Outcome<Ev>, payload: Event.Payload<Ev>) => boolean,
-  { given = [], runs = 100, seed = 0, ...options }: LawOptions & { readonly given?: ReadonlyArray<Event.FactOf<Event.AnyFact>> } = {}
-): Effect.Effect<void, ScenarioFailed, KsiTest> =>
+  { given = [], mocks = [], runs = 100, seed = 0, ...options }: PropertyOptions = {}
+): Effect.Effect<void, Playing.ScenarioFailed, KsiTest> =>
   Effect.gen(function*() {
     const { start } = yield* KsiTest
     const holds = (payload: unknown) =>
       Effect.gen(function*() {
-        const stage = yield* Effect.orDie(start([]))
-        const before = yield* stage.play(history(given))
+        // Each is one that `mock` made.
+        const stage = yield* Effect.orDie(start(mocks.map((each) => layerOf(each as unknown as AnyMock, new Map()))))
+        const before = yield* stage.play(Playing.history(given))
         if (before === undefined || Exit.isFailure(before)) {
           yield* stage.end
           return yield* Effect.fail(`what was given ${before === undefined ? "does not end" : `failed: ${KsiError.sentenceOf(Cause.squash(before.cause))}`}`)
         }
-        const exit = yield* Laws.dispatch(stage, event, jsonOf(event.payload, payload))
+        const exit = yield* Laws.dispatch(stage, event, Playing.jsonOf(event.payload, payload))
         const hasEnded = yield* stage.end
         if (exit === undefined) return yield* Effect.fail(`${event.name} never answers, or what it caused never ends`)
         if (!hasEnded) return yield* Effect.fail("the app does not end")
         const outcome = Laws.outcomeOf(event, exit)
-        if (outcome === undefined) return yield* Effect.fail(`${event.name} broke: ${JSON.stringify(outcomeOf(exit))}`)
+        if (outcome === undefined) return yield* Effect.fail(`${event.name} broke: ${JSON.stringify(Playing.toldOf(exit))}`)
         // Both are of this event.
         return law(outcome as Laws.Outcome<Ev>, payload as Event.Payload<Ev>)
       })
@@ -576,7 +420,7 @@ export const property = <Ev extends Event.AnyRequest>(
 export const fuzz = (
   group: { readonly events: Readonly<Record<string, Event.Any>> },
   { runs = 25, seed = 0, ...options }: LawOptions = {}
-): Effect.Effect<void, ScenarioFailed, KsiTest> =>
+): Effect.Effect<void, Playing.ScenarioFailed, KsiTest> =>
   Effect.gen(function*() {
     const { start } = yield* KsiTest
     for (const event of Object.values(group.events)) {

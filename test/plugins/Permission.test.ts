@@ -2,13 +2,22 @@ import { describe, expect, it } from "@effect/vitest"
 import { Effect, Layer, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Activity } from "../../src/bus/Activity.ts"
+import { Plugins } from "../../src/bus/Plugin.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import type * as Limits from "../../src/event/Limits.ts"
+import * as Permission from "../../src/plugins/Permission.ts"
+import * as Store from "../../src/plugins/Store.ts"
+import * as System from "../../src/plugins/System.ts"
 import { EventStore } from "../../src/store/EventStore.ts"
-import { ask, pagesOf, reasonOf, type Runtime, runtime, withRuntime } from "./Builtins.ts"
+import * as Commands from "../../src/testing/Commands.ts"
+import * as KsiTest from "../../src/testing/KsiTest.ts"
+import { ask, pagesOf, reasonOf, type Runtime, withRuntime } from "./Builtins.ts"
 
 const test = <E>(name: string, program: Effect.Effect<void, E, Runtime | Scope.Scope>, limits?: Partial<Limits.LimitsShape>) =>
   it.effect(name, () => withRuntime(program, limits))
+
+const daemon = Layer.mergeAll(System.layer, Store.layer, Permission.layer).pipe(Layer.provide(Layer.merge(System.Shutdown.layer, Plugins.layer)))
+const play = <E>(scenario: Effect.Effect<void, E, KsiTest.KsiTest>) => Effect.provide(scenario, KsiTest.layer(daemon, { outsideMillis: 5 }))
 
 const as = Effect.fnUntraced(function*(principal: string, name: string, data: unknown = {}) {
   const ksi = yield* KsiService
@@ -90,14 +99,14 @@ describe("permission:check", () => {
     }
   }))
 
-  test("of oneself everybody may ask, of others who may list", Effect.gen(function*() {
-    yield* ask("permission:grant", { principal: "ann", profile: "restricted" })
-    yield* ask("permission:grant", { principal: "bea", profile: "trusted" })
-    expect(yield* as("ann", "permission:check", { event: "store:read" })).toMatchObject({ principal: "ann", allowed: false })
-    expect(yield* as("ann", "permission:check", { event: "store:read", principal: "ann" })).toMatchObject({ allowed: false })
-    expect(yield* reasonOf(as("ann", "permission:check", { event: "store:read", principal: "bea" }))).toMatchObject({ _tag: "PermissionDenied", event: "permission:list" })
-    expect(yield* as("bea", "permission:check", { event: "store:read", principal: "ann" })).toMatchObject({ allowed: false })
-  }))
+  it.effect("of oneself everybody may ask, of others who may list", () => play(
+    KsiTest.scenario.as("ann", { profile: "restricted" })
+      .when(Permission.Check, { event: "store:read" }).thenReplies(({ allowed, principal }) => principal === "ann" && !allowed)
+      .when(Permission.Check, { event: "store:read", principal: "ann" }).thenReplies(({ allowed }) => !allowed)
+      .when(Permission.Check, { event: "store:read", principal: "bea" }).thenRefused("PermissionDenied", ({ event }) => event === "permission:list")
+      .as("bea", { profile: "trusted" })
+      .when(Permission.Check, { event: "store:read", principal: "ann" }).thenReplies(({ allowed }) => !allowed)
+  ))
 
   test("at a moment of the past", Effect.gen(function*() {
     yield* TestClock.adjust("1 day")
@@ -161,15 +170,40 @@ describe("tokens", () => {
 })
 
 describe("what one is told of", () => {
-  it.effect("is what one may use", () =>
-    Effect.gen(function*() {
-      yield* ask("permission:grant", { principal: "ann", profile: "restricted" })
-      yield* ask("permission:grant", { principal: "ann", pattern: "store:streams" })
-      const found = yield* as("ann", "system:discover", { level: "events" })
-      expect(JSON.stringify(found)).toContain("store:streams")
-      expect(JSON.stringify(found)).not.toMatch(/store:import|system:shutdown|permission:grant/)
-      expect(yield* as("ann", "system:help", { event: "store:streams" })).toMatchObject({ event: "store:streams" })
-      expect(yield* reasonOf(as("ann", "system:help", { event: "system:shutdown" }))).toMatchObject({ _tag: "PermissionDenied" })
-      expect(yield* reasonOf(as("ann", "system:help", { event: "permission:granted" }))).toMatchObject({ _tag: "PermissionDenied", action: "call" })
-    }).pipe(Effect.provide(Layer.fresh(runtime()))))
+  const { "system:help": Help } = System.Group.events
+  const ann = KsiTest.scenario.as("ann", { profile: "restricted", grants: ["store:streams"] })
+  it.effect("is what one may use", () => play(
+    ann.when(System.Discover, { level: "events" })
+      .thenReplies((found) => /store:streams/.test(JSON.stringify(found)) && !/store:import|system:shutdown|permission:grant/.test(JSON.stringify(found)))
+      .when(Help, { event: "store:streams" }).thenReplies(({ event }) => event === "store:streams")
+      .when(Help, { event: "system:shutdown" }).thenDenied()
+      .when(Help, { event: "permission:granted" }).thenRefused("PermissionDenied", ({ action }) => action === "call")
+  ))
+})
+
+describe("grants and revocations", () => {
+  const people = ["ann", "bea"]
+  const patterns = ["shop:order", "shop:*"]
+  // Of each, what was last said of it. The more special pattern decides.
+  const model = Commands.model(Permission.Group, {
+    initial: {} as Readonly<Record<string, boolean>>,
+    commands: {
+      "permission:grant": (rules, { allow = true, pattern = "", principal }, must) => must.replyLike({ principal }, { ...rules, [`${principal} ${pattern}`]: allow }),
+      "permission:revoke": (rules, { pattern = "", principal }, must) => rules[`${principal} ${pattern}`] === undefined
+        ? must.beRefused("NotFound")
+        : must.replyLike({ principal }, Object.fromEntries(Object.entries(rules).filter(([key]) => key !== `${principal} ${pattern}`))),
+      "permission:check": (rules, { event, principal = "" }, must) =>
+        must.replyLike({ allowed: rules[`${principal} ${event}`] ?? rules[`${principal} shop:*`] ?? false })
+    },
+    payloads: {
+      "permission:grant": (_, pick) => ({ principal: pick(people), pattern: pick(patterns), allow: pick([true, false]), actions: ["call", "emit"] }),
+      "permission:revoke": (_, pick) => ({ principal: pick(people), pattern: pick(patterns) }),
+      "permission:check": (_, pick) => ({ principal: pick(people), event: pick(["shop:order", "shop:refund"]), action: "call" })
+    }
+  })
+
+  it.effect("are true of every order in which they come", () => play(Effect.andThen(
+    Commands.check(model, { runs: 40 }),
+    Commands.check(model, { runs: 40, fibers: 3 })
+  )))
 })

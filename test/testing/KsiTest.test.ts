@@ -170,6 +170,86 @@ describe("one that does not", () => {
   }
 })
 
+describe("what is asked at the same time", () => {
+  const Add = Event.make("count:add", { payload: { n: Schema.Int }, success: Schema.Int })
+  const Take = Event.make("count:take", { success: Schema.Struct({ id: Schema.String }) })
+  const Give = Event.make("count:give", { payload: { id: Schema.String }, success: Schema.Boolean })
+  const Added = Event.fact("count:added", { payload: { n: Schema.Int }, streamId: () => "count" })
+  const Count = EventGroup.make(Add, Take, Give, Added)
+  const Sum = Projection.make("sum", { events: [Added], state: Schema.Int, initial: 0, on: { "count:added": (sum, { n }) => sum + n } })
+  const handlers = Count.toLayer(Effect.sync(() => {
+    let [sum, taken] = [0, 0]
+    return {
+      // Whoever comes between reads the same.
+      "count:add": ({ n }) => Effect.gen(function*() {
+        const read = sum
+        yield* Effect.yieldNow
+        sum = read + n
+        yield* (yield* Ksi).emit(Added, { n })
+        return sum
+      }),
+      "count:take": () => Effect.sync(() => ({ id: `id-${++taken}` })),
+      "count:give": ({ id }) => Effect.sync(() => id === `id-${taken}`),
+      "count:added": ({ n }) => n < 0 ? Effect.die(new Error("less is not more")) : Effect.void
+    }
+  }))
+  const app = KsiTest.layer(Ksi.serve(Count).pipe(Layer.provide(handlers)), { outsideMillis: 5 })
+  const on = <E>(scenario: Effect.Effect<void, E, KsiTest.KsiTest>) => Effect.provide(scenario, app)
+  const says = (scenario: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest>) => Effect.map(Effect.flip(on(scenario)), ({ message }) => message)
+  const both = KsiTest.scenario.whenTogether(KsiTest.ask(Add, { n: 1 }), KsiTest.ask(Add, { n: 2 }))
+  const orders = both.thenOneOf([{ reply: 1 }, { reply: 3 }], [{ reply: 3 }, { reply: 2 }])
+
+  it.effect("goes in the order of the seed: some lose an update, each of them always", () =>
+    Effect.gen(function*() {
+      const seeds = Array.from({ length: 30 }, (_, seed) => seed)
+      const lost = (seed: number) => Effect.map(Effect.exit(on(orders.withSeed(seed))), ({ _tag }) => _tag === "Failure")
+      const first = yield* Effect.forEach(seeds, lost)
+      expect(first).toContain(true)
+      expect(yield* Effect.forEach(seeds, lost)).toEqual(first)
+    }))
+
+  it.effect("says what came of each where none of the lists is it", () => Effect.map(
+    says(both.thenOneOf([{ reply: 9 }, { fails: "Nope" }], [{ refused: "PermissionDenied" }, { replyLike: {} }])),
+    (message) => {
+      for (const part of ["none of these", "\"failed\": \"Nope\"", "\"refused\": \"PermissionDenied\"", "\"reply\": 9"]) expect(message).toContain(part)
+    }
+  ))
+
+  it.effect("those of one list go in turn, those after come later, and states count", () => on(
+    KsiTest.scenario
+      .whenTogether([KsiTest.ask(Add, { n: 1 }), KsiTest.ask(Add, { n: 2 })])
+      .when(Add, { n: 4 })
+      .thenOneOf([{ reply: 1 }, { reply: 3 }, { reply: 7 }, KsiTest.stateOf(Sum, "count", 7)])
+      .when(Add, { n: 1 })
+      .thenReplies(8)
+  ))
+
+  it.effect("a state that is another is none of them, and a list has an answer for each", () =>
+    Effect.gen(function*() {
+      expect(yield* says(both.thenOneOf([{ done: true }, { done: true }, KsiTest.stateOf(Sum, "count", 4)]))).toContain("\"sum of count\": 4")
+      expect(yield* says(both.thenOneOf([{ done: true }]))).toContain("2 were asked since whenTogether, and thenOneOf has a list of 1 answers")
+    }))
+
+  it.effect("a payload may be made of what was replied before", () =>
+    Effect.gen(function*() {
+      const twice = KsiTest.scenario.givenCall(Take, {}).givenCall(Take, {})
+      yield* on(twice.when(Give, ({ reply }) => reply(Take, 2)).thenReplies(true).when(Give, ({ reply }) => ({ id: reply(Take).id })).thenReplies(false))
+      expect(yield* says(twice.when(Give, ({ reply }) => reply(Take, 3)))).toContain("the payload of count:give cannot be made: count:take has no reply 3 to build on")
+    }))
+
+  it.effect("a reaction that fails fails the scenario, unless it is expected", () =>
+    Effect.gen(function*() {
+      const less = KsiTest.scenario.when(Add, { n: -1 }).thenReplies(-1)
+      expect(yield* says(less)).toContain("the reaction count:added to count:added failed: less is not more")
+      yield* on(less.thenReactionFails(Added, (error) => error.includes("not more")))
+      expect(yield* says(less.thenReactionFails(Added, (error) => error === "else"))).toContain("a reaction to count:added failed otherwise: less is not more")
+      expect(yield* says(KsiTest.scenario.when(Add, { n: 1 }).thenReactionFails(Added))).toContain("expected a reaction to count:added to fail, and none has")
+    }))
+
+  it.effect("for ever does not come", () =>
+    Effect.map(says(KsiTest.scenario.when(Add, { n: 1 }).thenAfter(Infinity)), (message) => expect(message).toContain("thenAfter(Infinity) would never come")))
+})
+
 describe("laws", () => {
   it.effect("one that holds for every payload", () => play(
     KsiTest.property(Reserve, (outcome, { quantity, sku }) => !sku.isWellFormed()
@@ -189,6 +269,14 @@ describe("laws", () => {
       const [, replay] = /Replay: (\S+)/.exec(message) ?? []
       expect(yield* never(replay)).toMatch(/"quantity":\s*10\b/)
       expect(yield* never()).toBe(message)
+    }))
+
+  it.effect("one on an app with stand-ins", () =>
+    Effect.gen(function*() {
+      const law = (mocks: ReadonlyArray<KsiTest.Mock<typeof Charge>>) =>
+        KsiTest.property(Charge, (outcome) => outcome.kind === "reply" && outcome.reply !== "", { runs: 20, mocks })
+      yield* play(law([KsiTest.mock(Charge, () => Effect.succeed("mocked"))]))
+      expect(yield* failure(law([KsiTest.mock(Charge, ({ cents }) => Effect.succeed(cents > 1 ? "" : "mocked"))]))).toMatch(/"cents":\s*2\b/)
     }))
 
   const Said = Event.fact("wild:said", { payload: { n: Schema.Int }, streamId: () => "wild" })

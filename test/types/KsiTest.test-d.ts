@@ -53,3 +53,23 @@ scenario.given(Ordered.of({ n: 1 })).thenEmits()
 scenario.given(Order)
 // @ts-expect-error the mock replies otherwise
 KsiTest.mock(Order, () => Effect.succeed(3))
+
+export const together: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest> = scenario
+  .withSeed(3)
+  .givenCall(Ask, {})
+  .whenTogether(KsiTest.ask(Order, ({ reply }) => ({ n: reply(Ask) })), [KsiTest.ask(Ask, {}), Ordered.of({ n: 1 })])
+  .thenOneOf([{ reply: "yes" }, { reply: 1 }, { done: true }], [{ fails: "SoldOut" }, { replyLike: {} }, { refused: "LimitExceeded" }])
+  .thenReactionFails(Ordered, (error) => error.length > 1)
+
+// @ts-expect-error the payload is another
+KsiTest.ask(Order, { m: 2 })
+// @ts-expect-error what makes it makes another
+KsiTest.ask(Order, ({ reply }) => ({ n: reply(Order) }))
+// @ts-expect-error a fact has no reply
+scenario.when(Order, ({ reply }) => ({ n: reply(Ordered) }))
+// @ts-expect-error a request alone is not asked
+scenario.whenTogether(Order)
+// @ts-expect-error KSI knows no such reason
+scenario.whenTogether(KsiTest.ask(Ask, {})).thenOneOf([{ refused: "PayloadInvald" }])
+// @ts-expect-error a request has no reactions that are lost
+scenario.when(Ask, {}).thenReactionFails(Ask)

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
-import { DeadLetters } from "../../bus/DeadLetters.ts"
+import { DeadLetters, type Letter } from "../../bus/DeadLetters.ts"
 import { DeclaredFailure, type Dispatched } from "../../bus/KsiService.ts"
 import { Router } from "../../bus/Router.ts"
 import type { Delivery } from "../../event/Envelope.ts"
@@ -33,9 +33,9 @@ export const dispatch = (stage: Stage.Stage, event: Event.Any, data: unknown): E
     return stopped === "done" ? poll() : undefined
   })
 
-type Success<X> = X extends Exit.Exit<infer A, infer _> ? A : never
+type Answer = Dispatched extends Exit.Exit<infer A, infer _> ? A : never
 
-const valueOf = (answer: Success<Dispatched>): unknown => answer.kind === "value" ? answer.value ?? null : null
+const valueOf = (answer: Answer): unknown => answer.kind === "value" ? answer.value ?? null : null
 
 /** What it failed with, where it did not break. */
 export const errorIn = (exit: Dispatched): KsiError.KsiError | DeclaredFailure | undefined => {
@@ -52,12 +52,13 @@ export const revived = ({ error, middleware }: Event.AnyRequest, { error: json }
   return json
 }
 
+/** The reply as it was. */
+export const revivedReply = ({ success }: Event.AnyRequest, answer: Answer): unknown =>
+  Schema.decodeUnknownSync(jsonCodec(success))(valueOf(answer))
+
 /** What became of a request; `undefined` where it broke. */
 export const outcomeOf = (event: Event.AnyRequest, exit: Dispatched): Outcome<Event.AnyRequest> | undefined => {
-  if (Exit.isSuccess(exit)) {
-    const value = exit.value.kind === "value" ? exit.value.value : undefined
-    return { kind: "reply", reply: Schema.decodeUnknownSync(jsonCodec(event.success))(value) }
-  }
+  if (Exit.isSuccess(exit)) return { kind: "reply", reply: revivedReply(event, exit.value) }
   const error = errorIn(exit)
   if (KsiError.is(error)) return { kind: "refusal", reason: error.reason }
   return error === undefined ? undefined : { kind: "failure", error: revived(event, error) as Event.Failure<Event.AnyRequest> } // the event's own
@@ -80,13 +81,19 @@ const spoiled = (data: unknown, below: () => number): unknown => {
   return { ...data, [key]: below() < 0.3 ? spoiled(data[key], below) : one(strangers) }
 }
 
-/** The first law that what happened breaks; `undefined` where all hold. */
-const broken = (happened: ReadonlyArray<Delivery>, event: Event.Any, valid: boolean, exit: Dispatched | undefined): string | undefined => {
+/** The law that an answer breaks by itself, whatever it was asked; `undefined` where it breaks none. */
+export const brokenAnswer = (exit: Dispatched | undefined): string | undefined => {
   if (exit === undefined) return "it never answers, or what it caused never ends"
   const error = errorIn(exit)
   if (Exit.isFailure(exit) && error === undefined) return `it broke: ${KsiError.sentenceOf(Cause.squash(exit.cause))}`
-  const tag = KsiError.is(error) ? error.reason._tag : undefined
-  if (tag === "ReplyInvalid") return `its reply is not what it promises: ${error?.message ?? ""}`
+  return KsiError.is(error) && error.reason._tag === "ReplyInvalid" ? `its reply is not what it promises: ${error.message}` : undefined
+}
+
+/** The first law that what happened breaks; `undefined` where all hold. */
+const broken = (happened: ReadonlyArray<Delivery>, event: Event.Any, valid: boolean, exit: Dispatched | undefined): string | undefined => {
+  const problem = brokenAnswer(exit)
+  if (problem !== undefined || exit === undefined) return problem
+  const error = errorIn(exit)
   // The handler may have let through what another event refused: that is no refusal of its own.
   const isRefused = KsiError.is(error) && error.reason._tag === "PayloadInvalid" && error.reason.event === event.name
   if (!valid && !isRefused) return "it takes a payload that its schema does not allow"
@@ -96,12 +103,30 @@ const broken = (happened: ReadonlyArray<Delivery>, event: Event.Any, valid: bool
   return undefined
 }
 
-/** The reaction that failed, where one did. */
-const buried = (stage: Stage.Stage): Effect.Effect<string | undefined> =>
-  Effect.map(stage.play(Effect.flatMap(DeadLetters, ({ list }) => list({ limit: 1 }))), (exit) => {
-    const letter = exit !== undefined && Exit.isSuccess(exit) ? exit.value.letters[0] : undefined
-    return letter && `it broke: the reaction ${letter.handler} to ${letter.event.name} failed: ${letter.error}`
-  })
+/** The reactions that failed, the last first. */
+export const buried = (stage: Stage.Stage): Effect.Effect<ReadonlyArray<Letter>> =>
+  Effect.map(
+    stage.play(Effect.flatMap(DeadLetters, ({ list }) => list({ limit: 100 }))),
+    (exit) => exit !== undefined && Exit.isSuccess(exit) ? exit.value.letters : []
+  )
+
+/** A reaction that failed, for people. */
+export const letterSays = ({ error, event, handler }: Letter): string => `the reaction ${handler} to ${event.name} failed: ${error}`
+
+/** Where the facts of one stream have a gap. */
+export const gapIn = (happened: ReadonlyArray<Delivery>): string | undefined => {
+  const last = new Map<string, number>()
+  for (const { metadata: { streamId = "" }, version } of happened) {
+    if (version === undefined) continue
+    const before = last.get(streamId)
+    if (before !== undefined && version !== before + 1) return `the facts of "${streamId}" come with a gap: ${version} after ${before}`
+    last.set(streamId, version)
+  }
+  return undefined
+}
+
+const reactions = (stage: Stage.Stage): Effect.Effect<string | undefined> =>
+  Effect.map(buried(stage), ([letter]) => letter && `it broke: ${letterSays(letter)}`)
 
 /** A payload that is not allowed, made of one that is. */
 const invalidOf = (event: Event.Any, valid: unknown, seed: number): { readonly data: unknown } | undefined => {
@@ -117,7 +142,7 @@ const invalidOf = (event: Event.Any, valid: unknown, seed: number): { readonly d
 const factsOf = (happened: ReadonlyArray<Delivery>): number => happened.filter(({ position }) => position !== undefined).length
 
 /** Asks once more what says that it may be asked twice. */
-const askAgain = (stage: Stage.Stage, event: Event.Any, data: unknown, first: Success<Dispatched>, hasSaid: boolean): Effect.Effect<string | undefined> =>
+const askAgain = (stage: Stage.Stage, event: Event.Any, data: unknown, first: Answer, hasSaid: boolean): Effect.Effect<string | undefined> =>
   Effect.gen(function*() {
     const before = factsOf(stage.happened)
     const again = yield* dispatch(stage, event, data)
@@ -145,7 +170,7 @@ export const tryOne = (
       const stage = yield* Effect.orDie(start)
       const from = stage.happened.length
       const exit = yield* dispatch(stage, event, given.data)
-      const first = broken(stage.happened.slice(from), event, valid, exit) ?? (yield* buried(stage))
+      const first = broken(stage.happened.slice(from), event, valid, exit) ?? (yield* reactions(stage))
       const isAsked = valid && first === undefined && event.kind === "request" && event.idempotent && exit !== undefined && Exit.isSuccess(exit)
       const problem = isAsked ? yield* askAgain(stage, event, given.data, exit.value, factsOf(stage.happened.slice(from)) > 0) : first
       const hasEnded = yield* stage.end

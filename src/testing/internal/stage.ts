@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Scope from "effect/Scope"
 import { Router } from "../../bus/Router.ts"
 import { Subscriptions } from "../../bus/Subscription.ts"
@@ -50,6 +51,8 @@ export interface Stage {
 
 /** How an app is started. */
 export interface Options extends World.Options {
+  /** Whether nothing of it is logged. Its steps are the same. */
+  readonly isQuiet?: boolean | undefined
   /** How many pauses of a millisecond the outside has to come up with something. */
   readonly patience: number
 }
@@ -127,15 +130,17 @@ const watch = Effect.fnUntraced(function*(happened: Array<Delivery>) {
 
 // What an eye on what happens holds without reading on.
 const fewEnough = 256
+const noLoggers: ReadonlySet<Logger.Logger<unknown, unknown>> = new Set()
 
 /** Starts an app in a world; what it finds outside of the runtime is `outside`. */
 export const make = <E>(
   app: Layer.Layer<never, E, Runtime>,
   outside: Context.Context<never>,
-  { patience, ...options }: Options
+  { isQuiet = false, patience, ...options }: Options
 ): Effect.Effect<Stage, E | KsiError> =>
   Effect.gen(function*() {
     const world = World.make(options)
+    const around = isQuiet ? Context.add(outside, Logger.CurrentLoggers, noLoggers) : outside
     const play = <A, E>(begin: () => Poll<A, E>) =>
       Effect.suspend(() => {
         const poll = begin()
@@ -145,10 +150,10 @@ export const make = <E>(
     const happened: Array<Delivery> = []
     const forgetting: Forgetting.All = []
     const building = Effect.gen(function*() {
-      const services = yield* Layer.build(Layer.fresh(app.pipe(Layer.provideMerge(Ksi.layerMemory), Layer.provide(Layer.succeedContext(outside))))).pipe(
+      const services = yield* Layer.build(Layer.fresh(app.pipe(Layer.provideMerge(Ksi.layerMemory), Layer.provide(Layer.succeedContext(around))))).pipe(
         Effect.provideService(Forgetting.Forgetting, forgetting))
       yield* Effect.provideContext(watch(happened), services)
-      return services
+      return isQuiet ? Context.add(services, Logger.CurrentLoggers, noLoggers) : services
     })
     const end = Effect.suspend(() => {
       const poll = polled(world.fork(Scope.close(scope, Exit.void)))
@@ -166,8 +171,8 @@ export const make = <E>(
     const { count } = Context.get(services, Subscriptions)
     const renew = (): boolean => {
       // One who follows has its place, and so has the eye on what happens once it had to read on.
-      const isQuiet = isSettled() && count() === 1 && happened.length < fewEnough
-      if (!isQuiet || !world.rewind() || !Forgetting.forget(forgetting)) return false
+      const isAlone = isSettled() && count() === 1 && happened.length < fewEnough
+      if (!isAlone || !world.rewind() || !Forgetting.forget(forgetting)) return false
       happened.length = 0
       return true
     }

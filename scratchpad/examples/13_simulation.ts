@@ -1,6 +1,6 @@
 // Simulation: two daemons, the network between them and their disks, in one seed. A till books at a bank over a network that loses
 // and doubles messages, while processes die between two writes. What goes wrong is found, told, and found again by its seed.
-//   npx node --conditions=ksi-source scratchpad/examples/11_simulation.ts
+//   npx node --conditions=ksi-source scratchpad/examples/13_simulation.ts
 import { Console, Effect, Layer, Result, Schedule, Schema } from "effect"
 import { Event, EventGroup, EventStore, Ksi } from "ksi"
 import { Simulation } from "ksi/testing"
