@@ -39,23 +39,20 @@ const shop = (isCareful: boolean) => ({
     yield* calm
     const booked = yield* nodes.bank.use(Effect.map(EventStore.EventStore, (store) => store.head()))
     const acknowledged = sold.filter(Result.isSuccess).length
-    if (booked < acknowledged || booked > sales.length) return yield* Effect.fail(`${acknowledged} of ${sales.length} sales acknowledged, and ${booked} booked`)
+    if (booked < acknowledged) return yield* Effect.fail("a sale was acknowledged, and is not booked")
+    if (booked > sales.length) return yield* Effect.fail("a sale is booked twice")
   })
 })
 
 await Effect.runPromise(Effect.gen(function*() {
   const failure = yield* Effect.flip(Simulation.explore(shop(false)))
-  yield* Console.log(failure.message.split("\n", 1).join())
-  yield* Console.log(failure.log.filter((line) => line.includes("till -> bank")).slice(0, 5).join("\n"))
+  // The first line of its message is "Simulation.run({ seed: 1, … }) fails: a sale is booked twice"; below is what happened.
+  yield* Console.log(failure.message.split("\n", 1).join().replace(/seed: \d+/, "seed: …"))
   const again = yield* Effect.flip(Simulation.run({ ...shop(false), seed: failure.seed }))
   yield* Console.log(`again the same: ${again.message === failure.message}`)
   yield* Console.log(`mended, it holds in ${yield* Simulation.explore(shop(true))} seeds`)
 }))
 // prints:
-// Simulation.run({ seed: 1, … }) fails: 3 of 3 sales acknowledged, and 4 booked
-// 0.003 s  till -> bank bank:book {"sale":"s1"}
-// 0.006 s  till -> bank bank:book {"sale":"s3"}
-// 0.009 s  till -> bank bank:book {"sale":"s2"}
-// 1.109 s  till -> bank bank:book {"sale":"s2"}
+// Simulation.run({ seed: …, … }) fails: a sale is booked twice
 // again the same: true
 // mended, it holds in 100 seeds

@@ -67,6 +67,12 @@ export interface Options {
    * each time that somebody wakes takes this long. 0 for an app that waits for nothing outside.
    */
   readonly outsideMillis?: number | undefined
+  /**
+   * Whether a scenario may have the app of one before it, where that has ended clean: nothing goes on, nobody follows, nobody was
+   * granted anything. What KSI keeps is forgotten, time and order begin anew; what handlers keep in their own layers stays. For apps
+   * whose state is in the store: several times as many scenarios a second. Scenarios with mocks have an app of their own. Default: false.
+   */
+  readonly reuse?: boolean | undefined
 }
 
 type App = Layer.Layer<never, unknown, Runtime>
@@ -96,14 +102,21 @@ const own = [Clock.Clock, Random.Random, Scheduler.Scheduler, Scope.Scope, Trace
  * Plays scenarios on an app. Its services come from around this layer, all but those of the runtime itself. An app that does not start
  * makes every scenario die of its error.
  */
-export const layer = <E, R>(app: Layer.Layer<never, E, R>, { outsideMillis = 100, ...options }: Options = {}): Layer.Layer<KsiTest, never, Exclude<R, Runtime>> =>
-  Layer.effect(KsiTest, Effect.map(Effect.context<Exclude<R, Runtime>>(), (context) => {
+export const layer = <E, R>(
+  app: Layer.Layer<never, E, R>,
+  { outsideMillis = 100, reuse = false, ...options }: Options = {}
+): Layer.Layer<KsiTest, never, Exclude<R, Runtime>> =>
+  Layer.effect(KsiTest, Effect.gen(function*() {
     // The type of this layer asks for whatever the app needs beyond the runtime: it is all in the context.
-    const outside = Context.omit(...own)(context as Context.Context<never>)
-    const start = (mocks: ReadonlyArray<App>) => mocks.reduceRight<App>((above, mock) => Layer.provideMerge(above, mock), app as App) // as above
+    const outside = Context.omit(...own)((yield* Effect.context<Exclude<R, Runtime>>()) as Context.Context<never>)
+    const appWith = (mocks: ReadonlyArray<App>) => mocks.reduceRight<App>((above, mock) => Layer.provideMerge(above, mock), app as App) // as above
+    const anew: KsiTest["Service"]["start"] = (mocks, { isQuiet = false, seed = options.seed } = {}) =>
+      Stage.make(appWith(mocks), outside, { startAt: year2020, ...options, seed, isQuiet, patience: outsideMillis })
+    const again = Stage.reusing(anew([]))
+    yield* Effect.addFinalizer(() => again.close)
+    const isUsual = ({ isQuiet, seed }: Starting) => isQuiet !== true && seed === undefined
     return KsiTest.of({
-      start: (mocks, { isQuiet = false, seed = options.seed } = {}) =>
-        Stage.make(start(mocks), outside, { startAt: year2020, ...options, seed, isQuiet, patience: outsideMillis })
+      start: (mocks, starting = {}) => reuse && mocks.length === 0 && isUsual(starting) ? again.start : anew(mocks, starting)
     })
   }))
 

@@ -424,3 +424,64 @@ describe("KSI's own events keep the laws of every event", () => {
     it.effect(name, () => Effect.provide(KsiTest.fuzz(Group, { runs: 10 }), daemon))
   }
 })
+
+describe("an app that is played on again", () => {
+  const Note = Event.make("note:add", { payload: { text: Schema.String }, success: Schema.Int, idempotent: true })
+  const Noted = Event.fact("note:added", { payload: { text: Schema.String }, streamId: () => "notes" })
+  const Notes = EventGroup.make(Note, Noted)
+  const Count = Projection.make("notes", { events: [Noted], state: Schema.Int, initial: 0, on: { [Noted.name]: (count) => count + 1 } })
+  const makeApp = () => {
+    const lives = { begun: 0, ended: 0 }
+    const life = Layer.effectDiscard(Effect.acquireRelease(Effect.sync(() => lives.begun++), () => Effect.sync(() => lives.ended++)))
+    const app = Layer.merge(life, Ksi.serve(Notes).pipe(Layer.provide(Notes.toLayer({
+      *"note:add"({ text }) {
+        if (text === "late") yield* Effect.forkDetach(Effect.sleep("1 minute"))
+        const { version } = yield* (yield* Ksi).emit(Noted, { text })
+        return version
+      }
+    }))))
+    return { lives, app }
+  }
+  const add = (text: string) => KsiTest.scenario.when(Note, { text }).thenReplies(1).thenEmits(Noted.of({ text })).thenState(Count, "notes", 1)
+
+  it.effect("is as new for each scenario that ends clean, whatever came of it, and ends with the layer", () => Effect.gen(function*() {
+    const { app, lives } = makeApp()
+    yield* Effect.gen(function*() {
+      const times: Array<number> = []
+      const now = KsiTest.scenario.when(Note, { text: "a" }).thenReplies((version) => times.push(version) > 0)
+      for (const text of ["a", "b", "c"]) yield* add(text)
+      yield* now
+      const failed = yield* Effect.flip(add("d").thenEmits(Noted.of({ text: "not this" })))
+      expect(failed.message).toContain("note:added {\"text\":\"d\"}")
+      expect(failed.message).not.toContain("\"c\"")
+      for (const text of ["e", "f"]) yield* add(text)
+      yield* Effect.all(["g", "h", "i"].map(add), { concurrency: "unbounded" })
+      yield* KsiTest.property(Note, ({ kind }) => kind === "reply", { runs: 20 })
+      expect([times, lives.ended]).toEqual([[1], 0])
+      expect(lives.begun).toBeLessThanOrEqual(3)
+    }).pipe(Effect.provide(KsiTest.layer(app, { reuse: true })))
+    expect(lives.ended).toBe(lives.begun)
+  }))
+
+  it.effect("is not played on again where something of it goes on, somebody was granted something, or a mock stands in", () => Effect.gen(function*() {
+    const { app, lives } = makeApp()
+    const mock = KsiTest.mock(Note, () => Effect.succeed(7))
+    yield* Effect.gen(function*() {
+      yield* KsiTest.scenario.when(Note, { text: "late" }).thenReplies(1)
+      expect(lives).toEqual({ begun: 1, ended: 1 })
+      yield* KsiTest.scenario.as("ann", { grants: ["note:*"] }).when(Note, { text: "a" }).thenReplies(1)
+      yield* KsiTest.scenario.as("ann").when(Note, { text: "a" }).thenDenied()
+      expect(lives.begun).toBe(3)
+      yield* KsiTest.scenario.with(mock).when(Note, { text: "a" }).thenReplies(7)
+      yield* add("b")
+      expect(lives.begun).toBe(4)
+    }).pipe(Effect.provide(KsiTest.layer(app, { reuse: true })))
+    expect(lives.ended).toBe(lives.begun)
+  }))
+
+  it.effect("and without the option each scenario has its own", () => Effect.gen(function*() {
+    const { app, lives } = makeApp()
+    yield* Effect.provide(Effect.andThen(add("a"), add("b")), KsiTest.layer(app))
+    expect(lives).toEqual({ begun: 2, ended: 2 })
+  }))
+})
