@@ -1,6 +1,6 @@
 /**
- * The test harness: scenarios a second through the real bus and store, each with an app of its own; how long an app takes to
- * start; and seeds a second of a simulation of four fibers.
+ * The test harness: scenarios a second through the real bus and store, each with an app of its own or on one that is played on again;
+ * how long an app takes to start; and seeds a second of a simulation of four fibers, and of two daemons.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -9,6 +9,7 @@ import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
 import * as KsiTest from "../../src/testing/KsiTest.ts"
+import * as Simulation from "../../src/testing/Simulation.ts"
 import * as World from "../../src/testing/World.ts"
 import type { Bench } from "./Bench.ts"
 
@@ -36,6 +37,25 @@ const repeated = (one: Effect.Effect<unknown, unknown>) => async (millis: number
   return { count, millis: performance.now() - start }
 }
 
+/** As `repeated`, in one layer: the app is started once, and played on again. */
+const reused = (millis: number) => {
+  const start = performance.now()
+  const counting = Effect.gen(function*() {
+    for (let count = 0;; count += 50) {
+      if (performance.now() - start >= millis) return { count, millis: performance.now() - start }
+      yield* Effect.replicateEffect(scenario, 50, { discard: true })
+    }
+  })
+  return Effect.runPromise(Effect.provide(counting, KsiTest.layer(stock, { reuse: true })))
+}
+
+// Two daemons, three calls over the network, and rest in the end.
+const daemons = (disk: Simulation.DiskOptions | undefined) => repeated(Effect.suspend(() => Simulation.run({
+  seed: seed++, nodes: { one: stock, other: stock }, disk, network: { loss: 0.05, duplication: 0.05 },
+  program: ({ calm, nodes }) => Effect.andThen(
+    Effect.forEach([nodes.one, nodes.other, nodes.one], (node) => Effect.exit(node.call(Reserve, tea(1))), { concurrency: 3 }), calm)
+})))
+
 let seed = 0
 const simulate = (millis: number) => {
   const start = performance.now()
@@ -57,8 +77,13 @@ export const run = async (bench: Bench): Promise<void> => {
     subjects: [
       { name: "ksi", run: repeated(Effect.provide(scenario, app)) },
       { name: "nothing outside", run: repeated(Effect.provide(scenario, KsiTest.layer(stock, { outsideMillis: 0 }))) },
+      { name: "reuse", run: reused },
       { name: "start", run: repeated(Effect.provide(KsiTest.scenario, app)) }
     ]
   })
   await bench.compare({ case: "simulation", metric: "seeds", unit: "/s", subjects: [{ name: "ksi", run: simulate }] })
+  await bench.compare({
+    case: "daemons", metric: "seeds", unit: "/s",
+    subjects: [{ name: "memory", run: daemons(undefined) }, { name: "disk", run: daemons({ crash: 0.005, full: 0.005 }) }]
+  })
 }
