@@ -53,8 +53,8 @@ await Effect.runPromise(Effect.gen(function*() {
 }))
 // prints:
 // Simulation.run({ seed: 1, … }) fails: 3 of 3 sales acknowledged, and 4 booked
-// 0.003 s  till -> bank bank:book {"sale":"s1"}
-// 0.006 s  till -> bank bank:book {"sale":"s3"}
+// 0.003 s  till -> bank bank:book {"sale":"s3"}
+// 0.006 s  till -> bank bank:book {"sale":"s1"}
 // 0.009 s  till -> bank bank:book {"sale":"s2"}
 // 1.109 s  till -> bank bank:book {"sale":"s2"}
 // again the same: true
