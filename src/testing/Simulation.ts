@@ -28,8 +28,10 @@
  * `explore` tries many seeds and fails with the first in which the program fails; its message begins with what replays it.
  *
  * **Gotchas** What waits for something outside of the world (a file, a socket, a timer of node) is not simulated: it gets a turn of
- * the event loop whenever nobody else can go on, and when it comes is not the seed's to say. Without `disk` a daemon keeps
- * everything in memory, and has lost it when it starts again.
+ * the event loop whenever nobody else can go on, and when it comes is not the seed's to say: hours may have passed on the clock, and
+ * whoever has waited with a timeout is told so. Nor is what node itself makes up (`Date.now`, `Math.random`, `crypto`, so the secret
+ * of a token too). Without `disk` a daemon keeps everything in memory, and has lost it when it starts again. A handler that `stop` cannot
+ * interrupt keeps its daemon stopping; `kill` ends that.
  *
  * Source: seed section 11; FoundationDB's and TigerBeetle's simulators.
  */
