@@ -28,8 +28,10 @@
  * `explore` tries many seeds and fails with the first in which the program fails; its message begins with what replays it.
  *
  * **Gotchas** What waits for something outside of the world (a file, a socket, a timer of node) is not simulated: it gets a turn of
- * the event loop whenever nobody else can go on, and when it comes is not the seed's to say. Without `disk` a daemon keeps
- * everything in memory, and has lost it when it starts again.
+ * the event loop whenever nobody else can go on, and when it comes is not the seed's to say: hours may have passed on the clock, and
+ * whoever has waited with a timeout is told so. Nor is what node itself makes up (`Date.now`, `Math.random`, `crypto`, so the secret
+ * of a token too). Without `disk` a daemon keeps everything in memory, and has lost it when it starts again. A handler that `stop` cannot
+ * interrupt keeps its daemon stopping; `kill` ends that.
  *
  * Source: seed section 11; FoundationDB's and TigerBeetle's simulators.
  */
@@ -90,9 +92,12 @@ export interface Node extends Remote {
   /** Runs something inside of it, past the network. Fails with `ConnectionLost` where it is not up, or ends meanwhile. */
   readonly use: <A, E>(effect: Effect.Effect<A, E, Runtime>) => Effect.Effect<A, E | KsiError.KsiError>
   readonly isUp: () => boolean
-  /** Ends it as SIGKILL does: nothing of it takes another step. */
+  /** Ends it as SIGKILL does: nothing of it takes another step. It does not come back before `start` or `calm`. */
   readonly kill: Effect.Effect<void>
-  /** Ends it as SIGTERM does: its finalizers run. */
+  /**
+   * Ends it as SIGTERM does: it takes nothing on any more, what it answers with is interrupted, and its finalizers run. Done when they
+   * have. It does not come back before `start` or `calm`.
+   */
   readonly stop: Effect.Effect<void>
   /** Starts it where it is not up; done when it is. Dies of what its start failed with. */
   readonly start: Effect.Effect<void>
@@ -101,7 +106,7 @@ export interface Node extends Remote {
 /** What a program has in its hands. */
 export interface Simulation<Name extends string> {
   readonly nodes: { readonly [N in Name]: Node }
-  /** Cuts the network: who is in one group does not reach who is in another. The program is `client`. */
+  /** Cuts the network: who is in one group does not reach who is in another; who is in none reaches all. The program is `client`. */
   readonly partition: (...groups: ReadonlyArray<ReadonlyArray<Name | "client">>) => Effect.Effect<void>
   /** Ends partitions. */
   readonly heal: Effect.Effect<void>
@@ -114,7 +119,7 @@ export interface Simulation<Name extends string> {
 
 /** What is simulated. */
 export interface Options<Name extends string, A, E> {
-  /** The apps, by the name of their daemon. Each may need the runtime and `Network`. */
+  /** The apps, by the name of their daemon; `client` is the program's. Each may need the runtime and `Network`. */
   readonly nodes?: { readonly [N in Name]: Layer.Layer<never, unknown, Runtime | Network> } | undefined
   readonly network?: NetworkOptions | undefined
   /** Without it daemons keep everything in memory. With it, in SQLite files in a directory that is removed in the end. */
@@ -126,8 +131,10 @@ export interface Options<Name extends string, A, E> {
    * `arrival`: as in production, first come, first served; only network and disks are the seed's.
    */
   readonly order?: "seeded" | "arrival" | undefined
-  /** How often a fiber gives way between two steps where the order is seeded, from 0 to 1. Default: 0.1. */
+  /** How often a fiber gives way between two steps where the order is seeded, from 0 to 0.5. Default: 0.1. */
   readonly preemption?: number | undefined
+  /** Steps of all fibers after which a run that has not ended fails. Default: 1,000,000. */
+  readonly maxSteps?: number | undefined
   /** What is done, and what must hold: where it fails, so does the run. */
   readonly program: (simulation: Simulation<Name>) => Effect.Effect<A, E>
 }
@@ -175,9 +182,47 @@ class Log {
   }
 }
 
+// -------------------------------------------------------------------------------------------------------------- checking
+
+type Range = readonly [least: number, most: number]
+
+const refuse = (option: string, value: unknown, rule: string): never => {
+  throw new Error(`${option} is ${Array.isArray(value) ? `[${value.join(", ")}]` : String(value)}: ${rule}`)
+}
+
+const checkChance = (option: string, value = 0, most = 1): void => {
+  if (!(value >= 0 && value <= most)) refuse(option, value, `it is a chance from 0 to ${most}`)
+}
+
+const checkMillis = (option: string, value: Range = [0, 0]): void => {
+  const [least, most] = value
+  if (!(least >= 0 && most >= least && most < Infinity)) refuse(option, value, "it is from and to, in milliseconds")
+}
+
+const checkWhole = (option: string, value: number, least: number, most: number): void => {
+  if (!Number.isInteger(value) || value < least || value > most) refuse(option, value, `it is a whole number from ${least} to ${most}`)
+}
+
+const mostSeed = 2 ** 32 - 1
+
+/** What cannot be simulated is said before anything is: a chance that is never taken would find nothing. */
+const check = ({ disk = {}, maxSteps = 1, network = {}, nodes = {}, preemption, seed, startAt = 0 }: Omit<Options<string, unknown, unknown>, "program"> & { readonly seed: number }): void => {
+  checkWhole("seed", seed, 0, mostSeed)
+  checkWhole("maxSteps", maxSteps, 1, Number.MAX_SAFE_INTEGER)
+  checkWhole("startAt", startAt, 0, 8.64e15)
+  checkChance("preemption", preemption, 0.5)
+  checkMillis("network.delayMillis", network.delayMillis)
+  checkChance("network.loss", network.loss)
+  checkChance("network.duplication", network.duplication)
+  checkChance("disk.crash", disk.crash)
+  checkChance("disk.full", disk.full)
+  checkMillis("disk.restartAfterMillis", disk.restartAfterMillis)
+  for (const name of Object.keys(nodes)) if (name === "" || name === client) refuse("the name of a daemon", `"${name}"`, `it is not empty, and "${client}" is the program`)
+}
+
 // -------------------------------------------------------------------------------------------------------------- driving
 
-const endless = 1_000_000
+const client = "client"
 const turns = 10
 const pauses = 100
 
@@ -191,10 +236,10 @@ const pause = Context.get(Context.empty(), Clock.Clock).sleep(Duration.millis(1)
 type Stopped = "done" | "stuck" | "endless"
 
 /** Runs the world until this is done. Time passes when nobody can go on; before it does, promises that are resolved have their turn. */
-const drive = Effect.fnUntraced(function*(world: World.World, isDone: () => boolean) {
+const drive = Effect.fnUntraced(function*(world: World.World, maxSteps: number, isDone: () => boolean) {
   for (let idle = 0;;) {
     const before = world.steps()
-    if (world.settle(endless) === "steps") return "endless"
+    if (world.settle(maxSteps - before) === "steps") return "endless"
     if (isDone()) return "done"
     if (world.steps() > before) idle = 0
     const due = world.due()
@@ -209,7 +254,6 @@ const drive = Effect.fnUntraced(function*(world: World.World, isDone: () => bool
 // -------------------------------------------------------------------------------------------------------------- making
 
 const year2020 = 1_577_836_800_000
-const client = "client"
 // Numbers of one seed for each who draws some: what the network draws does not move what the disks do.
 const drawn = { network: 1, disk: 2 } as const
 const hour = 3_600_000
@@ -276,8 +320,8 @@ const make = <Name extends string>(
       world, note, network: messages, restartAfter,
       below: chance(seed ^ (drawn.disk << 24)),
       faults: () => isCalm ? { crash: 0, full: 0 } : { crash, full },
-      directory: disk === undefined ? undefined : yield* directoryOf
     }
+    const directory = disk === undefined ? undefined : yield* directoryOf
     const daemons: Array<Daemon> = []
     const to = (self: string, isAlive: () => boolean) => (name: string): Remote => {
       const daemon = daemons.find((each) => each.name === name)
@@ -286,13 +330,22 @@ const make = <Name extends string>(
     }
     // An object's own entries have its own types.
     for (const [name, app] of Object.entries(nodes ?? {}) as Array<[Name, Layer.Layer<never, unknown, Runtime | Network>]>) {
-      const daemon: Daemon = new Daemon(name, (isAlive) => Layer.provide(app, Layer.succeed(Network, { self: name, to: to(name, isAlive) })), around)
+      const daemon: Daemon = new Daemon(name, (isAlive) => Layer.provide(app, Layer.succeed(Network, { self: name, to: to(name, isAlive) })), {
+        ...around,
+        // Any name will do for a daemon, not so for a file.
+        filename: directory === undefined ? undefined : Path.join(directory, `${daemons.length}.db`)
+      })
       daemons.push(daemon)
     }
     const heal = Effect.sync(() => messages.partition([]))
     const simulation: Simulation<Name> = {
       nodes: Object.fromEntries(daemons.map((daemon) => [daemon.name, nodeOf(daemon)])) as Simulation<Name>["nodes"], // one for each name
       partition: (...groups) => Effect.sync(() => {
+        const names = groups.flat()
+        for (const [index, name] of names.entries()) {
+          if (name !== client && !daemons.some((daemon) => daemon.name === name)) refuse("partition", name, "there is no such daemon")
+          if (names.indexOf(name) < index) refuse("partition", name, "it is in two groups")
+        }
         note(client, `cuts the network: ${groups.map((group) => group.join(" ")).join(" | ")}`)
         messages.partition(groups)
       }),
@@ -308,7 +361,14 @@ const make = <Name extends string>(
 
 // -------------------------------------------------------------------------------------------------------------- running
 
-const whyNot = { stuck: "it waits for something that does not come", endless: "something goes on for ever and lets no time pass" } as const
+const defaultMaxSteps = 1_000_000
+
+/** Why there is no answer, with who is not up: it may be one of them that is waited for. */
+const whyNot = (stopped: Stopped, maxSteps: number, daemons: ReadonlyArray<Daemon>): string => {
+  if (stopped === "endless") return `it has not ended after ${maxSteps} steps (maxSteps)`
+  const others = daemons.flatMap(({ name, state }) => state === "up" ? [] : [`${name} is ${state}`])
+  return `it waits for something that does not come${others.length === 0 ? "" : `; ${others.join(", ")}`}`
+}
 
 const failedRun = (seed: number, cause: Cause.Cause<unknown>, log: ReadonlyArray<string>): SimulationFailed => {
   const hidden = log.length - shownLines
@@ -326,12 +386,13 @@ const failedRun = (seed: number, cause: Cause.Cause<unknown>, log: ReadonlyArray
 
 /** Runs the program in the world that a seed makes. Fails where the program fails, does not end, or a daemon does not start. */
 export const run = <Name extends string = never, A = void, E = never>(
-  { order = "seeded", preemption, program, seed, startAt = year2020, ...options }: Options<Name, A, E> & {
+  { maxSteps = defaultMaxSteps, order = "seeded", preemption, program, seed, startAt = year2020, ...options }: Options<Name, A, E> & {
     /** Decides everything that is left open. */
     readonly seed: number
   }
 ): Effect.Effect<Report<A>, SimulationFailed> =>
   Effect.scoped(Effect.gen(function*() {
+    check({ ...options, maxSteps, preemption, seed, startAt })
     const world = World.make(order === "seeded" ? { seed, startAt, preemption } : { startAt })
     const log = new Log(world, startAt)
     const { daemons, simulation } = yield* make(options, seed, world, log.note)
@@ -344,8 +405,8 @@ export const run = <Name extends string = never, A = void, E = never>(
       for (const daemon of daemons) yield* daemon.started
       return yield* program(simulation)
     }))
-    const stopped: Stopped = yield* drive(world, () => main.pollUnsafe() !== undefined)
-    const exit = main.pollUnsafe() ?? Exit.die(new Error(whyNot[stopped === "endless" ? "endless" : "stuck"]))
+    const stopped: Stopped = yield* drive(world, maxSteps, () => main.pollUnsafe() !== undefined)
+    const exit = main.pollUnsafe() ?? Exit.die(new Error(whyNot(stopped, maxSteps, daemons)))
     if (Exit.isFailure(exit)) return yield* Effect.fail(failedRun(seed, exit.cause, [...log.lines]))
     return { seed, value: exit.value, steps: world.steps(), millis: world.now() - startAt, log: [...log.lines] }
   }))
@@ -362,6 +423,7 @@ export const explore = <Name extends string = never, A = void, E = never>(
   }
 ): Effect.Effect<number, SimulationFailed> =>
   Effect.gen(function*() {
+    checkWhole("seeds", seeds, 1, mostSeed + 1)
     for (let seed = from; seed < from + seeds; seed++) yield* run({ ...options, seed })
     return seeds
   })

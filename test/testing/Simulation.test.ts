@@ -1,7 +1,9 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Random, Ref, Result, Schema } from "effect"
+import { Cause, Effect, Exit, Layer, Random, Ref, Result, Schema } from "effect"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
@@ -193,7 +195,89 @@ describe("a process", () => {
   }))
 })
 
+describe("a process that ends", () => {
+  const Wait = Event.make("desk:wait", { payload: {}, success: Schema.Int })
+  const Desk = EventGroup.make(Wait)
+
+  it.effect("by being stopped takes nothing on, and interrupts what it answers with before its finalizers run", () => Effect.gen(function*() {
+    const ended: Array<string> = []
+    const closing = Layer.effectDiscard(Effect.addFinalizer(() => Effect.andThen(Effect.sync(() => ended.push("finalizer")), Effect.sleep(100))))
+    const desk = Layer.merge(closing, Ksi.serve(Desk).pipe(Layer.provide(Desk.toLayer({
+      "desk:wait": () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => ended.push("handler")))
+    }))))
+    const { value } = yield* Simulation.run({
+      seed: 1, nodes: { desk },
+      program: ({ nodes: { desk } }) => Effect.gen(function*() {
+        const ask = Effect.result(desk.call(Wait, {}, { timeout: "1 minute" }))
+        const stopping = Effect.gen(function*() {
+          yield* Effect.sleep(20)
+          const late = Effect.andThen(Effect.sleep(1), Effect.all([ask, Effect.result(desk.use(head)), Effect.sync(desk.isUp)]))
+          return (yield* Effect.all([late, desk.stop], { concurrency: 2 }))[0]
+        })
+        const [asked, [late, used, isUp]] = yield* Effect.all([ask, stopping], { concurrency: 2 })
+        const unsent = [asked, late].map((told) =>
+          Result.isFailure(told) && told.failure.reason._tag === "ConnectionLost" ? told.failure.reason.unsent : undefined)
+        return [unsent, refusedWith(used), isUp]
+      })
+    })
+    expect(value).toEqual([[false, true], "ConnectionLost", false])
+    expect(ended).toEqual(["handler", "finalizer"])
+  }))
+
+  it.effect("by its disk comes back by itself, but not where it has been killed or stopped meanwhile", () => Effect.gen(function*() {
+    for (const end of [undefined, "kill", "stop"] as const) {
+      let deaths = 0
+      yield* Simulation.run({
+        seed: 4, nodes: { shop }, disk: { crash: 0.05 },
+        program: ({ nodes: { shop } }) => Effect.gen(function*() {
+          for (let n = 0; n < 20 && shop.isUp(); n++) yield* Effect.result(shop.call(Order, { id: `${n}`, quantity: 1 }))
+          if (!shop.isUp()) deaths++
+          if (end !== undefined) yield* shop[end]
+          yield* Effect.sleep("1 minute")
+          if (shop.isUp() !== (end === undefined)) return yield* Effect.fail(`${end ?? "nothing"}, and it is ${shop.isUp() ? "up" : "down"}`)
+          yield* shop.start
+        })
+      })
+      expect(deaths).toBe(1)
+    }
+  }))
+
+  it.effect("is forgotten: no run stays in memory", () => Effect.gen(function*() {
+    setFlagsFromString("--expose-gc")
+    const collect = runInNewContext("gc") as () => void // what the flag adds
+    const held: Array<WeakRef<object>> = []
+    const holding = Ksi.serve(Desk).pipe(Layer.provide(Desk.toLayer(Effect.sync(() => {
+      const self = { answer: 42 }
+      held.push(new WeakRef(self))
+      return { "desk:wait": () => Effect.succeed(self.answer) }
+    }))))
+    yield* Simulation.run({
+      seed: 1, nodes: { desk: holding }, disk: {},
+      program: ({ nodes: { desk } }) => Effect.andThen(desk.kill, Effect.andThen(desk.start, desk.call(Wait, {})))
+    })
+    for (let turn = 0; turn < 20 && held.some((each) => each.deref() !== undefined); turn++) {
+      yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      collect()
+    }
+    expect(held.map((each) => each.deref())).toEqual([undefined, undefined])
+  }))
+})
+
 describe("a disk", () => {
+  it.effect("belongs to a daemon by any name, and nothing is written beside it", () => Effect.gen(function*() {
+    const beside = () => Fs.readdirSync(Os.tmpdir()).filter((name) => name.startsWith("up.db"))
+    const before = beside()
+    const { value } = yield* Simulation.run({
+      seed: 1, nodes: { "../up": shop, "a/b": shop, " ": shop, A: shop, a: shop }, disk: {},
+      program: ({ nodes }) => Effect.gen(function*() {
+        yield* Effect.forEach(Object.values(nodes), (node) => node.call(Order, { id: node.name, quantity: 1 }))
+        return yield* Effect.forEach(Object.values(nodes), (node) => node.use(head))
+      })
+    })
+    expect(value).toEqual([1, 1, 1, 1, 1])
+    expect(beside()).toEqual(before)
+  }))
+
   it.effect("what was acknowledged is there, whatever dies and whatever is full; and each of it happens", () => Effect.gen(function*() {
     const seen = { crash: 0, commit: 0, full: 0, unheard: 0 }
     for (let seed = 0; seed < 60; seed++) {
@@ -294,7 +378,12 @@ describe("a run fails with what is wrong", () => {
   it.effect("where the program never ends", () => Effect.gen(function*() {
     const headline = "Simulation.run({ seed: 5, … }) fails: "
     expect(yield* why(() => Effect.never)).toBe(`${headline}it waits for something that does not come`)
-    expect(yield* why(() => Effect.forever(Effect.yieldNow))).toBe(`${headline}something goes on for ever and lets no time pass`)
+    expect(yield* why(({ nodes: { shop } }) => Effect.andThen(shop.kill, Effect.never)))
+      .toBe(`${headline}it waits for something that does not come; shop is down`)
+    expect(yield* why(() => Effect.forever(Effect.yieldNow))).toBe(`${headline}it has not ended after 1000000 steps (maxSteps)`)
+    const beating = Layer.effectDiscard(Effect.forkScoped(Effect.forever(Effect.sleep("1 second"))))
+    const { message } = yield* failureOf(Simulation.run({ seed: 5, nodes: { beating }, maxSteps: 1000, program: () => Effect.never }))
+    expect(message).toContain("it has not ended after 1000 steps")
     expect(yield* why(() => Effect.die(new Error("no")))).toBe(`${headline}no`)
   }))
 
@@ -303,6 +392,17 @@ describe("a run fails with what is wrong", () => {
       seed: 5, nodes: { bad: Layer.effectDiscard(Effect.fail(new Error("no money"))) }, program: () => Effect.void
     }))
     expect(message.split("\n")[0]).toBe("Simulation.run({ seed: 5, … }) fails: bad does not start: no money")
+  }))
+
+  it.effect("where its disk lets no daemon start", () => Effect.gen(function*() {
+    const { message } = yield* failureOf(Simulation.run({ seed: 5, nodes: { shop }, disk: { crash: 1 }, program: () => Effect.void }))
+    expect(message).toContain("fails: shop does not start: its disk has killed it 100 times before it was up")
+  }))
+
+  it.effect("where a partition is of nobody, or twice of the same", () => Effect.gen(function*() {
+    const chop = "chop" as "shop" // as somebody does who makes names
+    expect(yield* why(({ partition }) => partition(["client"], [chop]))).toContain("partition is chop: there is no such daemon")
+    expect(yield* why(({ partition }) => partition(["client", "shop"], ["shop"]))).toContain("partition is shop: it is in two groups")
   }))
 
   it.effect("where something never comes to rest", () => Effect.gen(function*() {
@@ -320,5 +420,48 @@ describe("a run fails with what is wrong", () => {
       from: 10, seeds: 20, program: () => Effect.suspend(() => tried.push(tried.length + 10) > 5 ? Effect.fail("six") : Effect.void)
     }))
     expect([seed, tried]).toEqual([15, [10, 11, 12, 13, 14, 15]])
+  }))
+})
+
+describe("what cannot be simulated is refused, before anything is", () => {
+  type Given = Partial<Simulation.Options<string, void, never>> & { readonly seed?: number; readonly seeds?: number }
+  const refused: ReadonlyArray<readonly [Given, string]> = [
+    ...[-1, 1.5, NaN, 2 ** 32].map((seed) => [{ seed }, `seed is ${seed}: it is a whole number from 0 to 4294967295`] as const),
+    ...[-0.1, 1.1, NaN].map((loss) => [{ network: { loss } }, `network.loss is ${loss}: it is a chance from 0 to 1`] as const),
+    [{ network: { duplication: 2 } }, "network.duplication is 2"],
+    [{ network: { delayMillis: [10, 1] } }, "network.delayMillis is [10, 1]: it is from and to, in milliseconds"],
+    [{ network: { delayMillis: [0, Infinity] } }, "network.delayMillis is [0, Infinity]"],
+    [{ network: { delayMillis: [-1, 1] } }, "network.delayMillis is [-1, 1]"],
+    [{ disk: { crash: NaN } }, "disk.crash is NaN"],
+    [{ disk: { full: -1 } }, "disk.full is -1"],
+    [{ disk: { restartAfterMillis: [NaN, 1] } }, "disk.restartAfterMillis is [NaN, 1]"],
+    // With it nobody would ever come to a step.
+    [{ preemption: 1 }, "preemption is 1: it is a chance from 0 to 0.5"],
+    [{ startAt: NaN }, "startAt is NaN"],
+    [{ maxSteps: 0 }, "maxSteps is 0"],
+    [{ nodes: { client: shop } }, "the name of a daemon is \"client\": it is not empty, and \"client\" is the program"],
+    [{ nodes: { "": shop } }, "the name of a daemon is \"\""],
+    [{ seeds: 0 }, "seeds is 0: it is a whole number from 1 to 4294967296"],
+    [{ seeds: NaN }, "seeds is NaN"]
+  ]
+  it.effect.each(refused)("%j", ([given, why]) => Effect.gen(function*() {
+    let ran = 0
+    const options = { ...given, program: () => Effect.sync(() => void ran++) }
+    const cause: Cause.Cause<unknown> = yield* Effect.flip(Effect.sandbox("seeds" in given ? Effect.asVoid(Simulation.explore(options)) : Effect.asVoid(Simulation.run({ seed: 1, ...options }))))
+    expect(String(Cause.squash(cause))).toContain(why)
+    expect(ran).toBe(0)
+  }))
+
+  it.effect("and what is at the edge is not", () => Effect.gen(function*() {
+    const at = (seed: number) => Simulation.run({
+      seed, nodes: { shop }, preemption: 0.5, network: { delayMillis: [0, 0], loss: 1, duplication: 1 }, disk: { full: 1 },
+      program: ({ calm, nodes: { shop } }) => Effect.gen(function*() {
+        const lost = yield* Effect.result(shop.call(Order, { id: "a", quantity: 1 }))
+        yield* calm
+        yield* calm
+        return [refusedWith(lost), yield* shop.call(Order, { id: "a", quantity: 1 })]
+      })
+    })
+    for (const seed of [0, 2 ** 32 - 1]) expect((yield* at(seed)).value).toEqual(["ConnectionLost", 1])
   }))
 })

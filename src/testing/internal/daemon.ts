@@ -4,10 +4,9 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
-import * as Path from "node:path"
 import * as Builtin from "../../bus/Builtin.ts"
 import type { LiveEnvelope } from "../../bus/Causation.ts"
 import type { Answer, DeclaredFailure } from "../../bus/KsiService.ts"
@@ -28,8 +27,8 @@ export interface Around {
   readonly below: () => number
   readonly faults: () => Disks.Faults
   readonly note: (who: string, text: string) => void
-  /** Where files are; `undefined` where everything is in memory. */
-  readonly directory: string | undefined
+  /** Its database; `undefined` where everything is in memory. */
+  readonly filename: string | undefined
   /** Milliseconds after which a daemon that its disk has killed starts again: from and to. */
   readonly restartAfter: readonly [number, number]
 }
@@ -45,11 +44,23 @@ interface Life {
   readonly main: Fiber.Fiber<unknown, unknown>
   /** Told when it ends before they have their answer. */
   readonly owed: Set<() => void>
+  /** What it answers with. */
+  readonly answering: Set<Fiber.Fiber<unknown, unknown>>
   services: Context.Context<Runtime> | undefined
+  /** It takes no questions any more, as a daemon that has closed its socket. */
+  isStopping: boolean
 }
+
+/** One that takes something on. */
+type Up = Life & { readonly services: Context.Context<Runtime> }
+
+const isUp = (life: Life): life is Up => life.services !== undefined && !life.isStopping
 
 const lost = (address: string, problem: string, unsent: boolean) =>
   KsiError.make(new KsiError.ConnectionLost({ address, problem, unsent }))
+
+// A disk that kills it so often before it is up will never let it be.
+const mostStillborn = 100
 
 const short = (value: unknown): string => {
   const text = JSON.stringify(value) ?? ""
@@ -64,6 +75,8 @@ export class Daemon {
   private readonly loggers: ReadonlySet<Logger.Logger<unknown, unknown>>
   private life: Life | undefined
   private begun: Deferred.Deferred<void> = Deferred.makeUnsafe()
+  private stillborn = 0
+  private coming: Fiber.Fiber<void> | undefined
 
   constructor(name: string, app: App, around: Around) {
     this.name = name
@@ -78,7 +91,15 @@ export class Daemon {
 
   /** Whether it answers. */
   get isUp(): boolean {
-    return this.life?.services !== undefined
+    return this.taking() !== undefined
+  }
+
+  /** What it is at. */
+  get state(): "down" | "starting" | "up" | "stopping" {
+    const { life } = this
+    if (life === undefined) return "down"
+    if (life.isStopping) return "stopping"
+    return life.services === undefined ? "starting" : "up"
   }
 
   /** Done when it answers; dies of what its start failed with. */
@@ -92,27 +113,32 @@ export class Daemon {
     const { below, faults, note, world } = this.around
     const body = world.process()
     // What does not start is not found out about: only one that is up has a full disk.
-    const mayFail = () => this.isUp ? faults() : { ...faults(), full: 0 }
+    const mayFail = () => life.services !== undefined ? faults() : { ...faults(), full: 0 }
     const disk = Disks.make({ below, faults: mayFail, now: world.now, die: (where) => this.dies(life, where), note: (text) => note(this.name, text) })
     const owed = new Set<() => void>()
     const building = Effect.flatMap(Layer.build(Layer.fresh(this.runtime(disk, body.isAlive))), (services) => Effect.sync(() => this.isBorn(life, services)))
+    // The last to be added, the first to run: what it answers with ends before anything that it stands on.
+    const up = Effect.andThen(building, Effect.addFinalizer(() => Fiber.interruptAll(life.answering)))
     // A process begins in a step of its own: its life is known by then.
-    const main = this.fork(body, Effect.andThen(Effect.yieldNow, Effect.scoped(Effect.andThen(building, Effect.never))))
-    const life: Life = { body, disk, main, owed, services: undefined }
+    const main = this.fork(body, Effect.andThen(Effect.yieldNow, Effect.scoped(Effect.andThen(up, Effect.never))))
+    const life: Life = { body, disk, main, owed, answering: new Set(), services: undefined, isStopping: false }
     this.life = life
     main.addObserver((exit) => this.ended(life, exit))
   }
 
   /** Ends it as SIGKILL does. */
   readonly kill = (): void => {
+    this.coming?.interruptUnsafe()
     if (this.life !== undefined) this.end(this.life, "is killed")
   }
 
   /** Ends it as SIGTERM does: its finalizers run. */
   get stop(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const { life } = this
+      const { coming, life } = this
+      coming?.interruptUnsafe()
       if (life === undefined) return Effect.void
+      life.isStopping = true
       return Effect.callback<void>((resume) => {
         life.owed.add(() => resume(Effect.void))
         life.main.interruptUnsafe()
@@ -123,8 +149,8 @@ export class Daemon {
   /** Runs something in it. Fails with `ConnectionLost` where it is not up, or dies meanwhile. */
   readonly use = <A, E>(effect: Effect.Effect<A, E, Runtime>): Effect.Effect<A, E | KsiError.KsiError> =>
     Effect.callback((resume) => {
-      const { life } = this
-      if (life?.services === undefined) return resume(Effect.fail(lost(this.name, "it is not up", true)))
+      const life = this.taking()
+      if (life === undefined) return resume(Effect.fail(lost(this.name, "it is not up", true)))
       const broken = () => resume(Effect.fail(lost(this.name, "it has ended", false)))
       const fiber = this.fork(life.body, Effect.provideContext(effect, life.services))
       life.owed.add(broken)
@@ -150,8 +176,8 @@ export class Daemon {
 
   /** Takes a question in; `reply` is told the answer, or that there is none. */
   private receive(question: string, reply: (text: string) => void): void {
-    const { life } = this
-    if (life?.services === undefined) return reply(refusalText(lost(this.name, "it is not up", true)))
+    const life = this.taking()
+    if (life === undefined) return reply(refusalText(lost(this.name, "it is not up", true)))
     const { data, event, idempotencyKey } = Json.parse(question) as Question // as `asked` wrote it
     const router = Context.get(life.services, Router)
     // What comes of it is the process's: the envelope is made and dispatched in there.
@@ -160,10 +186,19 @@ export class Daemon {
       Effect.suspend(() => router.dispatch(envelope = router.envelope(event, data, { idempotencyKey }))), life.services))
     const broken = () => reply(refusalText(lost(this.name, "it has ended", false)))
     life.owed.add(broken)
+    life.answering.add(fiber)
     fiber.addObserver((exit) => {
       life.owed.delete(broken)
+      life.answering.delete(fiber)
+      if (life.isStopping) return broken()
       if (life.body.isAlive() && envelope !== undefined) reply(answerText(exit, envelope))
     })
+  }
+
+  /** Its life, where that takes something on. */
+  private taking(): Up | undefined {
+    const { life } = this
+    return life !== undefined && isUp(life) ? life : undefined
   }
 
   /** Whether nothing is under way in it; one that is not up has nothing. */
@@ -177,10 +212,10 @@ export class Daemon {
   }
 
   private runtime(disk: Disks.ProcessDisk, isAlive: () => boolean): Layer.Layer<Runtime, unknown> {
-    const { directory } = this.around
-    const runtime = directory === undefined
+    const { filename } = this.around
+    const runtime = filename === undefined
       ? Ksi.layerMemory
-      : Layer.provide(Ksi.layerSqlite({ filename: Path.join(directory, `${this.name}.db`), sync: "normal" }), Layer.succeed(Disk, disk.open))
+      : Layer.provide(Ksi.layerSqlite({ filename, sync: "normal" }), Layer.succeed(Disk, disk.open))
     // As in a daemon: a key makes the same question the same, however often it comes.
     const served = Layer.merge(this.app(isAlive), Middleware.use(Builtin.idempotency))
     return served.pipe(Layer.provideMerge(runtime))
@@ -188,6 +223,7 @@ export class Daemon {
 
   private isBorn(life: Life, services: Context.Context<Runtime>): void {
     life.services = services
+    this.stillborn = 0
     this.around.note(this.name, "is up")
     Deferred.doneUnsafe(this.begun, Exit.void)
   }
@@ -202,11 +238,17 @@ export class Daemon {
     this.end(life, how)
   }
 
-  /** Its disk kills it; it comes back by itself. */
+  /** Its disk kills it; it comes back by itself, but not if it is killed or stopped meanwhile. */
   private dies(life: Life, where: string): void {
     const { below, restartAfter: [least, most], world } = this.around
+    const isHopeless = life.services === undefined && ++this.stillborn === mostStillborn
+    if (isHopeless) {
+      this.stillborn = 0
+      Deferred.doneUnsafe(this.begun, Exit.die(new Error(`${this.name} does not start: its disk has killed it ${mostStillborn} times before it was up`)))
+    }
     this.end(life, `dies ${where}`)
-    world.fork(Effect.andThen(Effect.sleep(least + below() * (most - least)), Effect.sync(this.start)))
+    if (isHopeless || life.isStopping) return
+    this.coming = world.fork(Effect.andThen(Effect.sleep(least + below() * (most - least)), Effect.sync(this.start)))
   }
 
   private end(life: Life, how: string): void {

@@ -61,9 +61,13 @@ class FaultyDatabase extends DatabaseSync {
   }
 }
 
+const dead = (): never => {
+  throw new Error("the process is dead")
+}
+
 /** What every write goes through. */
 class Gate {
-  private readonly around: Surroundings
+  private around: Surroundings | undefined
   private fullUntil = -1
   private writes = 0
 
@@ -71,8 +75,13 @@ class Gate {
     this.around = around
   }
 
+  /** Nothing goes through it any more. It lets go of the process: node keeps a connection, and so its gate, while there is a statement of it. */
+  close(): void {
+    this.around = undefined
+  }
+
   before(what: string, needsSpace: boolean): void {
-    const { below, faults, note, now } = this.around
+    const { below, faults, note, now } = this.whose()
     const { crash, full } = faults()
     this.writes++
     if (crash > 0 && below() < crash) this.die(`before ${what}`)
@@ -85,14 +94,18 @@ class Gate {
   }
 
   after(): void {
-    const { below, faults } = this.around
+    const { below, faults } = this.whose()
     const { crash } = faults()
     if (crash > 0 && below() < crash) this.die("after its commit")
   }
 
+  private whose(): Surroundings {
+    return this.around ?? dead()
+  }
+
   private die(where: string): never {
-    this.around.die(`${where}, number ${this.writes}`)
-    throw new Error("the process is dead")
+    this.whose().die(`${where}, number ${this.writes}`)
+    return dead()
   }
 }
 
@@ -107,6 +120,7 @@ export const make = (around: Surroundings): ProcessDisk => {
       return db
     },
     pull: () => {
+      gate.close()
       for (const db of open.splice(0)) if (db.isOpen) db.close()
     }
   }
