@@ -128,7 +128,7 @@ export interface Options<Name extends string, A, E> {
   readonly startAt?: number | undefined
   /**
    * `seeded` (the default): who of those that could go on goes on next is the seed's choice, and a fiber gives way between any two steps.
-   * `arrival`: as in production, first come, first served; only network and disks are the seed's.
+   * `arrival`: as in production, first come, first served; random numbers, network and disks are the seed's all the same.
    */
   readonly order?: "seeded" | "arrival" | undefined
   /** How often a fiber gives way between two steps where the order is seeded, from 0 to 0.5. Default: 0.1. */
@@ -393,7 +393,7 @@ export const run = <Name extends string = never, A = void, E = never>(
 ): Effect.Effect<Report<A>, SimulationFailed> =>
   Effect.scoped(Effect.gen(function*() {
     check({ ...options, maxSteps, preemption, seed, startAt })
-    const world = World.make(order === "seeded" ? { seed, startAt, preemption } : { startAt })
+    const world = World.make({ seed, startAt, preemption, order })
     const log = new Log(world, startAt)
     const { daemons, simulation } = yield* make(options, seed, world, log.note)
     // However it ends, no connection stays open.

@@ -45,6 +45,8 @@ export interface Options {
   readonly seed?: number | undefined
   /** When it begins, in milliseconds since 1970. Default: 0. */
   readonly startAt?: number | undefined
+  /** `arrival`: first come, first served, and nobody gives way unasked; a seed makes the random numbers only. Default: `seeded`, where there is a seed. */
+  readonly order?: "seeded" | "arrival" | undefined
   /** How often a fiber gives way between two steps, from 0 to 1. Default: 0.1 where there is a seed. */
   readonly preemption?: number | undefined
 }
@@ -273,8 +275,8 @@ class StillClock implements Clock.Clock {
 const endless = 10_000_000
 
 /** Makes a world. */
-export const make = ({ preemption, seed, startAt = 0 }: Options = {}): World => {
-  const schedule = new Schedule(seed, seed === undefined ? 0 : preemption ?? 0.1)
+export const make = ({ order = "seeded", preemption, seed, startAt = 0 }: Options = {}): World => {
+  const schedule = order === "arrival" || seed === undefined ? new Schedule(undefined, 0) : new Schedule(seed, preemption ?? 0.1)
   const numbers = new Numbers(~(seed ?? 0))
   const dispatcher = schedule.makeDispatcher()
   const clock = new StillClock(startAt, (wake) => dispatcher.scheduleTask(wake, 0))

@@ -39,6 +39,9 @@ describe("a world", () => {
     expect(found.some((count) => count < 4)).toBe(true)
     expect(ended(World.make().run(counting))).toBe(4)
     expect(ended(World.make({ seed: 1, preemption: 0 }).run(counting))).toBe(4)
+    const inOrder = Array.from({ length: 20 }, (_, seed) => ended(World.make({ seed, order: "arrival" }).run(Effect.all([counting, Random.next]))))
+    expect(inOrder.every(([count]) => count === 4)).toBe(true)
+    expect(new Set(inOrder.map(([, number]) => number)).size).toBe(20)
   })
 
   it("its clock goes to the next who wakes, in order, and no further", () => {
