@@ -72,12 +72,13 @@ const simulate = (millis: number) => {
 }
 
 export const run = async (bench: Bench): Promise<void> => {
+  // By itself: what apps leave behind that are started anew, thousands of them, is no cost of one that is not.
+  await bench.compare({ case: "scenario-reuse", metric: "scenarios", unit: "/s", subjects: [{ name: "ksi", run: reused }] })
   await bench.compare({
     case: "scenario", metric: "scenarios", unit: "/s",
     subjects: [
       { name: "ksi", run: repeated(Effect.provide(scenario, app)) },
       { name: "nothing outside", run: repeated(Effect.provide(scenario, KsiTest.layer(stock, { outsideMillis: 0 }))) },
-      { name: "reuse", run: reused },
       { name: "start", run: repeated(Effect.provide(KsiTest.scenario, app)) }
     ]
   })
