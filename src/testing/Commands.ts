@@ -63,7 +63,7 @@ export interface Outcome<out S> {
 export interface Must<in Ev extends Event.Any, S> {
   /** Reply, whatever it is; or be stored, where it is a fact. */
   readonly succeed: (next?: S | ((reply: ReplyOf<Ev>) => S)) => Outcome<S>
-  /** Reply this. */
+  /** Reply this: the reply first, then the state after it. */
   readonly reply: (reply: ReplyOf<Ev>, next?: S) => Outcome<S>
   /** Reply something that has these fields; what else there is in it is the handler's to say. */
   readonly replyLike: (part: Partial<ReplyOf<Ev>>, next?: S | ((reply: ReplyOf<Ev>) => S)) => Outcome<S>
@@ -243,7 +243,9 @@ export const check = (
       const { error } = played.problem ?? first.problem
       const scenario = Written.scenario({ ...plan, names: Object.keys(group.events) }, played)
       const found = `found by the seed ${nth} with ${counted(Search.length(first.program), "command")}, ${counted(Search.length(played.program), "command")} after ${counted(tries, "try").replace("trys", "tries")}`
-      const message = [error.message.split("\n")[0] ?? "", `(${found})`, "", scenario, ...error.message.split("\n").slice(1)].join("\n")
+      // What is wrong is told as a whole, before what shows it.
+      const [problem = "", ...happened] = error.message.split("\n\n")
+      const message = [`${problem}\n(${found})`, scenario, ...happened].join("\n\n")
       return yield* new ScenarioFailed({ message, expected: error.expected, actual: error.actual, scenario })
     }
   })

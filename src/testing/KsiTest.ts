@@ -200,7 +200,7 @@ export interface Then extends Scenario {
   /** These facts came of it, among others. */
   readonly thenEmitsAmongOthers: (...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) => this
   /** The state of one stream, as a projection folds it; where it has no facts, the projection's initial one. */
-  readonly thenState: <S>(projection: Projection<S>, streamId: string, expected: S | ((state: S) => boolean)) => this
+  readonly thenState: <S>(projection: Projection<S>, streamId: string, expected: NoInfer<S> | ((state: NoInfer<S>) => boolean)) => this
   /** The mock was called with exactly these payloads, since the scenario began. */
   readonly thenCalled: <Ev extends Event.AnyRequest>(mock: Mock<Ev>, ...payloads: ReadonlyArray<Event.PayloadInput<Ev>>) => this
   /** A reaction to this fact failed: a handler that fails, breaks or takes too long. Where nothing expects that, the scenario fails. */
@@ -379,15 +379,18 @@ export interface LawOptions {
   readonly seed?: number | undefined
   /** The `Replay` that a failure names: this payload only. */
   readonly replay?: string | undefined
-}
-
-/** And on which app. */
-export interface PropertyOptions extends LawOptions {
-  /** What has happened before. */
-  readonly given?: ReadonlyArray<Event.FactOf<Event.AnyFact>> | undefined
   /** Stand-ins for handlers of the app. */
   readonly mocks?: ReadonlyArray<{ readonly event: Event.AnyRequest }> | undefined
 }
+
+/** And after what. */
+export interface PropertyOptions extends LawOptions {
+  /** What has happened before. */
+  readonly given?: ReadonlyArray<Event.FactOf<Event.AnyFact>> | undefined
+}
+
+// Each is one that `mock` made.
+const layersOf = (mocks: ReadonlyArray<object>) => mocks.map((each) => layerOf(each as AnyMock, new Map()))
 
 const lawBroken = (message: string, actual: unknown) => Effect.fail(new Playing.ScenarioFailed({ message, expected: undefined, actual }))
 
@@ -404,8 +407,7 @@ export const property = <Ev extends Event.AnyRequest>(
     const { start } = yield* KsiTest
     const holds = (payload: unknown) =>
       Effect.gen(function*() {
-        // Each is one that `mock` made.
-        const stage = yield* Effect.orDie(start(mocks.map((each) => layerOf(each as unknown as AnyMock, new Map()))))
+        const stage = yield* Effect.orDie(start(layersOf(mocks)))
         const before = yield* stage.play(Playing.history(given))
         if (before === undefined || Exit.isFailure(before)) {
           yield* stage.end
@@ -432,7 +434,7 @@ export const property = <Ev extends Event.AnyRequest>(
  */
 export const fuzz = (
   group: { readonly events: Readonly<Record<string, Event.Any>> },
-  { runs = 25, seed = 0, ...options }: LawOptions = {}
+  { mocks = [], runs = 25, seed = 0, ...options }: LawOptions = {}
 ): Effect.Effect<void, Playing.ScenarioFailed, KsiTest> =>
   Effect.gen(function*() {
     const { start } = yield* KsiTest
@@ -441,7 +443,7 @@ export const fuzz = (
       if (event.kind === "request" && event.mode === "stream") continue
       let nth = seed
       const holds = (payload: unknown) =>
-        Effect.flatMap(Laws.tryOne(start([]), event, payload, nth++), (problem) => problem === undefined ? Effect.succeed(true) : Effect.fail(problem))
+        Effect.flatMap(Laws.tryOne(start(layersOf(mocks)), event, payload, nth++), (problem) => problem === undefined ? Effect.succeed(true) : Effect.fail(problem))
       const result = yield* Arbitrary.checkEffect(Laws.payloads(event), holds, { runs, seed, ...options })
       const failure = Arbitrary.formatCheckFailure(result)
       if (failure !== undefined) yield* lawBroken(`a law does not hold for ${event.name}\n${failure}`, result)

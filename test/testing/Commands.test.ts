@@ -90,6 +90,9 @@ describe("a model", () => {
   for (const [bug, options, says, text] of bugs) {
     it.effect(`finds "${bug}", and tells the least that shows it`, () => Effect.map(found(bug, model, options), ({ message, scenario }) => {
       expect(message).toContain(says)
+      // What is wrong stands first, then the seed, then what shows it.
+      expect(message.indexOf(says)).toBeLessThan(message.indexOf("(found by the seed"))
+      expect(message).toContain(`)\n\n${scenario ?? ""}\n\n`)
       expect(scenario?.replace(/withSeed\(\d+\)/, "withSeed(0)").split("\n")).toEqual(text)
     }))
   }

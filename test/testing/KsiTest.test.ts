@@ -241,6 +241,9 @@ describe("what is asked at the same time", () => {
     Effect.gen(function*() {
       const less = KsiTest.scenario.when(Add, { n: -1 }).thenReplies(-1)
       expect(yield* says(less)).toContain("the reaction count:added to count:added failed: less is not more")
+      // Facts that are missing may be missing because of it.
+      expect(yield* says(less.thenEmits())).toContain("expected no fact; the reaction count:added to count:added failed: less is not more\n")
+      expect((yield* says(less.thenReactionFails(Added).thenEmits())).split("\n")[0]).toBe("expected no fact")
       yield* on(less.thenReactionFails(Added, (error) => error.includes("not more")))
       expect(yield* says(less.thenReactionFails(Added, (error) => error === "else"))).toContain("a reaction to count:added failed otherwise: less is not more")
       expect(yield* says(KsiTest.scenario.when(Add, { n: 1 }).thenReactionFails(Added))).toContain("expected a reaction to count:added to fail, and none has")
@@ -309,6 +312,11 @@ describe("laws", () => {
       return Effect.map(Effect.flip(Effect.provide(KsiTest.fuzz(group), app)), ({ message }) => expect(message).toContain(says))
     })
   }
+
+  it.effect("those of every event hold with a stand-in for what breaks", () => {
+    const [group, app] = wild(() => Effect.die(new Error("not in a test")))
+    return Effect.provide(KsiTest.fuzz(group, { mocks: [KsiTest.mock(group.events["wild:ask"], () => Effect.succeed(1))] }), app)
+  })
 
   it.effect("what may be asked twice and then replies otherwise is found", () => {
     let asked = 0

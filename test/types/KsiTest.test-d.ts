@@ -3,6 +3,7 @@ import { Context, Effect, Layer, Schema } from "effect"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
+import * as Projection from "../../src/store/Projection.ts"
 import * as KsiTest from "../../src/testing/KsiTest.ts"
 
 class SoldOut extends Schema.TaggedError<SoldOut>()("SoldOut", { left: Schema.Int }) {}
@@ -33,6 +34,13 @@ export const effect: Effect.Effect<void, KsiTest.ScenarioFailed, KsiTest.KsiTest
   .when(Ordered.of({ n: 3 }))
   .thenEmits()
 
+const Open = Projection.make("open", {
+  events: [Ordered], state: Schema.Struct({ is: Schema.Literals(["open", "closed"]) }), initial: { is: "open" }, on: { "shop:ordered": (state) => state }
+})
+// What is expected is of the state's type, and does not say what that is.
+scenario.when(Order, { n: 2 }).thenState(Open, "shop", { is: "closed" }).thenState(Open, "shop", ({ is }) => is === "open")
+// @ts-expect-error no such state
+scenario.when(Order, { n: 2 }).thenState(Open, "shop", { is: "ajar" })
 // @ts-expect-error it declares no such error
 scenario.when(Order, { n: 2 }).thenFails("SoldOt")
 // @ts-expect-error it declares none

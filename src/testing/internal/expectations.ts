@@ -114,6 +114,13 @@ const saidOf = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>): ReadonlyArra
 
 const timesIn = (all: ReadonlyArray<Said>, one: Said): number => all.filter((said) => Json.equal(one, said)).length
 
+/** A reaction that failed may be why. */
+const becauseOf = (running: Running) =>
+  Effect.map(Laws.buried(running.stage), (letters) => {
+    const letter = letters.findLast(({ event }) => !running.failing.has(event.name))
+    return letter === undefined ? "" : `; ${Laws.letterSays(letter)}`
+  })
+
 /** These facts came. */
 export const facts = (expectedFacts: ReadonlyArray<Event.FactOf<Event.AnyFact>>, exactly: boolean): Step => (running) =>
   Effect.suspend(() => {
@@ -123,7 +130,7 @@ export const facts = (expectedFacts: ReadonlyArray<Event.FactOf<Event.AnyFact>>,
       ? Json.equal(expected, actual)
       : expected.every((wanted) => timesIn(actual, wanted) >= timesIn(expected, wanted))
     const what = expected.length === 0 ? "no fact" : exactly ? "exactly these facts, in this order" : "these facts among others"
-    return isSame ? Effect.void : failed(running, `expected ${what}`, { expected, actual })
+    return isSame ? Effect.void : Effect.flatMap(becauseOf(running), (because) => failed(running, `expected ${what}${because}`, { expected, actual }))
   })
 
 const stateNow = <S>(running: Running, projection: Projection<S>, streamId: string): Effect.Effect<S, ScenarioFailed> =>
