@@ -237,5 +237,8 @@ describe("text", () => {
 
   it("events are called by their last part, or by all of it where that is taken", () => {
     expect([...variables(["stock:reserve", "pay:charge", "card:charge", "a:put-in_it"]).values()]).toEqual(["Reserve", "PayCharge", "CardCharge", "PutInIt"])
+    // `b:date` must not stand in for the `Date` of what else is written, and nothing is called the same as something else.
+    expect([...variables(["a:put", "b:date", "x:pay-charge", "pay:charge", "card:charge", "a-b:c", "a:b-c", "b:c", "2nd \"total\"", "€"]).values()])
+      .toEqual(["Put", "BDate", "PayCharge", "PayCharge2", "CardCharge", "ABC", "BC", "BC2", "_2ndTotal", "_"])
   })
 })

@@ -42,11 +42,15 @@ export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, neve
     const room = Latch.makeUnsafe(true)
     let missing = 0
 
-    const writeBatch = Effect.suspend(() => {
-      const batch = buffer.splice(0, batchRows)
-      if (buffer.length < max) room.openUnsafe()
-      if (batch.length === 0) return Effect.void
-      return Effect.matchEffect(StoreFile.attempt(operation, () => write(batch)), {
+    // Taken and written in one step, and then counted: whoever flushes may be interrupted at any other.
+    const writeBatch = Effect.uninterruptible(Effect.suspend(() => {
+      let batch: ReadonlyArray<A> = []
+      const writing = StoreFile.attempt(operation, () => {
+        batch = buffer.splice(0, batchRows)
+        if (buffer.length < max) room.openUnsafe()
+        if (batch.length > 0) write(batch)
+      })
+      return Effect.matchEffect(writing, {
         onSuccess: () => {
           const were = missing
           missing = 0
@@ -59,7 +63,7 @@ export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, neve
           return first ? Effect.andThen(counted, Effect.logError(`${rows} are not recorded`, error.message)) : counted
         }
       })
-    })
+    }))
     // A turn of the event loop between batches, so that requests go on meanwhile.
     const flush: Effect.Effect<void> = Effect.suspend(() =>
       buffer.length === 0 ? Effect.void : Effect.flatMap(writeBatch, () => Effect.andThen(Effect.yieldNow, flush)))

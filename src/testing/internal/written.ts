@@ -11,13 +11,25 @@ import { type Call, jsonOf } from "./playing.ts"
 import { type Asked, type Plan, type Played, replyOf } from "./program.ts"
 
 const capital = (text: string): string => text.slice(0, 1).toUpperCase() + text.slice(1)
-const words = (name: string): string => name.split(/[^A-Za-z0-9]+/).map(capital).join("")
+// A projection may be called anything.
+const words = (name: string): string => name.split(/[^A-Za-z0-9]+/).map(capital).join("").replace(/^(?=\d|$)/, "_")
 
-/** What each of these names is called in the text: the last part, or all of it where two have the same. */
+// What the text itself speaks of. All else in it that is capital is a name; a reserved word is none.
+const spokenOf = ["Date", "JSON", "KsiTest", "NaN", "Infinity", "Option", "Schema"]
+
+/** What each of these names is called in the text: the last part, or all of it where that is taken, or with a number where that is too. */
 export const variables = (names: ReadonlyArray<string>): ReadonlyMap<string, string> => {
   const short = (name: string) => words(name.split(":").at(-1) ?? name)
-  const isTaken = (name: string) => names.some((other) => other !== name && short(other) === short(name))
-  return new Map(names.map((name) => [name, isTaken(name) ? words(name) : short(name)]))
+  const isShort = (name: string) => !spokenOf.includes(short(name)) && names.every((other) => other === name || short(other) !== short(name))
+  // Who is called by its last part keeps that, whatever the whole of another is.
+  const taken = new Set([...spokenOf, ...names.filter(isShort).map(short)])
+  return new Map([...new Set(names)].map((name) => {
+    if (isShort(name)) return [name, short(name)]
+    let called = words(name)
+    for (let nth = 2; taken.has(called); nth++) called = `${words(name)}${nth}`
+    taken.add(called)
+    return [name, called]
+  }))
 }
 
 const isIdentifier = (key: string): boolean => /^[A-Za-z_$][\w$]*$/.test(key)

@@ -1,0 +1,25 @@
+// Rows that are written behind: all of them, whoever is interrupted while they are written.
+import { expect, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Metric, Scope } from "effect"
+import { MaxOpsBeforeYield } from "effect/Scheduler"
+import * as WriteBehind from "../../../src/store/internal/WriteBehind.ts"
+
+const lost = Metric.counter("write_behind_test_lost", { incremental: true })
+
+it.live("who is interrupted while it writes loses no row, wherever it is", () =>
+  Effect.gen(function*() {
+    for (let steps = 0; steps < 60; steps++) {
+      const written: Array<number> = []
+      const scope = Scope.makeUnsafe()
+      const { flush, push } = yield* Scope.provide(WriteBehind.make<number>({
+        operation: "write", write: (batch) => void written.push(...batch), max: 1000, whenFull: "slow", rows: "numbers", lost
+      }), scope)
+      for (let row = 0; row < 600; row++) push(row)
+      // It gives way after every step: so it can be interrupted between any two.
+      const writer = yield* Effect.forkChild(Effect.provideService(flush, MaxOpsBeforeYield, 3))
+      for (let step = 0; step < steps; step++) yield* Effect.yieldNow
+      yield* Fiber.interrupt(writer)
+      yield* Scope.close(scope, Exit.void)
+      expect(written).toEqual(Array.from({ length: 600 }, (_, row) => row))
+    }
+  }))
