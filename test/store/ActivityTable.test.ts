@@ -8,13 +8,14 @@ import * as Path from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { Activity, type Ended } from "../../src/bus/Activity.ts"
+import { Activity, type ActivityQuery, type Ended } from "../../src/bus/Activity.ts"
 import * as EventPattern from "../../src/event/EventPattern.ts"
 import * as Json from "../../src/event/Json.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import * as ActivityTable from "../../src/store/ActivityTable.ts"
 import * as StoreFile from "../../src/store/internal/StoreFile.ts"
+import { seeded } from "../Seeded.ts"
 import * as Format1 from "./format1.ts"
 
 const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "ksi-activity-"))
@@ -411,4 +412,49 @@ describe("written behind", () => {
       expect(snapshot.find(({ id }) => id === "ksi_activity_lost")).toMatchObject({ state: { count: 3 } })
     }).pipe(Effect.provide(Layer.merge(inFile(), capture)), Effect.provideService(Metric.MetricRegistry, new Map()))
   })
+})
+
+describe("any history of requests", () => {
+  const texts = ["a", "é", "\u0000", "\ud800", "\"", "\\", "%", "_", "__proto__", "k1", "2024", "", "a\nb"]
+  const limits = { ...Limits.defaults, activityBuffer: 50, activityRows: 148 }
+
+  it.effect("is found alike in a file and in memory, by every question, over the bounds of blocks and while the oldest go", () =>
+    Effect.gen(function*() {
+      for (let seed = 1; seed <= 6; seed++) {
+        const below = seeded(seed)
+        const one = <A>(items: ReadonlyArray<A>): A | undefined => items[below(items.length)]
+        const maybe = <A>(items: ReadonlyArray<A>): A | undefined => below(3) === 0 ? undefined : one(items)
+        const request = (n: number): Request => ({
+          id: `${one(texts)}${n}`, name: one(["a:b", "a:c", "b:c", "long:name"]) ?? "a:b", timestamp: 1000 + below(50),
+          data: one<unknown>([null, 1, { a: one(texts) }, [one(texts)], "x".repeat(below(2000)), { n: 1e21 }]),
+          exit: one<Exit.Exit<unknown, unknown>>([Exit.succeed(1), Exit.fail("no"), Exit.die(new Error("broken"))]) ?? Exit.void,
+          ...(below(2) === 0 ? {} : { correlationId: `${one(texts)}${below(n + 1)}` }),
+          ...(below(2) === 0 ? {} : { clientId: `c${one(texts)}` }), ...(below(2) === 0 ? {} : { label: `l${one(texts)}` })
+        })
+        const requests = Array.from({ length: 700 }, (_, n) => request(n))
+        const question = (): ActivityQuery => ({
+          limit: below(200), offset: below(3) === 0 ? below(160) : undefined, forward: below(2) === 0,
+          ...(below(2) === 0 ? { patterns: patterns(one(["a:*", "*", "b:c", "none:*"]) ?? "*") } : {}),
+          ...(below(4) === 0 ? { since: 1000 + below(50) } : {}), ...(below(4) === 0 ? { until: 1000 + below(50) } : {}),
+          ...(below(4) === 0 ? { outcome: one(["success", "failure", "defect"] as const) } : {}),
+          ...(below(4) === 0 ? { id: maybe(requests)?.id } : {}),
+          ...(below(4) === 0 ? { correlationId: maybe(requests)?.correlationId ?? "lk1" } : {}),
+          ...(below(4) === 0 ? { clientId: maybe(requests)?.clientId } : {})
+        })
+        const questions = Array.from({ length: 60 }, question)
+        const asked = Array.from({ length: 7 }, () => below(100))
+        const played = Effect.gen(function*() {
+          const activity = yield* Activity
+          const answers: Array<unknown> = []
+          for (const [at, count] of asked.entries()) {
+            yield* record(activity, ...requests.slice(100 * at, 100 * at + count))
+            for (const each of questions) answers.push(yield* activity.query(each))
+          }
+          return answers
+        })
+        const withLimits = <E>(layer: Layer.Layer<Activity, E>) => Effect.provide(played, layer).pipe(Effect.provideService(Limits.Limits, limits))
+        const [inMemory, kept] = [yield* withLimits(ActivityTable.layerMemory()), yield* withLimits(inFile())]
+        for (const [at, answer] of kept.entries()) expect(answer, JSON.stringify([seed, questions[at % questions.length]])).toEqual(inMemory[at])
+      }
+    }), 60_000)
 })

@@ -42,15 +42,17 @@ export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, neve
     const room = Latch.makeUnsafe(true)
     let missing = 0
 
+    // Who waits for room goes on in a turn of its own, when the batch is written: it may flush, and find nothing left to write.
+    const makeRoom = Effect.suspend(() => buffer.length < max ? Effect.asVoid(room.open) : Effect.void)
+
     // Taken and written in one step, and then counted: whoever flushes may be interrupted at any other.
     const writeBatch = Effect.uninterruptible(Effect.suspend(() => {
       let batch: ReadonlyArray<A> = []
       const writing = StoreFile.attempt(operation, () => {
         batch = buffer.splice(0, batchRows)
-        if (buffer.length < max) room.openUnsafe()
         if (batch.length > 0) write(batch)
       })
-      return Effect.matchEffect(writing, {
+      const written = Effect.matchEffect(writing, {
         onSuccess: () => {
           const were = missing
           missing = 0
@@ -63,6 +65,7 @@ export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, neve
           return first ? Effect.andThen(counted, Effect.logError(`${rows} are not recorded`, error.message)) : counted
         }
       })
+      return Effect.andThen(written, makeRoom)
     }))
     // A turn of the event loop between batches, so that requests go on meanwhile.
     const flush: Effect.Effect<void> = Effect.suspend(() =>
@@ -83,13 +86,15 @@ export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, neve
         buffer.push(row)
         some.openUnsafe()
         if (buffer.length < max) return undefined
-        full.openUnsafe()
         if (whenFull === "forget") {
+          full.openUnsafe()
           if (buffer.length > max) buffer.shift()
           return undefined
         }
-        // It is taken all the same: so the buffer holds at most one more for every request that is running.
+        // It is taken all the same: so the buffer holds at most one more for every request that is running. Closed before the
+        // writer is woken: that one may write all of it at once, and open it again.
         room.closeUnsafe()
+        full.openUnsafe()
         return room.await
       }
     }

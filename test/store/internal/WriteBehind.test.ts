@@ -23,3 +23,17 @@ it.live("who is interrupted while it writes loses no row, wherever it is", () =>
       expect(written).toEqual(Array.from({ length: 600 }, (_, row) => row))
     }
   }))
+
+it.live("who waits for room goes on when there is some, also where the writer makes it before that one waits", () =>
+  Effect.gen(function*() {
+    const written: Array<number> = []
+    const { flush, push } = yield* WriteBehind.make<number>({
+      operation: "write", write: (batch) => void written.push(...batch), max: 5, whenFull: "slow", rows: "numbers", lost
+    })
+    push(0)
+    // The writer waits for its 25 ms, or for a full buffer.
+    yield* flush
+    for (let row = 1; row <= 20; row++) yield* push(row) ?? Effect.void
+    yield* flush
+    expect(written).toEqual(Array.from({ length: 21 }, (_, row) => row))
+  }))
