@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Clock, Context, Effect, Layer, Schema } from "effect"
+import { Clock, Context, Effect, Fiber, Layer, Schema, Stream } from "effect"
 import type { KsiService } from "../../src/bus/KsiService.ts"
 import { Plugins } from "../../src/bus/Plugin.ts"
 import * as Event from "../../src/event/Event.ts"
@@ -444,6 +444,7 @@ describe("an app that is played on again", () => {
     const app = Layer.merge(life, Ksi.serve(Notes).pipe(Layer.provide(Notes.toLayer({
       *"note:add"({ text }) {
         if (text === "late") yield* Effect.forkDetach(Effect.sleep("1 minute"))
+        if (text === "outside") yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 150)))
         const { version } = yield* (yield* Ksi).emit(Noted, { text })
         return version
       }
@@ -485,6 +486,33 @@ describe("an app that is played on again", () => {
       expect(lives.begun).toBe(4)
     }).pipe(Effect.provide(KsiTest.layer(app, { reuse: true })))
     expect(lives.ended).toBe(lives.begun)
+  }))
+
+  it.effect("nor where a request has not ended, whoever gave up on it; what follows makes the next no other", () => Effect.gen(function*() {
+    const { app, lives } = makeApp()
+    yield* Effect.gen(function*() {
+      yield* Effect.flip(KsiTest.scenario.when(Note, { text: "outside" }).thenReplies(1))
+      yield* add("a")
+      expect(lives.begun).toBe(2)
+      const given = yield* Effect.forkChild(KsiTest.scenario.when(Note, { text: "outside" }).thenReplies(1))
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(given)
+      for (const text of ["b", "c"]) yield* add(text)
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 200)))
+      for (const text of ["d", "e"]) yield* add(text)
+    }).pipe(Effect.provide(KsiTest.layer(app, { reuse: true, outsideMillis: 20 })))
+    expect(lives.ended).toBe(lives.begun)
+  }))
+
+  it.effect("nor one that follows, or that keeps a fiber which sleeps", () => Effect.gen(function*() {
+    const { app, lives } = makeApp()
+    const following = Layer.effectDiscard(Effect.flatMap(Ksi, (ksi) => Effect.forkScoped(Stream.runDrain(ksi.subscribe("*")))))
+    const ticking = Layer.effectDiscard(Effect.forkScoped(Effect.forever(Effect.sleep("1 minute"))))
+    for (const more of [following, ticking]) {
+      const before = lives.begun
+      yield* Effect.provide(Effect.forEach(["a", "b"], add), KsiTest.layer(Layer.merge(app, more), { reuse: true }))
+      expect([lives.begun - before, lives.ended]).toEqual([2, lives.begun])
+    }
   }))
 
   it.effect("and without the option each scenario has its own", () => Effect.gen(function*() {

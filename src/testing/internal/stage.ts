@@ -165,13 +165,22 @@ export const make = <E>(
     const services = yield* built
     const { factHandlerMillis } = Context.get(services, Limits)
     const forkWith = world.forkWith(services)
-    const begin: Stage["begin"] = (effect) => polled(forkWith(effect))
+    const open = new Set<unknown>()
+    const begin: Stage["begin"] = (effect) => {
+      const fiber = forkWith(effect)
+      if (fiber.pollUnsafe() === undefined) {
+        open.add(fiber)
+        fiber.addObserver(() => open.delete(fiber))
+      }
+      return polled(fiber)
+    }
     const due = () => world.due((millis) => millis !== factHandlerMillis)
     const { isSettled } = Context.get(services, Router)
     const { count } = Context.get(services, Subscriptions)
     const renew = (): boolean => {
-      // One who follows has its place, and so has the eye on what happens once it had to read on.
-      const isAlone = isSettled() && count() === 1 && happened.length < fewEnough
+      // What was begun may wait for something outside. One who follows has its place, and so has the eye on what happens once it had
+      // to read on.
+      const isAlone = open.size === 0 && isSettled() && count() === 1 && happened.length < fewEnough
       if (!isAlone || !world.rewind() || !Forgetting.forget(forgetting)) return false
       happened.length = 0
       return true
