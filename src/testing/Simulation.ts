@@ -244,7 +244,7 @@ const drive = Effect.fnUntraced(function*(world: World.World, maxSteps: number, 
     if (world.steps() > before) idle = 0
     const due = world.due()
     if (idle > 0 && due !== undefined) {
-      world.advance(due - world.now())
+      world.advance(due - world.now(), maxSteps - world.steps())
       idle = 0
     } else if (idle > turns + pauses) return "stuck"
     else yield* idle++ < turns ? turn : pause

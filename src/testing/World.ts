@@ -83,8 +83,11 @@ export interface World {
   readonly process: () => Process
   /** Runs until nobody can go on without the clock, or so many steps. */
   readonly settle: (maxSteps?: number) => Stopped
-  /** Moves the clock forward; whoever wakes meanwhile goes on at its own time, and those of one instant in the order that the seed says. */
-  readonly advance: (millis: number) => void
+  /**
+   * Moves the clock forward; whoever wakes meanwhile goes on at its own time, and those of one instant in the order that the seed says.
+   * It stands still where so many steps were taken.
+   */
+  readonly advance: (millis: number, maxSteps?: number) => void
   /** Goes back to its beginning: clock, order and numbers are as at first. `false` where somebody sleeps or could go on. */
   readonly rewind: () => boolean
   /**
@@ -308,10 +311,11 @@ export const make = ({ order = "seeded", preemption, seed, startAt = 0 }: Option
   }
   const settle = (maxSteps = endless): Stopped => go(maxSteps, () => false) === "steps" ? "steps" : "idle"
 
-  const advance = (millis: number): void => {
+  const advance = (millis: number, maxSteps = endless): void => {
     const end = clock.now + millis
+    const last = steps + maxSteps
     // What goes on for ever at one instant lets no time pass.
-    while (settle() === "idle" && clock.goTo(end)) { /* the next who is due */ }
+    while (settle(last - steps) === "idle" && clock.goTo(end)) { /* the next who is due */ }
   }
 
   const run = <A, E>(effect: Effect.Effect<A, E>, maxSteps = endless): Exit.Exit<A, E> | undefined => {

@@ -414,6 +414,12 @@ describe("a run fails with what is wrong", () => {
     expect(message).toContain("fails: it does not come to rest within an hour")
   }))
 
+  it.effect("where somebody who wakes goes on for ever", () => Effect.gen(function*() {
+    const program = () => Effect.andThen(Effect.sleep(10), Effect.forever(Effect.yieldNow))
+    const { message } = yield* failureOf(Simulation.run({ seed: 5, maxSteps: 1000, program }))
+    expect(message.split("\n")[0]).toContain("it has not ended after 1000 steps")
+  }))
+
   it.effect("of many seeds the first", () => Effect.gen(function*() {
     const tried: Array<number> = []
     const { seed } = yield* failureOf(Simulation.explore({

@@ -98,6 +98,13 @@ describe("a world", () => {
     }
   })
 
+  it("time passes for so many steps only, where somebody who wakes goes on for ever", () => {
+    const world = World.make({ seed: 1 })
+    world.fork(Effect.andThen(Effect.sleep(10), Effect.forever(Effect.yieldNow)))
+    world.advance(20, 500)
+    expect([world.steps(), world.now()]).toEqual([500, 10])
+  })
+
   it("goes back to its beginning, where nobody is left: then everything goes as the first time", () => {
     const run = (world: World.World) => {
       const heard: Array<unknown> = []

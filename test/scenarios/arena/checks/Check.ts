@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import type * as Layer from "effect/Layer"
 import type { Runtime } from "../../../../src/Ksi.ts"
-import type * as Simulation from "../../../../src/testing/Simulation.ts"
+import * as Simulation from "../../../../src/testing/Simulation.ts"
 
 /** Something that KSI promises. */
 export interface Check {
@@ -44,3 +44,6 @@ export const together = { concurrency: "unbounded" } as const
 
 /** An app as a daemon serves it. */
 export type App = Layer.Layer<never, unknown, Runtime | Simulation.Network>
+
+/** A run that goes on for ever is stopped soon: none of these takes a fifth of so many steps where all is well. */
+export const simulate: typeof Simulation.run = (options) => Simulation.run({ maxSteps: 5000, ...options })

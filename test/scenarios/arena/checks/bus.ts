@@ -16,8 +16,7 @@ import * as KsiError from "../../../../src/event/KsiError.ts"
 import { Ksi } from "../../../../src/Ksi.ts"
 import * as DeadLetter from "../../../../src/plugins/DeadLetter.ts"
 import { EventStore } from "../../../../src/store/EventStore.ts"
-import * as Simulation from "../../../../src/testing/Simulation.ts"
-import { below, type Check, must, oneOf, pause, same, together, upTo } from "./Check.ts"
+import { below, type Check, must, oneOf, pause, same, simulate, together, upTo } from "./Check.ts"
 
 const current = Effect.map(Causation.Current, (envelope) => envelope)
 const tagOf = (result: Result.Result<unknown, unknown>): string => {
@@ -91,7 +90,7 @@ const chains = (seen: Array<Seen>) => {
 const causes: Check["run"] = (seed, order) =>
   Effect.suspend(() => {
     const seen: Array<Seen> = []
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { one: chains(seen) }, ...(seed % 2 === 0 ? {} : { disk: {} }),
       program: ({ calm, nodes: { one } }) => Effect.gen(function*() {
         const tags = ["a", "b", "c", "d", "e"]
@@ -117,7 +116,7 @@ const causes: Check["run"] = (seed, order) =>
 const once: Check["run"] = (seed, order) =>
   Effect.suspend(() => {
     const seen: Array<Seen> = []
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { one: chains(seen) }, disk: { crash: seed % 2 === 0 ? 0.01 : 0 },
       program: ({ calm, nodes: { one } }) => Effect.gen(function*() {
         const living = Effect.forEach(["a", "b", "c"], (tag, n) =>
@@ -220,7 +219,7 @@ const given: Check["run"] = (seed, order) =>
     const log: Array<Line> = []
     const deadlines = new Map<string, Array<number>>()
     const over = new Map<string, number>()
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { one: working(log, deadlines) },
       program: ({ calm, nodes: { one } }) => Effect.gen(function*() {
         const started = new Map<string, number>()
@@ -293,7 +292,7 @@ const firstAnswer: Check["run"] = (seed, order) =>
     const first = them.findIndex((each) => each.how !== "pass")
     const decided = them[first]?.how
     const expected = decided === undefined ? "NoHandler" : decided === "fail" ? `No ${first}` : decided === "die" ? `died ${first}` : `${first}`
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { one: answering(them) },
       program: ({ nodes: { one } }) => Effect.forEach(upTo(3), () => Effect.gen(function*() {
         yield* pause(3)
@@ -339,7 +338,7 @@ const keys: Check["run"] = (seed, order) =>
     const told = new Map<string, Set<string>>()
     // A run that was interrupted leaves nothing behind: it may have done its work all the same.
     const isImpatient = seed % 3 === 0
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { bank: paying(done) }, disk: seed % 2 === 0 ? undefined : {},
       program: ({ calm, nodes: { bank } }) => Effect.gen(function*() {
         const one = Effect.gen(function*() {
@@ -399,7 +398,7 @@ const mailing = (isMended: () => boolean) => {
 const letters: Check["run"] = (seed, order) =>
   Effect.suspend(() => {
     let isMended = false
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { post: mailing(() => isMended) }, ...(seed % 2 === 0 ? {} : { disk: {} }),
       program: ({ calm, nodes: { post } }) => Effect.gen(function*() {
         const hows = yield* Effect.forEach(upTo(6), () => oneOf(["fine", "fail", "die", "slow"] as const))

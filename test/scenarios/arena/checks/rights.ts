@@ -13,8 +13,7 @@ import * as KsiError from "../../../../src/event/KsiError.ts"
 import { Ksi } from "../../../../src/Ksi.ts"
 import { EventStore, ownStream } from "../../../../src/store/EventStore.ts"
 import { Permissions } from "../../../../src/store/Permissions.ts"
-import * as Simulation from "../../../../src/testing/Simulation.ts"
-import { below, type Check, must, oneOf, pause, same, together, upTo } from "./Check.ts"
+import { below, type Check, must, oneOf, pause, same, simulate, together, upTo } from "./Check.ts"
 
 const Read = Event.make("safe:read", { payload: { n: Schema.Int }, success: Schema.Int, idempotent: true })
 const Open = Event.make("safe:open", { payload: { n: Schema.Int }, success: Schema.Int })
@@ -53,7 +52,7 @@ const asking = (principal: string, name: string, n: number, isValid: boolean, id
 const denied: Check["run"] = (seed, order) =>
   Effect.suspend(() => {
     const happened: Array<string> = []
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { one: safe(happened) }, ...(seed % 3 === 0 ? { disk: {} } : {}),
       program: ({ calm, nodes: { one } }) => Effect.gen(function*() {
         const grant = (principal: string, pattern: string) => one.use(Effect.flatMap(Permissions, (all) =>
@@ -83,7 +82,7 @@ const denied: Check["run"] = (seed, order) =>
 const granted: Check["run"] = (seed, order) =>
   Effect.suspend(() => {
     const happened: Array<string> = []
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { one: safe(happened) }, ...(seed % 2 === 0 ? {} : { disk: {} }),
       program: ({ nodes: { one } }) => Effect.gen(function*() {
         const people = ["ann", "bob", "cem", "dan"]
@@ -116,7 +115,7 @@ const heard: Check["run"] = (seed, order) =>
     const Loud = Event.fact("loud:said", { payload: { n: Schema.Int }, streamId: () => "loud" })
     const Silent = Event.fact("secret:kept", { payload: { n: Schema.Int }, streamId: () => "secret" })
     const Words = EventGroup.make(Loud, Silent)
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { one: Layer.merge(safe(happened), Ksi.serve(Words).pipe(Layer.provide(Words.toLayer({})))) },
       program: ({ calm, nodes: { one } }) => Effect.gen(function*() {
         yield* one.use(Effect.flatMap(Permissions, (all) => all.grant({ by: "owner", principal: "ear", rule: { pattern: "loud:*", actions: ["subscribe"], allow: true } })))

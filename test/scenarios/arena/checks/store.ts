@@ -13,7 +13,7 @@ import { Ksi } from "../../../../src/Ksi.ts"
 import { Router } from "../../../../src/bus/Router.ts"
 import { EventStore } from "../../../../src/store/EventStore.ts"
 import * as Simulation from "../../../../src/testing/Simulation.ts"
-import { below, type Check, must, oneOf, pause, same, together, upTo } from "./Check.ts"
+import { below, type Check, must, oneOf, pause, same, simulate, together, upTo } from "./Check.ts"
 
 const Added = Event.fact("count:added", { payload: { by: Schema.Int, writer: Schema.Int }, streamId: ({ by }) => `sum-${by % 2}` })
 const Noise = Event.fact("noise:made", { payload: { text: Schema.String }, streamId: ({ text }) => `noise-${text.length % 3}` })
@@ -99,7 +99,7 @@ const inOrder = (store: Store) =>
   })
 
 const writers: Check["run"] = (seed, order) =>
-  Simulation.run({
+  simulate({
     seed, order, nodes: { store: app }, ...(seed % 2 === 0 ? {} : { disk: { full: seed % 4 === 1 ? 0.05 : 0, crash: seed % 4 === 3 ? 0.01 : 0 } }),
     program: ({ calm, nodes: { store: node } }) => Effect.gen(function*() {
       yield* node.use(Effect.flatMap(EventStore, (store) => Effect.ignore(store.appendTo("taken", [{ name: "id:taken", id: "taken", source: "/arena" }])))).pipe(Effect.ignore)
@@ -138,7 +138,7 @@ const follow = (heard: Array<number>, from: number | "start") =>
     }))
 
 const followers: Check["run"] = (seed, order) =>
-  Simulation.run({
+  simulate({
     seed, order, nodes: { store: app }, ...(seed % 3 === 2 ? { disk: { full: 0.03 } } : {}),
     program: ({ calm, nodes: { store: node } }) => Effect.gen(function*() {
       const all: Array<{ readonly from: number; readonly heard: Array<number> }> = []
@@ -162,7 +162,7 @@ const followers: Check["run"] = (seed, order) =>
   })
 
 const newcomers: Check["run"] = (seed, order) =>
-  Simulation.run({
+  simulate({
     seed, order, nodes: { store: app },
     program: ({ calm, nodes: { store: node } }) => Effect.gen(function*() {
       // Who begins now hears all from the first one on, whatever it is: nothing between that and the end is left out.
@@ -188,7 +188,7 @@ const twice: Check["run"] = (seed, order) =>
     const Parcels = EventGroup.make(Arrived)
     const parcels = Ksi.serve(Parcels).pipe(Layer.provide(Parcels.toLayer({ "parcel:arrived": ({ n }) => Effect.sync(() => reacted.push(`${n}`)) })))
     const sent = (n: number) => ({ id: `p${n}`, source: "/post", name: "parcel:arrived", streamId: `parcel-${n}`, data: { n }, time: undefined, attributes: {} })
-    return Simulation.run({
+    return simulate({
       seed, order, nodes: { post: parcels }, disk: {},
       program: ({ calm, nodes: { post } }) => Effect.gen(function*() {
         const receive = (n: number) => Effect.andThen(pause(10), post.use(Effect.flatMap(Router, (router) => router.dispatch(router.received(sent(n), { principal: "owner" })))))
