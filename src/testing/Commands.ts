@@ -41,6 +41,7 @@ import type { AnyGroup, EventGroup } from "../event/EventGroup.ts"
 import * as KsiError from "../event/KsiError.ts"
 import type { Answer, StateOf } from "./internal/expectations.ts"
 import { payloads } from "./internal/laws.ts"
+import { checkWhole, mostSeed } from "./internal/options.ts"
 import type { Told } from "./internal/orders.ts"
 import { jsonOf, ScenarioFailed } from "./internal/playing.ts"
 import * as Program from "./internal/program.ts"
@@ -218,9 +219,12 @@ export interface Options {
   readonly seed?: number | undefined
   /** Commands in turn, at most. Default: 20. */
   readonly maxCommands?: number | undefined
-  /** How many are asked at the same time, each up to three in turn. Default: 1, which is all in turn. */
+  /** How many are asked at the same time, at most 8, each up to three in turn. Default: 1, which is all in turn. */
   readonly fibers?: number | undefined
 }
+
+// Orders of more take too long to look through.
+const mostFibers = 8
 
 const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`
 
@@ -235,6 +239,11 @@ export const check = (
   Effect.gen(function*() {
     const { start } = yield* KsiTest
     const { "~ksi/Model": plan, group } = "~ksi/Model" in what ? what : lawful(what)
+    checkWhole("runs", runs, 1, mostSeed)
+    checkWhole("seed", seed, 0, mostSeed)
+    checkWhole("maxCommands", maxCommands, 1, 1000)
+    checkWhole("fibers", fibers, 1, mostFibers)
+    if (plan.commands.length === 0) throw new Error("there is no command to ask: the model names none, or the group has only streams")
     const play = (program: Program.Program) => Program.play(start([], { seed: program.order, isQuiet: true }), plan, program)
     for (let nth = seed; nth < seed + runs; nth++) {
       const first = yield* play(yield* Search.make(plan, { maxCommands, fibers }, nth))

@@ -52,6 +52,7 @@ import type { Runtime } from "../Ksi.ts"
 import { chance } from "./internal/chance.ts"
 import { Daemon } from "./internal/daemon.ts"
 import { type AskOptions, Network as Messages, type Remote, remote } from "./internal/network.ts"
+import { checkChance, checkMillis, checkWhole, mostSeed, refuse } from "./internal/options.ts"
 import * as World from "./World.ts"
 
 export type { AskOptions, Remote }
@@ -183,27 +184,6 @@ class Log {
 }
 
 // -------------------------------------------------------------------------------------------------------------- checking
-
-type Range = readonly [least: number, most: number]
-
-const refuse = (option: string, value: unknown, rule: string): never => {
-  throw new Error(`${option} is ${Array.isArray(value) ? `[${value.join(", ")}]` : String(value)}: ${rule}`)
-}
-
-const checkChance = (option: string, value = 0, most = 1): void => {
-  if (!(value >= 0 && value <= most)) refuse(option, value, `it is a chance from 0 to ${most}`)
-}
-
-const checkMillis = (option: string, value: Range = [0, 0]): void => {
-  const [least, most] = value
-  if (!(least >= 0 && most >= least && most < Infinity)) refuse(option, value, "it is from and to, in milliseconds")
-}
-
-const checkWhole = (option: string, value: number, least: number, most: number): void => {
-  if (!Number.isInteger(value) || value < least || value > most) refuse(option, value, `it is a whole number from ${least} to ${most}`)
-}
-
-const mostSeed = 2 ** 32 - 1
 
 /** What cannot be simulated is said before anything is: a chance that is never taken would find nothing. */
 const check = ({ disk = {}, maxSteps = 1, network = {}, nodes = {}, preemption, seed, startAt = 0 }: Omit<Options<string, unknown, unknown>, "program"> & { readonly seed: number }): void => {

@@ -5,37 +5,53 @@
  *   npm run soak -- arena [times]     the promises of the arena in so many times their seeds, from 1000 on (20)
  *   npm run soak -- control           the arena's bugs, first come, first served: what is found without a seeded order
  */
-import { spawnSync } from "node:child_process"
+import { spawnSync, type SpawnSyncReturns } from "node:child_process"
 import * as Path from "node:path"
 import { plants } from "../scenarios/arena/plants.ts"
 
 const arena = Path.join(import.meta.dirname, "../scenarios/arena")
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
-const hunt = (plant: string, ...options: ReadonlyArray<string>) => {
+const hunt = (plant: string, timeout: number, ...options: ReadonlyArray<string>): SpawnSyncReturns<string> => {
   const node = ["--disable-warning=ExperimentalWarning", "--conditions=ksi-source", "--import", Path.join(arena, "load.ts"), Path.join(arena, "hunt.ts")]
-  return spawnSync(process.execPath, [...node, ...options], { env: { ...process.env, KSI_PLANT: plant }, encoding: "utf8", timeout: plant === "" ? 0 : 60_000 })
+  return spawnSync(process.execPath, [...node, ...options], { env: { ...process.env, KSI_PLANT: plant }, encoding: "utf8", timeout })
 }
 
-const soaks: Readonly<Record<string, (times: string | undefined) => boolean>> = {
-  suite: (times = "20") => {
-    for (let run = 1; run <= Number(times); run++) {
-      const { status } = spawnSync("npx", ["vitest", "run", "--reporter=dot"], { stdio: ["ignore", "ignore", "inherit"] })
-      say(`run ${run} of ${times}: ${status === 0 ? "green" : "not green"}`)
+/** Whether a hunt could not be: it neither found, nor found nothing, nor went on for ever. */
+const isBroken = ({ error, status, stderr }: SpawnSyncReturns<string>): boolean => {
+  if (status === 0 || Reflect.get(Object(error), "code") === "ETIMEDOUT") return false
+  say(`the hunt ended with ${status}: ${error?.message ?? stderr}`)
+  return true
+}
+
+const controlMillis = 60_000
+const firstSeed = 1000
+
+const soaks: Readonly<Record<string, (times: number) => boolean>> = {
+  suite: (times) => {
+    for (let run = 1; run <= times; run++) {
+      const { status, stdout } = spawnSync("npx", ["vitest", "run", "--reporter=dot"], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], maxBuffer: Infinity })
+      say(`run ${run} of ${times}: ${status === 0 ? "green" : `not green\n${stdout}`}`)
       if (status !== 0) return false
     }
     return true
   },
-  arena: (times = "20") => {
-    const { status, stderr, stdout } = hunt("", "--from", "1000", "--times", times)
-    say(stdout === "" ? `every promise was kept in ${times} times its seeds` : stdout)
-    if (status !== 0) say(stderr)
-    return status === 0 && stdout === ""
+  arena: (times) => {
+    // Each round has as many seeds of its own as there are at most for one check.
+    for (let round = 1; round <= times; round++) {
+      const hunted = hunt("", 0, "--from", `${firstSeed * round}`)
+      if (isBroken(hunted)) return false
+      say(`round ${round} of ${times}: ${hunted.stdout === "" ? "every promise was kept" : hunted.stdout}`)
+      if (hunted.stdout !== "") return false
+    }
+    return true
   },
   control: () => {
     let count = 0
     for (const { kind, name } of plants) {
-      const { error, stdout } = hunt(name, "--order", "arrival")
+      const hunted = hunt(name, controlMillis, "--order", "arrival")
+      if (isBroken(hunted)) return false
+      const { error, stdout } = hunted
       const found = error !== undefined || stdout !== ""
       if (found) count++
       say(`${found ? "found    " : "not found"} ${kind}: ${name}${error === undefined ? "" : " (it does not end)"}`)
@@ -45,9 +61,10 @@ const soaks: Readonly<Record<string, (times: string | undefined) => boolean>> = 
   }
 }
 
-const [, , name = "", times] = process.argv
+const [, , name = "", given = "20"] = process.argv
 const soak = soaks[name]
-if (soak === undefined) {
-  say(`npm run soak -- <name>: there are ${Object.keys(soaks).join(", ")}`)
+const times = Number(given)
+if (soak === undefined || !Number.isInteger(times) || times < 1) {
+  say(soak === undefined ? `npm run soak -- <name>: there are ${Object.keys(soaks).join(", ")}` : `npm run soak -- ${name} [times]: "${given}" is no whole number from 1 on`)
   process.exitCode = 2
 } else if (!soak(times)) process.exitCode = 1

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Layer, Schema } from "effect"
+import { Cause, Effect, Exit, Layer, Schema } from "effect"
 import { execFile } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
@@ -36,6 +36,18 @@ describe("a model", () => {
 
   it.effect("the laws of every app hold without one, in turn and at the same time", () =>
     Effect.provide(Effect.andThen(Commands.check(Stock, { runs: 40 }), Commands.check(Stock, { runs: 20, fibers: 2 })), shop()))
+
+  it.effect("nothing tried is nothing found: it is refused", () => Effect.gen(function*() {
+    const never = Commands.model(Stock, { initial: 0, commands: {} })
+    const refused = (what: Commands.Model | typeof Stock, options: Commands.Options) =>
+      Effect.map(Effect.exit(Effect.provide(Commands.check(what, options), shop("counts wrong"))), (exit) =>
+        Exit.isFailure(exit) ? String(Cause.squash(exit.cause)) : "it passed")
+    for (const runs of [0, -1, 1.5, NaN]) expect(yield* refused(model, { runs })).toBe(`Error: runs is ${runs}: it is a whole number from 1 to 4294967295`)
+    expect(yield* refused(model, { seed: -1 })).toContain("seed is -1")
+    expect(yield* refused(model, { maxCommands: 0 })).toContain("maxCommands is 0")
+    for (const fibers of [0, 9, NaN]) expect(yield* refused(model, { fibers })).toContain(`fibers is ${fibers}: it is a whole number from 1 to 8`)
+    expect(yield* refused(never, {})).toContain("there is no command to ask")
+  }))
 
   it.effect("they hold of KSI's own events, whatever comes after what", () => {
     const own = [System, Store, Time, Monitor, DeadLetter, Permission, Module]
