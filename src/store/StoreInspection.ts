@@ -8,7 +8,7 @@
  * ```ts
  * yield* Effect.scoped(Layer.build(SqliteEventStore.layer({ filename: "var/ksi.db" })))
  * const { lock, state } = yield* StoreInspection.inspect("var/ksi.db")
- * [lock, state]                               // ["free", { _tag: "Ready", format: 2, position: 0, recordedAt: undefined, altered: [] }]
+ * [lock, state]                               // ["free", { _tag: "Ready", format: 3, position: 0, recordedAt: undefined, altered: [] }]
  * ```
  *
  * **Gotchas** It reads the format, the layout and the last fact, not every page: that a file is sound in its middle is
@@ -99,7 +99,7 @@ const alteredIn = (db: DatabaseSync, format: number): ReadonlyArray<string> => {
     fresh.exec(StoreFile.schema)
     const there = layoutOf(db)
     // An older format is not altered where the newest one is: opening the file brings it there.
-    const isKnown = (name: unknown) => format < StoreFile.schemaVersion && StoreUpgrade.changed.some((changed) => changed === name)
+    const isKnown = (name: unknown) => format < StoreFile.schemaVersion && StoreUpgrade.changed.has(String(name))
     return [...layoutOf(fresh)].filter(([name, sql]) => there.get(name) !== sql && !isKnown(name)).map(([name]) => String(name))
   } finally {
     fresh.close()

@@ -113,7 +113,7 @@ describe("doctor", () => {
       const db = new DatabaseSync(file)
       db.exec("CREATE TABLE t (a); PRAGMA application_id = 1263749425; PRAGMA user_version = 7")
       db.close()
-    }, "format 7; this KSI knows formats up to 2"],
+    }, "format 7; this KSI knows formats up to 3"],
     ["directory", (file: string) => Fs.mkdirSync(file), "it is not a file"]
   ] as const)("a store file that cannot be used: %s", async ([, make, why], { expect }) => {
     const cwd = folder()

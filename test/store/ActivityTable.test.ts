@@ -354,7 +354,7 @@ describe("written behind", () => {
     const filename = fresh()
     Format1.make(filename, 2500)
     return Effect.gen(function*() {
-      expect(yield* number("PRAGMA user_version")).toBe(2)
+      expect(yield* number("PRAGMA user_version")).toBe(3)
       const activity = yield* Activity
       yield* record(activity, { id: "new" })
       const { records, total } = yield* activity.query({ limit: 3000, forward: true })

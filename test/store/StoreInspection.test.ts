@@ -71,7 +71,7 @@ describe("inspect", () => {
       const file = join(path, "a b?%.db")
       yield* filled(file)
       const { lock, state } = yield* untouched(path, file)
-      expect([lock, state]).toEqual(["free", { _tag: "Ready", format: 2, position: 2, recordedAt: expect.any(Number), altered: [] }])
+      expect([lock, state]).toEqual(["free", { _tag: "Ready", format: 3, position: 2, recordedAt: expect.any(Number), altered: [] }])
       const db = new DatabaseSync(file)
       db.exec("DROP TABLE dead_letters; ALTER TABLE idempotency ADD COLUMN more")
       db.close()
@@ -79,7 +79,7 @@ describe("inspect", () => {
       const newer = new DatabaseSync(file)
       newer.exec("DROP TABLE activity; PRAGMA user_version = 99")
       newer.close()
-      expect((yield* inspect(file)).state).toEqual({ _tag: "Newer", format: 99, known: 2 })
+      expect((yield* inspect(file)).state).toEqual({ _tag: "Newer", format: 99, known: 3 })
     }).pipe(Effect.scoped))
 
   it.live("one of an older format, which is not altered by being older", () =>

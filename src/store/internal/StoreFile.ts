@@ -98,6 +98,7 @@ CREATE TABLE idempotency (
   row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, kind TEXT NOT NULL,
   value TEXT, expires INTEGER NOT NULL
 );
+${StoreUpgrade.since3.map((table) => `${table};`).join("\n")}
 PRAGMA application_id = ${applicationId};
 PRAGMA user_version = ${schemaVersion};
 `
@@ -266,7 +267,10 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
       db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${checkpointPages};
         PRAGMA synchronous = ${sync}`)
       if (empty) transaction(() => db.exec(schema))
-      else if (number(db, "PRAGMA user_version") < schemaVersion) transaction(() => StoreUpgrade.upgrade(db))
+      else {
+        const format = number(db, "PRAGMA user_version")
+        if (format < schemaVersion) transaction(() => StoreUpgrade.upgrade(db, format))
+      }
     })
     return { filename, db, transaction, transactionBehind: withoutSync(db, sync) }
   })

@@ -3,11 +3,20 @@ import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import type { OutcomeKind } from "../../bus/Activity.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
 
-/** The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. */
-export const newest = 2
+/**
+ * The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. 3: the tables of
+ * `since3`.
+ */
+export const newest = 3
 
-/** Tables that an older format has otherwise. */
-export const changed: ReadonlyArray<string> = ["activity"]
+/** Tables that came with format 3, each as whoever owns it lays it out. */
+export const since3: ReadonlyArray<string> = []
+
+/** Tables and indexes that files of an older format lack, or have otherwise. */
+export const changed: ReadonlySet<string> = new Set([
+  "activity",
+  ...since3.flatMap((sql) => Array.from(sql.matchAll(/CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)/g), (found) => found[1] ?? ""))
+])
 
 const text = (value: SQLOutputValue | undefined): string | undefined => typeof value === "string" ? value : undefined
 
@@ -35,7 +44,7 @@ const entries = function*(db: DatabaseSync): Generator<ActivityBlock.Entry> {
 }
 
 /** Format 1 to 2. */
-export const upgrade = (db: DatabaseSync): void => {
+const toBlocks = (db: DatabaseSync): void => {
   db.exec("DROP INDEX activity_correlation; ALTER TABLE activity RENAME TO activity_1")
   db.exec(ActivityBlock.table)
   const insert = db.prepare(ActivityBlock.insert)
@@ -44,5 +53,19 @@ export const upgrade = (db: DatabaseSync): void => {
     insert.run(...ActivityBlock.encode(first, block))
     first += block.length
   }
-  db.exec(`DROP TABLE activity_1; PRAGMA user_version = ${newest}`)
+  db.exec("DROP TABLE activity_1")
+}
+
+/** Format 2 to 3. */
+const toTables = (db: DatabaseSync): void => {
+  for (const table of since3) db.exec(table)
+}
+
+/** What is done to a file of format 1, of format 2, and so on. */
+const steps: ReadonlyArray<(db: DatabaseSync) => void> = [toBlocks, toTables]
+
+/** Brings a file of this format to the newest. */
+export const upgrade = (db: DatabaseSync, format: number): void => {
+  for (const step of steps.slice(format - 1)) step(db)
+  db.exec(`PRAGMA user_version = ${newest}`)
 }
