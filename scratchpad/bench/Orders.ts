@@ -1,5 +1,11 @@
 /** What the facts of the store's benchmarks carry. */
 
+/** How many streams they are in, in turn. */
+export const streams = 1000
+
+/** What they are called, in turn. */
+export const names = ["order:placed", "order:paid", "order:shipped", "order:closed"]
+
 /** The data of the n-th order: about 260 bytes of JSON. */
 export const dataOf = (n: number) => ({
   orderId: `order-${n}`,

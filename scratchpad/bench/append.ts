@@ -4,100 +4,30 @@
  * `bare` is node:sqlite alone doing the same: the same tables, the same identity (UNIQUE), versions in memory, the stream
  * index written behind, as many appends in each transaction as there are callers; no checks, no errors, no fibers.
  * `bare-unique` leaves uniqueness of (stream, version) to the database instead, as most stores do. All of them
- * synchronous=FULL, wal_autocheckpoint=1000.
+ * synchronous=FULL, wal_autocheckpoint=1000. `emmett` is Emmett on SQLite as it comes, for one caller: of several at once
+ * it fails nearly all, how many is told.
+ *
+ * `loop-p99` is how long the event loop is held while 256 callers append; `journal` what it costs appends that requests
+ * make when the activity journal records the requests.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { DatabaseSync } from "node:sqlite"
-import * as Envelope from "../../src/event/Envelope.ts"
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
+import { Ksi } from "../../src/Ksi.ts"
 import { EventStore } from "../../src/store/EventStore.ts"
 import * as SqliteEventStore from "../../src/store/SqliteEventStore.ts"
-import type { Bench, Subject } from "./Bench.ts"
-import { dataOf } from "./Orders.ts"
-
-const streams = 1000
-const names = ["order:placed", "order:paid", "order:shipped", "order:closed"]
-
-const columns = `position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, version INTEGER NOT NULL, source INTEGER NOT NULL,
-  id TEXT NOT NULL, name INTEGER NOT NULL, data TEXT, attributes TEXT, time TEXT, timestamp INTEGER NOT NULL,
-  recorded INTEGER NOT NULL`
-
-/** node:sqlite alone. */
-class Bare {
-  readonly db: DatabaseSync
-  private readonly unique: boolean
-  private readonly ids = Envelope.makeIds(1, 2)
-  private readonly versions: Array<number>
-  private position: number
-  private tail: Array<readonly [stream: number, version: number, position: number]> = []
-  private moving: typeof this.tail = []
-  private readonly insert
-  private readonly index
-
-  constructor(file: string, unique: boolean) {
-    this.db = new DatabaseSync(file)
-    this.unique = unique
-    this.db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000")
-    this.db.exec(unique
-      ? `CREATE TABLE IF NOT EXISTS events (${columns}, UNIQUE (stream, version))`
-      : `CREATE TABLE IF NOT EXISTS events (${columns}, UNIQUE (id, source));
-         CREATE TABLE IF NOT EXISTS stream_index (stream INTEGER NOT NULL, version INTEGER NOT NULL,
-           position INTEGER NOT NULL, PRIMARY KEY (stream, version)) WITHOUT ROWID`)
-    this.insert = this.db.prepare("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-    this.index = unique ? undefined : this.db.prepare("INSERT INTO stream_index VALUES (?, ?, ?)")
-    this.position = Number(this.db.prepare("SELECT max(position) AS n FROM events").get()?.["n"] ?? 0)
-    this.versions = Array.from({ length: streams }, () => 0)
-    const heads = this.db.prepare("SELECT stream, max(version) AS version FROM events GROUP BY stream").all()
-    for (const { stream, version } of heads) this.versions[Number(stream) - 1] = Number(version)
-  }
-
-  private slice(): void {
-    for (const [stream, version, position] of this.moving.splice(0, 1024)) this.index?.run(stream, version, position)
-    if (this.moving.length === 0 && this.tail.length >= 16_384) {
-      this.moving = this.tail.toSorted((a, b) => a[0] - b[0] || a[1] - b[1])
-      this.tail = []
-    }
-  }
-
-  /** One transaction. */
-  append(count: number): void {
-    this.db.exec("BEGIN IMMEDIATE")
-    for (let i = 0; i < count; i++) {
-      const now = Date.now()
-      const position = ++this.position
-      const stream = position % streams
-      const version = (this.versions[stream] ?? 0) + 1
-      this.versions[stream] = version
-      this.insert.run(
-        position, stream + 1, version, 1, this.ids(now), 1 + position % names.length, JSON.stringify(dataOf(position)), null,
-        Envelope.timeText(now), now, now
-      )
-      if (!this.unique) this.tail.push([stream + 1, version, position])
-    }
-    if (!this.unique) this.slice()
-    this.db.exec("COMMIT")
-  }
-
-  subject(name: string, callers: number): Subject {
-    return {
-      name,
-      run: (millis) => {
-        const start = performance.now()
-        let count = 0
-        while (performance.now() - start < millis) {
-          this.append(callers)
-          count += callers
-        }
-        return { count, millis: performance.now() - start }
-      }
-    }
-  }
-}
+import type { Bench, Gauge, Subject } from "./Bench.ts"
+import { Bare } from "./Bare.ts"
+import * as Emmett from "./Emmett.ts"
+import { dataOf, names, streams } from "./Orders.ts"
 
 /** KSI's store, with callers that wait for their appends one at a time. */
 const ksi = (store: EventStore["Service"], callers: number): Effect.Effect<Subject> =>
@@ -165,19 +95,136 @@ export const compare = async (bench: Bench, id: string, callers: number, events:
     events === 0 ? Path.join(bench.folder, `${id}-${kind}.db`) : await fixture(bench, kind, events)
   const bare = new Bare(await fileOf("bare"), false)
   const unique = new Bare(await fileOf("bare-unique"), true)
-  const scope = Scope.makeUnsafe()
-  const layer = SqliteEventStore.layer({ filename: await fileOf("ksi") })
-  const context = await Effect.runPromise(Layer.buildWithScope(layer, scope))
-  const own = await Effect.runPromise(ksi(Context.get(context, EventStore), callers))
-  await bench.compare({
-    case: id,
-    metric: "durable appends",
-    unit: "appends/s",
-    subjects: [own, bare.subject("bare", callers), unique.subject("bare-unique", callers)]
+  const emmett = callers === 1 ? await Emmett.open(bench, Path.join(bench.folder, `${id}-emmett.db`)) : undefined
+  await withStore(await fileOf("ksi"), async (store) => {
+    const own = await Effect.runPromise(ksi(store, callers))
+    const peers = emmett === undefined ? [] : [Emmett.appending(emmett, 1)]
+    await bench.compare({
+      case: id,
+      metric: "durable appends",
+      unit: "appends/s",
+      subjects: [own, bare.subject("bare", callers), unique.subject("bare-unique", callers), ...peers]
+    })
   })
-  await Effect.runPromise(Scope.close(scope, Exit.void))
   bare.db.close()
   unique.db.close()
+}
+
+/** What a function does with a store, which is open for so long. */
+const withStore = async (filename: string, use: (store: EventStore["Service"]) => Promise<void>): Promise<void> => {
+  const scope = Scope.makeUnsafe()
+  const context = await Effect.runPromise(Layer.buildWithScope(SqliteEventStore.layer({ filename }), scope))
+  await use(Context.get(context, EventStore))
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+}
+
+const batchFacts = 100
+
+/** One caller, a hundred facts to one stream in each append. */
+const batch = async (bench: Bench): Promise<void> => {
+  const bare = new Bare(Path.join(bench.folder, "batch-bare.db"), false)
+  const emmett = await Emmett.open(bench, Path.join(bench.folder, "batch-emmett.db"))
+  await withStore(Path.join(bench.folder, "batch-ksi.db"), async (store) => {
+    let n = 0
+    const once = () => {
+      n += batchFacts
+      const stream = Math.floor(n / batchFacts)
+      const expectedVersion = batchFacts * Math.floor((stream - 1) / streams)
+      const facts = Array.from({ length: batchFacts }, (_, i) => ({ name: names[(n + i) % names.length] ?? "", data: dataOf(n + i) }))
+      return store.appendTo(`stream-${stream % streams}`, facts, { expectedVersion })
+    }
+    const own: Subject = {
+      name: "ksi",
+      run: async (millis) => {
+        const start = performance.now()
+        let count = 0
+        const all = Effect.gen(function*() {
+          for (; performance.now() - start < millis; count += batchFacts) yield* once()
+        })
+        await Effect.runPromise(all)
+        return { count, millis: performance.now() - start }
+      }
+    }
+    const peers = emmett === undefined ? [] : [Emmett.appending(emmett, batchFacts)]
+    const subjects: readonly [Subject, ...Array<Subject>] = [own, bare.subject("raw", batchFacts, batchFacts), ...peers]
+    await bench.compare({ case: `batch-${batchFacts}`, metric: "facts appended a hundred at a time", unit: "facts/s", subjects })
+  })
+  if (emmett !== undefined) {
+    bench.say(`            emmett: of 64 appends at once ${await Emmett.failingOf(emmett, 64)} fail`)
+  }
+  bare.db.close()
+}
+
+/** What of a subject's turns the event loop is held: the 99th percentile, in milliseconds. */
+const held = ({ name, run }: Subject, millis: number): Gauge => ({
+  name,
+  run: async () => {
+    const delay = monitorEventLoopDelay({ resolution: 1 })
+    delay.enable()
+    await run(millis)
+    delay.disable()
+    return delay.percentile(99) / 1e6
+  }
+})
+
+const loop = async (bench: Bench): Promise<void> => {
+  const callers = 256
+  const millis = bench.quick ? 1000 : 4000
+  const bare = new Bare(Path.join(bench.folder, "loop-bare.db"), false)
+  await withStore(Path.join(bench.folder, "loop-ksi.db"), async (store) => {
+    const own = await Effect.runPromise(ksi(store, callers))
+    await own.run(500)
+    const subjects: readonly [Gauge, Gauge] = [held(own, millis), held(bare.subject("bare", callers, 1, true), millis)]
+    await bench.measure({ case: "loop-p99", metric: "event loop held, 256 appends in flight, p99", unit: "ms", subjects })
+  })
+  bare.db.close()
+}
+
+const Place = Event.make("order:place", { payload: { n: Schema.Int, note: Schema.String }, success: Schema.Int })
+const Placed = Event.fact("order:placed", {
+  payload: { n: Schema.Int, note: Schema.String }, streamId: ({ n }) => `order-${n % streams}`
+})
+const Orders = EventGroup.make(Place, Placed)
+
+const OrdersLive = Orders.toLayer(Effect.gen(function*() {
+  const bus = yield* Ksi
+  return {
+    "order:place": (order) => Effect.map(bus.emit(Placed, order), ({ position }) => Number(position))
+  }
+}))
+
+/** Callers of a request that appends a fact, with what the activity journal keeps. */
+const placing = async (file: string, audit: "all" | "off", callers: number) => {
+  const scope = Scope.makeUnsafe()
+  const app = Ksi.serve(Orders).pipe(Layer.provide(OrdersLive), Layer.provideMerge(Ksi.layerSqlite({ filename: file, audit })))
+  const context = await Effect.runPromise(Layer.buildWithScope(app, scope))
+  const bus = Context.get(context, Ksi)
+  let n = 0
+  const caller = (end: number) =>
+    Effect.gen(function*() {
+      let count = 0
+      for (; performance.now() < end; count++) yield* bus.call(Place, { n: n++, note: "leave it at the neighbour's door" })
+      return count
+    })
+  const subject: Subject = {
+    name: audit === "all" ? "ksi" : "ksi-unrecorded",
+    run: async (millis) => {
+      const start = performance.now()
+      const all = Effect.forEach(Array.from({ length: callers }), () => caller(start + millis), { concurrency: "unbounded" })
+      const counts = await Effect.runPromise(all)
+      return { count: counts.reduce((a, b) => a + b), millis: performance.now() - start }
+    }
+  }
+  return { subject, close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
+}
+
+const journal = async (bench: Bench): Promise<void> => {
+  const on = await placing(Path.join(bench.folder, "journal-on.db"), "all", 64)
+  const off = await placing(Path.join(bench.folder, "journal-off.db"), "off", 64)
+  const subjects: readonly [Subject, Subject] = [on.subject, off.subject]
+  await bench.compare({ case: "journal", metric: "requests that append a fact, recorded", unit: "requests/s", subjects })
+  await on.close()
+  await off.close()
 }
 
 /** All cases. */
@@ -185,4 +232,7 @@ export const run = async (bench: Bench): Promise<void> => {
   await compare(bench, "full-64-fresh", 64, 0)
   await compare(bench, "full-64-1m", 64, 1_000_000)
   await compare(bench, "full-1", 1, 0)
+  await batch(bench)
+  await loop(bench)
+  await journal(bench)
 }

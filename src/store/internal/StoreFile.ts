@@ -27,8 +27,9 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import type { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../event/KsiError.ts"
-import { Disk, type Open } from "../Disk.ts"
+import * as Disk from "../Disk.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
+import * as Checkpointer from "./Checkpointer.ts"
 import * as StoreUpgrade from "./StoreUpgrade.ts"
 
 /** Which file, and how durable a commit is. */
@@ -60,7 +61,6 @@ export const applicationId = 0x4b534931
 /** The newest format that this KSI knows. */
 export const schemaVersion = StoreUpgrade.newest
 
-const checkpointPages = 1000
 const busyMillis = 500
 // Long enough for two openers that meet on the lock to sort out who is first; blocks the event loop, once.
 const lockMillis = 50
@@ -151,7 +151,7 @@ const realFile = (filename: string): string => {
  * Opens a database for reading and writing. SQLite says only that it cannot, and would open a file that may not be written
  * for reading alone: so the file system is asked which it is, and why.
  */
-const openWritable = (disk: Open, filename: string, timeout: number): DatabaseSync => {
+const openWritable = (disk: Disk.Open, filename: string, timeout: number): DatabaseSync => {
   const db = opened(disk, filename, timeout)
   try {
     Fs.accessSync(filename, Fs.constants.R_OK | Fs.constants.W_OK)
@@ -162,7 +162,7 @@ const openWritable = (disk: Open, filename: string, timeout: number): DatabaseSy
   }
 }
 
-const opened = (disk: Open, filename: string, timeout: number): DatabaseSync => {
+const opened = (disk: Disk.Open, filename: string, timeout: number): DatabaseSync => {
   try {
     return disk(filename, { timeout })
   } catch (cause) {
@@ -192,7 +192,7 @@ const holderOf = (lock: string): number | undefined => {
   }
 }
 
-const takeLock = (disk: Open, filename: string): DatabaseSync => {
+const takeLock = (disk: Disk.Open, filename: string): DatabaseSync => {
   const lock = openWritable(disk, `${filename}.lock`, lockMillis)
   try {
     lock.exec("BEGIN EXCLUSIVE")
@@ -207,28 +207,29 @@ const takeLock = (disk: Open, filename: string): DatabaseSync => {
   }
 }
 
-const transactionOn = (db: DatabaseSync) => <A>(f: () => A): A => {
+const transactionOn = (db: DatabaseSync, { committed }: Checkpointer.Checkpointer) => <A>(f: () => A): A => {
   db.exec("BEGIN IMMEDIATE")
+  let result: A
   try {
-    const result = f()
+    result = f()
     db.exec("COMMIT")
-    return result
   } catch (cause) {
     // SQLite rolls back by itself after some failures, and after others it does not.
     if (db.isTransaction) db.exec("ROLLBACK")
     throw cause
   }
+  committed()
+  return result
 }
 
-const withoutSync = (db: DatabaseSync, sync: string) => {
-  const transaction = transactionOn(db)
-  return <A>(f: () => A): A => {
-    db.exec("PRAGMA synchronous = NORMAL")
-    try {
-      return transaction(f)
-    } finally {
-      db.exec(`PRAGMA synchronous = ${sync}`)
-    }
+type Transaction = StoreFile["Service"]["transaction"]
+
+const withoutSync = (db: DatabaseSync, transaction: Transaction, sync: string): Transaction => (f) => {
+  db.exec("PRAGMA synchronous = NORMAL")
+  try {
+    return transaction(f)
+  } finally {
+    db.exec(`PRAGMA synchronous = ${sync}`)
   }
 }
 
@@ -254,17 +255,19 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
       return yield* Effect.fail(failure("open", new Error(`"${filename}" is not a file; use the memory store`)))
     }
     // A stranger's file must not even get a lock beside it: so it is looked at first, locked, and looked at again.
-    const disk = yield* Disk
+    const disk = yield* Disk.Disk
     const open = (name: string) => scoped(name, () => openWritable(disk, name, busyMillis))
     yield* Effect.scoped(Effect.flatMap(open(filename), (db) => opening(filename, () => isEmpty(db, filename))))
     const real = yield* attempt("open", () => realFile(filename))
     yield* scoped(real, () => takeLock(disk, real))
     const db = yield* open(real)
     const sync = options.sync === "normal" ? "NORMAL" : "FULL"
-    const transaction = transactionOn(db)
+    // A disk that is not the real one is not there for another thread.
+    const checkpointer = disk === Disk.open ? yield* Checkpointer.make(db, real, sync) : Checkpointer.none
+    const transaction = transactionOn(db, checkpointer)
     yield* opening(real, () => {
       const empty = isEmpty(db, filename)
-      db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${checkpointPages};
+      db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${Checkpointer.pages};
         PRAGMA synchronous = ${sync}`)
       if (empty) transaction(() => db.exec(schema))
       else {
@@ -272,5 +275,5 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
         if (format < schemaVersion) transaction(() => StoreUpgrade.upgrade(db, format))
       }
     })
-    return { filename, db, transaction, transactionBehind: withoutSync(db, sync) }
+    return { filename, db, transaction, transactionBehind: withoutSync(db, transaction, sync) }
   })
