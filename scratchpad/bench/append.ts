@@ -61,9 +61,12 @@ const ksi = (store: EventStore["Service"], callers: number): Effect.Effect<Subje
     }
   })
 
+// A file of another format would be brought to this one first.
+const format = 3
+
 /** A file of so many events, made once. */
-const fixture = async (bench: Bench, kind: "ksi" | "bare" | "bare-unique", count: number): Promise<string> => {
-  const cached = Path.join(bench.cache, `append-${kind}-${count}.db`)
+export const fixture = async (bench: Bench, kind: "ksi" | "bare" | "bare-unique", count: number): Promise<string> => {
+  const cached = Path.join(bench.cache, `append-${kind}-${count}${kind === "ksi" ? `-format${format}` : ""}.db`)
   if (!Fs.existsSync(cached)) {
     bench.say(`making      ${kind} of ${count} events`)
     const file = Path.join(bench.folder, `making-${kind}.db`)

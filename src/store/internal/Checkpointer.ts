@@ -54,12 +54,15 @@ db.close()
 `
 
 class Thread {
-  readonly gone: Promise<void>
+  private readonly worker: Worker
+  private readonly gone: Promise<void>
   private readonly control = new Int32Array(new SharedArrayBuffer(8))
 
   constructor(filename: string, sync: string, ended: () => void) {
     const workerData = { filename, sync, control: this.control }
-    const worker = new Worker(program, { eval: true, workerData, stdout: false, stderr: false })
+    this.worker = new Worker(program, { eval: true, workerData })
+    const { worker } = this
+    // It keeps no program alive.
     worker.unref()
     this.gone = new Promise((resolve) => {
       // What it could not do SQLite does: there is nothing to tell.
@@ -78,6 +81,8 @@ class Thread {
   stop(): Promise<void> {
     Atomics.store(this.control, 0, 1)
     Atomics.notify(this.control, 0)
+    // But it is waited for here.
+    this.worker.ref()
     return this.gone
   }
 }
