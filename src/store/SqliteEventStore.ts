@@ -229,7 +229,12 @@ const makeDriver = (options: Options): Effect.Effect<
         StoreFile.attempt("read", () => {
           const stream = reader.streams.find(streamId)
           if (stream === undefined || limit < 1) return []
-          return reader.at(writer.index.positions({ stream, from, to, limit: reader.rows(limit), backward }))
+          const rows = reader.rows(limit)
+          const first = Math.max(1, from)
+          const last = Math.min(to, writer.index.version(stream), first + rows - 1)
+          const onDisk = !backward && first <= last && last < writer.index.firstRecent(stream)
+          return (onDisk ? reader.ofIndex(stream, first, last) : undefined) ??
+            reader.at(writer.index.positions({ stream, from, to, limit: rows, backward }))
         }),
       streams: (options) => StoreFile.attempt("read", () => streams(options)),
       byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),

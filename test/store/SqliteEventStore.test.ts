@@ -204,6 +204,26 @@ describe("the file", () => {
     })
   })
 
+  it.effect("a stream on disk is read in pages of many facts that hold no more bytes than they may, and every fact once", () =>
+    open({ indexThreshold: 100 }, (store) =>
+      Effect.gen(function*() {
+        // Short ones, then long ones, so that pages end within what is read at once, then one that is a page of its own.
+        const sizes = [...times(150).map(() => 10), ...times(120).map((i) => 9000 + 1000 * (i % 30)), 1_500_000, ...times(30).map(() => 10)]
+        for (const [i, size] of sizes.entries()) yield* store.append({ facts: [fact(`${i}`, "long", "x".repeat(size))] })
+        for (const i of times(300)) yield* store.append({ facts: [fact(`other ${i}`, "other")] })
+        const pages: Array<ReadonlyArray<number>> = []
+        for (let from = 1; from <= sizes.length;) {
+          const page = yield* store.readStream({ streamId: "long", from, limit: 1000 })
+          page.forEach(({ data, version }, i) => expect([version, data]).toEqual([from + i, "x".repeat(sizes[from + i - 1] ?? 0)]))
+          pages.push(page.map(({ data }) => String(data).length))
+          from += page.length
+        }
+        const bytes = pages.map((page) => page.reduce((a, b) => a + b, 0))
+        expect(bytes.filter((n) => n > 1024 * 1024)).toEqual([1_500_000])
+        expect(pages.length).toBeGreaterThan(3)
+        expect(pages.length).toBeLessThan(12)
+      })))
+
   it.effect("is as it was after closing and opening: order, versions, identity, numbers, commit times", () => {
     const filename = fresh()
     const big = Json.parse("{\"n\":12345678901234567890,\"s\":\"ü\"}")

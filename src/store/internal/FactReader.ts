@@ -32,6 +32,9 @@ const withoutTexts = jsonWith("'{\"ksiunreadable\":true}'", "''")
 
 const range = "events e WHERE e.position BETWEEN ?1 AND ?2"
 
+// Together they are one text: so many that a statement's own cost is little, so few that their texts may be thrown away.
+const versionsPerStatement = 32
+
 /** One fact as the page has it. */
 type Row = readonly [
   position: number, version: number, stream: number, source: number, id: string, name: number,
@@ -51,6 +54,7 @@ export class FactReader {
   private readonly fitting: StatementSync
   private readonly joined: StatementSync
   private readonly listed: StatementSync
+  private readonly indexed: StatementSync
   private readonly single: StatementSync
   private readonly unreadable: StatementSync
   private readonly positionsById: StatementSync
@@ -71,6 +75,9 @@ export class FactReader {
     this.listed = db.prepare(`SELECT ${size}, ${json} FROM json_each(?) p CROSS JOIN events e ON e.position = p.value`, {
       returnArrays: true
     })
+    // In the order of the index, which this reads from one end to the other.
+    this.indexed = db.prepare(`SELECT group_concat(${json}) AS page, total(${size}) AS bytes, max(e.position) AS newest, count(*) AS n
+      FROM stream_index i CROSS JOIN events e ON e.position = i.position WHERE i.stream = ? AND i.version BETWEEN ? AND ?`)
     this.single = db.prepare(`SELECT ${json} AS page FROM events e WHERE e.position = ?`)
     this.unreadable = db.prepare(`SELECT ${withoutTexts} AS page FROM events e WHERE e.position = ?`)
     this.positionsById = db.prepare("SELECT position FROM events WHERE id = ? ORDER BY position LIMIT ?")
@@ -107,6 +114,26 @@ export class FactReader {
     if (left >= 0 && texts.length < positions.length) throw new Error("the store is corrupt: an event of the index is missing")
     return this.parse(`[${texts.join(",")}]`, positions.reduce((a, b) => Math.max(a, b))) ??
       positions.slice(0, texts.length).map((position) => this.salvage(position))
+  }
+
+  /**
+   * Facts with `from <= version <= to` of a stream, all of them in the stream index; `undefined` where they are better read one
+   * by one: the first of them are long, or one cannot be parsed.
+   */
+  ofIndex(stream: number, from: number, to: number): ReadonlyArray<StoredFact> | undefined {
+    const texts: Array<string> = []
+    let left = this.pageBytes
+    let newest = 0
+    for (let first = from; first <= to; first += versionsPerStatement) {
+      const last = Math.min(to, first + versionsPerStatement - 1)
+      const part = this.indexed.get(stream, first, last)
+      left -= Number(part?.["bytes"])
+      if (left < 0) break
+      if (part?.["n"] !== last - first + 1) return undefined
+      texts.push(String(part["page"]))
+      newest = Math.max(newest, Number(part["newest"]))
+    }
+    return texts.length === 0 ? undefined : this.parse(`[${texts.join(",")}]`, newest)
   }
 
   /** Facts with this id, of any source. */

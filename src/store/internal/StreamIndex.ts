@@ -120,6 +120,11 @@ export class StreamIndex {
     this.staged = 0
   }
 
+  /** The first version that is in memory; those before it are all on disk. */
+  firstRecent(stream: number): number {
+    return this.moving?.first(stream) ?? this.tail.first(stream) ?? Infinity
+  }
+
   /** Positions of versions, in the order asked for. */
   positions(range: Range): ReadonlyArray<number> {
     const { backward, stream } = range
@@ -129,7 +134,7 @@ export class StreamIndex {
     const count = Math.min(range.limit, to - from + 1)
     const low = backward ? to - count + 1 : from
     const high = low + count - 1
-    const recentFrom = this.moving?.first(stream) ?? this.tail.first(stream) ?? Infinity
+    const recentFrom = this.firstRecent(stream)
     const memory = Math.min(high + 1, Math.max(low, recentFrom))
     const old: Array<number> = []
     if (memory > low) {
