@@ -93,7 +93,8 @@ const lockOf = (path: string): Inspection["lock"] => {
 const layoutOf = (db: DatabaseSync): ReadonlyMap<unknown, unknown> =>
   new Map(db.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all().map(({ name, sql }) => [name, sql]))
 
-const alteredIn = (db: DatabaseSync, format: number): ReadonlyArray<string> => {
+/** Tables and indexes of a store that are missing, or other than this KSI makes them. */
+export const alteredIn = (db: DatabaseSync, format: number): ReadonlyArray<string> => {
   const fresh = new DatabaseSync(":memory:")
   try {
     fresh.exec(StoreFile.schema)
