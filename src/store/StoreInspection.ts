@@ -22,6 +22,9 @@ import * as KsiError from "../event/KsiError.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as StoreUpgrade from "./internal/StoreUpgrade.ts"
 
+/** The format that a file has when a daemon of this KSI has opened it. */
+export const newest: number = StoreFile.schemaVersion
+
 /** How a file is. */
 export type State =
   | { readonly _tag: "Absent" }

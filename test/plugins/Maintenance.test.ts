@@ -27,7 +27,7 @@ describe("store:backup, store:verify, store:compact", () => {
       }
       expect(yield* ask("store:verify")).toMatchObject({ file, format: 3, position: 2, problems: [] })
       const quick = yield* ask("store:verify", { quick: true })
-      expect(quick["checks"]).toMatchObject([{ check: "header" }, { check: "pages" }, { check: "layout" }])
+      expect(quick["checks"]).toMatchObject([{ check: "header" }, { check: "pages" }, { check: "layout" }, { check: "head" }])
       expect(yield* ask("store:compact")).toMatchObject({ left: 0 })
       expect(yield* ask("store:streams")).toEqual({ items: [{ streamId: "a", version: 2 }] })
     }).pipe(

@@ -1,5 +1,5 @@
 // Folders and stores on a real disk, for tests of files.
-import { Effect, type Scope } from "effect"
+import { Effect, Logger, type Scope } from "effect"
 import * as Fs from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { tmpdir } from "node:os"
@@ -20,7 +20,10 @@ export const opened = <A, E>(
   filename: string,
   body: (store: Store) => Effect.Effect<A, E, Scope.Scope>,
   options: Partial<SqliteEventStore.Options> = {}
-) => Effect.scoped(Effect.provide(Effect.flatMap(EventStore.EventStore, body), SqliteEventStore.layer({ filename, sync: "normal", ...options })))
+) => Effect.scoped(Effect.provide(Effect.flatMap(EventStore.EventStore, body), SqliteEventStore.layer({ filename, sync: "normal", ...options }))).pipe(
+    // What an operator would be told of a damaged file.
+    Effect.provide(Logger.layer([]))
+  )
 
 /** Appends so many facts, one each, to ten streams. */
 export const fill = (store: Store, count: number, label = "f") =>

@@ -146,8 +146,7 @@ class Facts {
 
 const factColumns = "position, stream, version, source, name, recorded, data, attributes"
 
-const facts = (db: DatabaseSync, findings: Findings, progress: (share: number) => void): void => {
-  const last = lastPosition(db)
+const facts = (db: DatabaseSync, findings: Findings, last: number, progress: (share: number) => void): void => {
   let all: Facts | undefined
   findings.run("facts", restore, (wrong) => {
     const seen = all = new Facts(db)
@@ -259,16 +258,23 @@ const look = (db: DatabaseSync, quick: boolean, progress: (share: number) => voi
       return [0, "tables and indexes"]
     })
   } else findings.run("layout", restore, layout(db, format))
+  let position = 0
   const isReadable = findings.checks.every(({ check, problems }) => check !== "layout" || problems === 0)
+  if (isReadable) {
+    findings.run("head", restore, () => {
+      position = lastPosition(db)
+      return [position, "is the last position"]
+    })
+  }
   if (!quick && isReadable) {
-    facts(db, findings, progress)
+    facts(db, findings, position, progress)
     findings.run("identity", restore, identity(db))
     findings.run("index", asStored, index(db))
     if (format >= firstWithBlocks) findings.run("requests", restore, activity(db))
     findings.run("dead letters", restore, letters(db))
     findings.run("keys", restore, answers(db))
   }
-  return { format, position: isReadable ? lastPosition(db) : 0, checks: findings.checks, problems: findings.problems }
+  return { format, position, checks: findings.checks, problems: findings.problems }
 }
 
 /** Looks at a file; `quick` only at its pages and its layout. Throws where it cannot be opened. */
