@@ -35,6 +35,7 @@ import * as IdempotencyTable from "./store/IdempotencyTable.ts"
 import * as Permissions from "./store/Permissions.ts"
 import * as Projection from "./store/Projection.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
+import * as StoreMaintenance from "./store/StoreMaintenance.ts"
 
 /** What a layer of this module provides: the five words, and the parts that plugins build on. */
 export type Runtime =
@@ -67,7 +68,8 @@ const inMemory = (options?: ActivityTable.Options): Layer.Layer<Runtime> =>
       Context.add(Journal, store),
       Context.add(Activity, yield* ActivityTable.inMemory(options)),
       Context.add(DeadLetters, yield* DeadLetterTable.inMemory),
-      Context.add(Idempotency, yield* IdempotencyTable.inMemory)
+      Context.add(Idempotency, yield* IdempotencyTable.inMemory),
+      Context.add(StoreMaintenance.StoreMaintenance, StoreMaintenance.makeMemory())
     )
     // There is nothing yet that could not be read.
     return Context.merge(stores, yield* Effect.orDie(Effect.provideContext(bus, stores)))

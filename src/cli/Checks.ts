@@ -22,7 +22,7 @@ import * as KsiError from "../event/KsiError.ts"
 import * as Config from "../server/Config.ts"
 import * as HttpGuard from "../server/HttpGuard.ts"
 import * as Setting from "../server/Setting.ts"
-import type * as StoreInspection from "../store/StoreInspection.ts"
+import * as StoreInspection from "../store/StoreInspection.ts"
 import * as Client from "../wire/Client.ts"
 import * as Listener from "../wire/Listener.ts"
 import * as Output from "./Output.ts"
@@ -194,7 +194,7 @@ export const http = Effect.fnUntraced(function*(
 
 // -------------------------------------------------------------------------------------------------------------- store
 
-const restore = "restore it from a copy, or move it away and start with an empty one"
+const restore = "put a backup in its place (ksi restore), or move it away and start with an empty one"
 
 /** Whether the database file is one that this KSI can use. */
 export const store = (file: string, { state }: StoreInspection.Inspection): Check => {
@@ -212,6 +212,10 @@ export const store = (file: string, { state }: StoreInspection.Inspection): Chec
     case "Newer":
       return problem("store", `${file} has format ${state.format}; this KSI knows formats up to ${state.known}`, "use the newer KSI that made it")
     case "Ready":
+      if (state.altered.length === 0 && state.format < StoreInspection.newest) {
+        return warning("store", `${file} has format ${state.format} and ${Output.counted(state.position, "fact")}; ksi start brings it to format ${StoreInspection.newest}, which an older KSI cannot read`,
+          `nothing need be done: before that it is copied to ${file}.format-${state.format}.bak, for which there must be room`)
+      }
       return state.altered.length === 0
         ? ok("store", `${file} has format ${state.format} and ${Output.counted(state.position, "fact")}`)
         : problem("store", `${file} has format ${state.format}, but ${state.altered.join(", ")} are missing or altered`, restore)

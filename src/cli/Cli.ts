@@ -35,6 +35,7 @@ import * as Doctor from "./Doctor.ts"
 import * as Help from "./Help.ts"
 import * as Import from "./Import.ts"
 import { Io } from "./Io.ts"
+import * as Maintenance from "./Maintenance.ts"
 import * as Output from "./Output.ts"
 import * as Permission from "./Permission.ts"
 import * as Plugin from "./Plugin.ts"
@@ -69,7 +70,13 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
           Bench.bench
         ]
       },
-      { group: "Store", commands: [Import.importEvents, Store.exportEvents, Store.streams, Store.streamLog, Time.time] },
+      {
+        group: "Store",
+        commands: [
+          Import.importEvents, Store.exportEvents, Store.streams, Store.streamLog, Time.time, Maintenance.backup,
+          Maintenance.restore, Maintenance.verify, Maintenance.compact
+        ]
+      },
       { group: "Help", commands: [Help.help, Completions.completions] }
     ]),
     Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home])

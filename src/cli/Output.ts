@@ -50,6 +50,14 @@ export class Uncaught extends Schema.TaggedClass<Uncaught>()("Uncaught", { messa
 /** The command has said all there is to say; only the exit code is left. */
 export class Ended extends Schema.TaggedClass<Ended>()("Ended", { code: Schema.Int }) {}
 
+/** What was to be used is not as it should be, and nothing was done with it. */
+export class Damaged extends Schema.TaggedClass<Damaged>()("Damaged", {
+  message: Schema.String,
+  problems: Schema.Array(Schema.String),
+  /** The next command. */
+  next: Schema.String
+}) {}
+
 /** The exit code of every reason: the one table. */
 export const exitCodes = {
   DeclaredFailure: 1,
@@ -216,6 +224,13 @@ export const failureOf = (error: unknown): Failure => {
     return {
       reason: "IoFailed", message, headline: message, rows: [], details: withoutTag(error), retryable: false,
       code: exitCodes.IoFailed
+    }
+  }
+  if (error instanceof Damaged) {
+    const { message, next, problems } = error
+    return {
+      reason: "CheckFailed", message, headline: message, rows: [...problems.map((each) => ["problem", each] as const), ["next", next]],
+      details: { problems }, retryable: false, code: exitCodes.CheckFailed
     }
   }
   if (error instanceof Uncaught) return ofDefect(error.message, {}, "look for it in the log above")

@@ -31,6 +31,7 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { Ksi } from "../Ksi.ts"
 import * as DeadLetter from "../plugins/DeadLetter.ts"
+import * as Maintenance from "../plugins/Maintenance.ts"
 import * as Module from "../plugins/Module.ts"
 import * as Monitor from "../plugins/Monitor.ts"
 import * as Permission from "../plugins/Permission.ts"
@@ -135,7 +136,8 @@ const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
 })
 
 const builtins = Layer.mergeAll(
-  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer, Control.layer,
+  System.layer, Store.layer, Maintenance.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer,
+  Control.layer,
   Middleware.use(Builtin.idempotency)
 )
 

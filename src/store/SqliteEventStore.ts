@@ -44,6 +44,7 @@ import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWri
 import { fromSortable, toSortable } from "./internal/sortable.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import { type NextTurn, nextTurn } from "./internal/turns.ts"
+import * as StoreMaintenance from "./StoreMaintenance.ts"
 
 /** How the store is opened. */
 export interface Options extends StoreFile.Options {
@@ -250,5 +251,6 @@ export const layer = (
     EventStore.layerOf(makeDriver(options)),
     ActivityTable.layer({ audit: options.audit }),
     DeadLetterTable.layer,
-    IdempotencyTable.layer
+    IdempotencyTable.layer,
+    StoreMaintenance.layer
   ).pipe(Layer.provide(Layer.effect(StoreFile.StoreFile, StoreFile.make(options))))

@@ -22,6 +22,9 @@ import * as KsiError from "../event/KsiError.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as StoreUpgrade from "./internal/StoreUpgrade.ts"
 
+/** The format that a file has when a daemon of this KSI has opened it. */
+export const newest: number = StoreFile.schemaVersion
+
 /** How a file is. */
 export type State =
   | { readonly _tag: "Absent" }
@@ -93,7 +96,8 @@ const lockOf = (path: string): Inspection["lock"] => {
 const layoutOf = (db: DatabaseSync): ReadonlyMap<unknown, unknown> =>
   new Map(db.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all().map(({ name, sql }) => [name, sql]))
 
-const alteredIn = (db: DatabaseSync, format: number): ReadonlyArray<string> => {
+/** Tables and indexes of a store that are missing, or other than this KSI makes them. */
+export const alteredIn = (db: DatabaseSync, format: number): ReadonlyArray<string> => {
   const fresh = new DatabaseSync(":memory:")
   try {
     fresh.exec(StoreFile.schema)

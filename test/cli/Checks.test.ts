@@ -6,7 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Checks from "../../src/cli/Checks.ts"
 import * as Config from "../../src/server/Config.ts"
-import type { State } from "../../src/store/StoreInspection.ts"
+import { newest, type State } from "../../src/store/StoreInspection.ts"
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => Fs.mkdtempSync(join(tmpdir(), "ksi-checks-"))),
@@ -128,14 +128,17 @@ describe("daemon", () => {
 describe("store and lock", () => {
   it("say what every state means", () => {
     const check = (state: State) => Checks.store("f.db", { lock: "free", state })
-    const ready = { _tag: "Ready", format: 1, position: 1234, recordedAt: 1, altered: [] } as const
+    const ready = { _tag: "Ready", format: newest, position: 1234, recordedAt: 1, altered: [] } as const
     expect(check({ _tag: "Absent" })).toMatchObject(is("ok", "does not exist yet"))
     expect(check({ _tag: "Empty" })).toMatchObject(is("ok", "is empty"))
     expect(check({ _tag: "Unreadable", problem: "why" })).toMatchObject(is("problem", "f.db cannot be read: why"))
     expect(check({ _tag: "Foreign" })).toMatchObject(is("problem", "another program"))
     expect(check({ _tag: "ReadOnly", file: "ksi.db.lock" })).toMatchObject(is("problem", "ksi.db.lock cannot be written"))
     expect(check({ _tag: "Newer", format: 9, known: 1 })).toMatchObject(is("problem", "format 9; this KSI knows formats up to 1"))
-    expect(check(ready)).toMatchObject(is("ok", "format 1 and 1,234 facts"))
+    expect(check(ready)).toMatchObject(is("ok", `format ${newest} and 1,234 facts`))
+    expect(check({ ...ready, format: 2 })).toMatchObject({
+      ...is("warning", `format 2 and 1,234 facts; ksi start brings it to format ${newest}`), mend: expect.stringContaining("f.db.format-2.bak")
+    })
     expect(check({ ...ready, altered: ["a", "b"] })).toMatchObject(is("problem", "a, b are missing or altered"))
   })
   it("a lock is fine where the daemon that runs holds it", () => {

@@ -5,6 +5,7 @@ import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
+import * as Maintenance from "../../src/plugins/Maintenance.ts"
 import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
@@ -66,6 +67,7 @@ export const layer = Layer.mergeAll(
   Ksi.serve(Stock),
   System.layer.pipe(Layer.provide(System.Shutdown.layer)),
   Store.layer,
+  Maintenance.layer,
   Time.layer,
   Monitor.layer,
   DeadLetter.layer,

@@ -9,6 +9,7 @@ import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
+import * as Maintenance from "../../src/plugins/Maintenance.ts"
 import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
@@ -21,7 +22,7 @@ import * as EventStore from "../../src/store/EventStore.ts"
 import { Permissions } from "../../src/store/Permissions.ts"
 import * as Projection from "../../src/store/Projection.ts"
 
-export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group, DeadLetter.Group, Module.Group, Permission.Group]
+export const groups = [System.Group, Store.Group, Maintenance.Group, Time.Group, Monitor.Group, DeadLetter.Group, Module.Group, Permission.Group]
 export const events = groups.flatMap((group) => Object.values(group.events))
 
 const bus = Router.layer.pipe(
@@ -33,7 +34,7 @@ const bus = Router.layer.pipe(
   ))
 )
 
-const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer)
+const plugins = Layer.mergeAll(System.layer, Store.layer, Maintenance.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer)
 
 export type Runtime =
   | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | DeadLetters | Projection.Projections

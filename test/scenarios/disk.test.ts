@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
+import * as Format2 from "../store/format2.ts"
 import { type Ended, Home, root, type Running } from "./Daemon.ts"
 
 const notes = join(root, "test/scenarios/fixtures/notes.ts")
@@ -36,6 +37,12 @@ class Disk implements Disposable {
     } finally {
       Fs.closeSync(file)
     }
+  }
+
+  /** Leaves so much room. */
+  fillBut(megabytes: number): void {
+    const { bavail, bsize } = Fs.statfsSync(this.path)
+    this.fill("ballast", bavail * bsize / 1024 ** 2 - megabytes)
   }
 
   [Symbol.dispose](): void {
@@ -192,6 +199,54 @@ describe("a disk that is full", () => {
     expect(error).toMatchObject({ reason: "StoreFailure", message: expect.stringMatching(/ksi\.db.*disk is full/) })
     Fs.rmSync(join(disk.path, "ballast"))
     await (await home.start()).kill("SIGTERM")
+  })
+})
+
+describe("a disk without room for a copy", () => {
+  it.runIf(canMount)("has no backup, says so, and the daemon goes on", async () => {
+    await using home = new Home()
+    using disk = new Disk(home.path, 12)
+    const daemon = await home.start(notes)
+    for (let n = 0; n < 60; n++) await ask(home, note(n))
+    disk.fillBut(1)
+    const backup = await home.ksi("backup", join(disk.path, "b.db"))
+    expect([backup.code, backup.stdout]).toEqual([5, ""])
+    expect(backup.stderr).toMatch(/^✗ StoreFailure {2}the store failed to back up: \d+ MiB are needed at .*, and \d+ MiB are free\n/)
+    expect(Fs.readdirSync(disk.path).filter((name) => !name.startsWith("ksi.db")).toSorted()).toEqual(["ballast", "run"])
+    expect((await ask(home, note(61)))[0]).toMatchObject({ ok: true })
+    Fs.rmSync(join(disk.path, "ballast"))
+    expect((await home.ksi("backup", join(disk.path, "b.db"))).code).toBe(0)
+    await daemon.kill("SIGTERM")
+  })
+
+  it.runIf(canMount)("keeps a store in its older format, and says so", async () => {
+    await using home = new Home()
+    using disk = new Disk(home.path, 2)
+    Format2.make(join(disk.path, "ksi.db"), 5000)
+    // Enough to open it.
+    disk.fillBut(0.3)
+    const before = Fs.readFileSync(join(disk.path, "ksi.db"))
+    const refused = await home.ksi("start")
+    expect([refused.code, refused.stdout]).toEqual([5, ""])
+    expect(refused.stderr).toMatch(/StoreFailure {2}the store failed to back .*ksi\.db up before it is brought from format 2 to 3: \d+ MiB are needed/)
+    expect(Fs.readFileSync(join(disk.path, "ksi.db"))).toEqual(before)
+    Fs.rmSync(join(disk.path, "ballast"))
+    await home.start()
+    expect(Fs.existsSync(join(disk.path, "ksi.db.format-2.bak"))).toBe(true)
+    expect((await home.ksi("streams")).stdout.trimEnd().split("\n")).toHaveLength(10)
+  })
+
+  it.runIf(canMount)("or that cannot be written: a backup on it is verified and restored from there", async () => {
+    await using home = new Home()
+    const place = join(home.path, "medium")
+    Fs.mkdirSync(place)
+    using disk = new Disk(place, 4)
+    Format2.make(join(home.path, "ksi.db"), 100)
+    expect((await home.ksi("backup", join(disk.path, "b.db"))).code).toBe(0)
+    expect(spawnSync("mount", ["-o", "remount,ro", place]).status).toBe(0)
+    expect(await home.ksi("verify", join(disk.path, "b.db"))).toMatchObject({ code: 0, stdout: expect.stringContaining("is sound: format 2, 100 facts") })
+    expect(await home.ksi("restore", join(disk.path, "b.db"))).toMatchObject({ code: 0, stdout: expect.stringContaining("restored 100 facts") })
+    expect(await home.ksi("backup", join(disk.path, "c.db"))).toMatchObject({ code: 5, stderr: expect.stringContaining("✗ StoreFailure") })
   })
 })
 

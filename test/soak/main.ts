@@ -3,6 +3,7 @@
  *
  *   npm run soak -- suite [times]     the whole suite again and again (20)
  *   npm run soak -- arena [times]     the promises of the arena in so many times their seeds, from 1000 on (20)
+ *   npm run soak -- crash [times]     kills a process that uses a store, so many times (1,000), and looks at what is left
  *   npm run soak -- control           the arena's bugs, first come, first served: what is found without a seeded order
  */
 import { spawnSync, type SpawnSyncReturns } from "node:child_process"
@@ -46,6 +47,11 @@ const soaks: Readonly<Record<string, (times: number) => boolean>> = {
     }
     return true
   },
+  crash: (times) => {
+    const script = Path.join(import.meta.dirname, "crash.ts")
+    const node = ["--disable-warning=ExperimentalWarning", "--conditions=ksi-source"]
+    return spawnSync(process.execPath, [...node, script, `${times}`], { stdio: "inherit" }).status === 0
+  },
   control: () => {
     let count = 0
     for (const { kind, name } of plants) {
@@ -61,7 +67,9 @@ const soaks: Readonly<Record<string, (times: number) => boolean>> = {
   }
 }
 
-const [, , name = "", given = "20"] = process.argv
+const usually: Readonly<Record<string, string>> = { crash: "1000" }
+
+const [, , name = "", given = usually[name] ?? "20"] = process.argv
 const soak = soaks[name]
 const times = Number(given)
 if (soak === undefined || !Number.isInteger(times) || times < 1) {

@@ -14,7 +14,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { DatabaseSync } from "node:sqlite"
+import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { Worker } from "node:worker_threads"
 
 /** What a transaction tells of. */
@@ -31,27 +31,19 @@ const long = 500
 // How often the log's length is asked for, which costs two microseconds.
 const everyCommits = 4
 
-// The thread's program, as text: a file of its own would have another name where KSI is installed as a package.
-// `control`: whether to stop; how many commits there were.
-const program = `
-const { workerData: { filename, sync, control } } = require("node:worker_threads")
-const { DatabaseSync } = require("node:sqlite")
-const pause = 20, patience = 5000
-const db = new DatabaseSync(filename, { timeout: 0 })
-db.exec("PRAGMA synchronous = " + sync)
-const checkpoint = db.prepare("PRAGMA wal_checkpoint(PASSIVE)")
-for (let seen = -1, quiet = 0; quiet < patience && Atomics.load(control, 0) === 0;) {
-  const commits = Atomics.load(control, 1)
-  if (commits === seen) quiet += pause
-  else {
-    seen = commits
-    quiet = 0
-    checkpoint.get()
-  }
-  Atomics.wait(control, 0, 0, pause)
+/** What the thread is started with. */
+export interface Task {
+  readonly filename: string
+  /** SQLite's `synchronous`. */
+  readonly sync: string
+  /** Pages that are moved at a time. */
+  readonly pages: number
+  /** Shared: whether to stop, and how many commits there were. */
+  readonly control: Int32Array
 }
-db.close()
-`
+
+// Beside this file, whether it is the source or what the package was built to.
+const program = new URL(`./CheckpointThread${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url)
 
 class Thread {
   private readonly worker: Worker
@@ -59,8 +51,8 @@ class Thread {
   private readonly control = new Int32Array(new SharedArrayBuffer(8))
 
   constructor(filename: string, sync: string, ended: () => void) {
-    const workerData = { filename, sync, control: this.control }
-    this.worker = new Worker(program, { eval: true, workerData })
+    const workerData: Task = { filename, sync, pages, control: this.control }
+    this.worker = new Worker(program, { workerData })
     const { worker } = this
     // It keeps no program alive.
     worker.unref()
@@ -93,7 +85,7 @@ export const none: Checkpointer = { committed: () => undefined }
 /** Looks after the log of an open database until the scope closes; its thread has closed the file by then. */
 export const make = (db: DatabaseSync, filename: string, sync: string): Effect.Effect<Checkpointer, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const length = db.prepare("PRAGMA wal_checkpoint(NOOP)")
+    let length: StatementSync | undefined
     let thread: Thread | undefined
     let commits = 0
     let closed = false
@@ -112,7 +104,7 @@ export const make = (db: DatabaseSync, filename: string, sync: string): Effect.E
         if (thread !== undefined) return thread.committed()
         if (++commits % everyCommits !== 0) return
         try {
-          const { checkpointed, log } = length.get() ?? {}
+          const { checkpointed, log } = (length ??= db.prepare("PRAGMA wal_checkpoint(NOOP)")).get() ?? {}
           if (Number(log) - Number(checkpointed) < long) return
           thread = new Thread(filename, sync, ended)
           within(backstop)

@@ -30,6 +30,7 @@ import * as KsiError from "../../event/KsiError.ts"
 import * as Disk from "../Disk.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
 import * as Checkpointer from "./Checkpointer.ts"
+import * as StoreCopy from "./StoreCopy.ts"
 import * as StoreUpgrade from "./StoreUpgrade.ts"
 
 /** Which file, and how durable a commit is. */
@@ -192,7 +193,11 @@ const holderOf = (lock: string): number | undefined => {
   }
 }
 
-const takeLock = (disk: Disk.Open, filename: string): DatabaseSync => {
+/**
+ * Becomes the writer of a file, which need not be there: holds its lock until the connection is closed. Throws
+ * `StoreLocked` where another process has it.
+ */
+export const takeLock = (disk: Disk.Open, filename: string): DatabaseSync => {
   const lock = openWritable(disk, `${filename}.lock`, lockMillis)
   try {
     lock.exec("BEGIN EXCLUSIVE")
@@ -247,6 +252,30 @@ const opening = <A>(filename: string, f: () => A): Effect.Effect<A, KsiError.Ksi
 const scoped = (filename: string, acquire: () => DatabaseSync) =>
   Effect.acquireRelease(opening(filename, acquire), (db) => Effect.ignore(attempt("close", () => db.close())))
 
+/** The first name for a backup of a file of an older format that is still free. */
+const backupName = (filename: string, format: number): string => {
+  const name = `${filename}.format-${format}.bak`
+  let free = name
+  for (let n = 2; Fs.existsSync(free); n++) free = `${name}.${n}`
+  return free
+}
+
+/** Brings a file of an older format to the newest, after a backup beside it: without one it stays as it is. */
+const upgraded = Effect.fnUntraced(function*(
+  filename: string,
+  db: DatabaseSync,
+  format: number,
+  transaction: StoreFile["Service"]["transaction"]
+) {
+  const to = backupName(filename, format)
+  const operation = `back ${filename} up before it is brought from format ${format} to ${schemaVersion}`
+  const { position } = yield* StoreCopy.copyTo({ from: filename, to, force: false, operation })
+  yield* opening(filename, () => transaction(() => StoreUpgrade.upgrade(db, format)))
+  yield* Effect.logInfo("the store was brought to a newer format").pipe(
+    Effect.annotateLogs({ file: filename, from: format, to: schemaVersion, position, backup: to })
+  )
+})
+
 /** Opens or creates the file. Fails with `StoreLocked` or `StoreFailure`. */
 export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiError.KsiError, Scope.Scope> =>
   Effect.gen(function*() {
@@ -265,15 +294,15 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
     // A disk that is not the real one is not there for another thread.
     const checkpointer = disk === Disk.open ? yield* Checkpointer.make(db, real, sync) : Checkpointer.none
     const transaction = transactionOn(db, checkpointer)
-    yield* opening(real, () => {
+    const format = yield* opening(real, () => {
       const empty = isEmpty(db, filename)
+      // Only a file with nothing in it can still become one that gives pages back; that costs appends nothing to measure.
+      if (empty) db.exec("PRAGMA auto_vacuum = INCREMENTAL")
       db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${Checkpointer.pages};
         PRAGMA synchronous = ${sync}`)
       if (empty) transaction(() => db.exec(schema))
-      else {
-        const format = number(db, "PRAGMA user_version")
-        if (format < schemaVersion) transaction(() => StoreUpgrade.upgrade(db, format))
-      }
+      return number(db, "PRAGMA user_version")
     })
+    if (format < schemaVersion) yield* upgraded(real, db, format, transaction)
     return { filename, db, transaction, transactionBehind: withoutSync(db, transaction, sync) }
   })

@@ -1,0 +1,178 @@
+/**
+ * What an operator does with an open store: back it up, look at all of it, make its file smaller.
+ *
+ * The rule: everybody else goes on meanwhile. Whole files are read in a thread of their own; what is written is done in
+ * small transactions, with a turn of the event loop between them.
+ *
+ * Whoever knows what may go (facts that are kept for so long only) says so with `onCompact`; `compact` asks all of them
+ * before it gives the free pages back.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const compacted = Effect.gen(function*() {
+ *   const maintenance = yield* StoreMaintenance.StoreMaintenance
+ *   yield* maintenance.onCompact({ what: "drafts", remove: Effect.succeed(3) })
+ *   return yield* maintenance.compact
+ * }).pipe(Effect.scoped, Effect.provide(Ksi.layerSqlite({ filename: "var/compacted.db" })))
+ * const { after, before, removed } = yield* compacted
+ * removed                                     // [{ what: "expired answers", count: 0 }, { what: "drafts", count: 3 }]
+ * after <= before                             // true
+ * ```
+ *
+ * **Gotchas** A file that was made before format 3 cannot give pages back while it is open: `left` says how many bytes are
+ * free in it. They are used again for new facts; `ksi compact` without a daemon writes the file anew.
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as Fs from "node:fs"
+import * as KsiError from "../event/KsiError.ts"
+import * as StoreCopy from "./internal/StoreCopy.ts"
+import * as StoreFile from "./internal/StoreFile.ts"
+import * as StoreBackup from "./StoreBackup.ts"
+
+/** Something that may be removed when a store is compacted. */
+export interface Removable {
+  /** What it is, for people: `expired answers`. */
+  readonly what: string
+  /** Removes it in small transactions, and answers with how many. */
+  readonly remove: Effect.Effect<number, KsiError.KsiError>
+}
+
+/** What compacting came to. Sizes are those of the file and its log, in bytes. */
+export interface Compacted {
+  readonly before: number
+  readonly after: number
+  /** Free in the file, and not given back. */
+  readonly left: number
+  readonly removed: ReadonlyArray<{ readonly what: string; readonly count: number }>
+}
+
+/** What can be done with a store that is open. */
+export interface Maintenance {
+  /** Its file; none in memory. */
+  readonly file: string | undefined
+  /** Copies the store as it is at this moment. Fails with `StoreFailure`, also of a store in memory. */
+  readonly backup: (
+    options: { readonly to: string; readonly force?: boolean | undefined }
+  ) => Effect.Effect<StoreBackup.Backup, KsiError.KsiError>
+  /** Looks at every page and every fact. Fails with `StoreFailure`, also of a store in memory. */
+  readonly verify: (options: { readonly quick: boolean }) => Effect.Effect<StoreBackup.Report, KsiError.KsiError>
+  /** Removes what may go, and gives free pages back to the disk. */
+  readonly compact: Effect.Effect<Compacted, KsiError.KsiError>
+  /**
+   * As `compact`, and writes the whole file anew: also one that was made before format 3, which gives pages back from
+   * then on. Blocks the event loop for as long as that takes: for a process that does nothing else.
+   */
+  readonly rewrite: Effect.Effect<Compacted, KsiError.KsiError>
+  /** Adds something that `compact` removes, until the scope closes. */
+  readonly onCompact: (removable: Removable) => Effect.Effect<void, never, Scope.Scope>
+}
+
+const makeRemovables = () => {
+  const all = new Set<Removable>()
+  return {
+    add: (removable: Removable) =>
+      Effect.asVoid(Effect.acquireRelease(Effect.sync(() => all.add(removable)), () => Effect.sync(() => all.delete(removable)))),
+    remove: Effect.suspend(() =>
+      Effect.forEach([...all], ({ remove, what }) => Effect.map(remove, (count) => ({ what, count }))))
+  }
+}
+
+const inMemory = (operation: string): Effect.Effect<never, KsiError.KsiError> =>
+  KsiError.fail(new KsiError.StoreFailure({ operation, problem: "it is in memory and has no file; ksi export writes its facts down" }))
+
+/** Of a store in memory: what may go is removed, and there is no file. */
+export const makeMemory = (): Maintenance => {
+  const removables = makeRemovables()
+  const compact = Effect.map(removables.remove, (removed) => ({ before: 0, after: 0, left: 0, removed }))
+  return {
+    file: undefined,
+    backup: () => inMemory("back up"),
+    verify: () => inMemory("verify"),
+    compact,
+    rewrite: compact,
+    onCompact: removables.add
+  }
+}
+
+/** What can be done with the store of this runtime. */
+export const StoreMaintenance: Context.Reference<Maintenance> = Context.Reference<Maintenance>("ksi/store/StoreMaintenance", {
+  defaultValue: makeMemory
+})
+
+// Some 256 KiB at a time: it takes about a millisecond, and one sync.
+const slicePages = 64
+const sliceRows = 1000
+
+/** Runs a step in transactions until it says that nothing is left; others have their turn between two. */
+const inSlices = (file: StoreFile.StoreFile["Service"], step: () => number): Effect.Effect<number, KsiError.KsiError> =>
+  Effect.gen(function*() {
+    for (let sum = 0;;) {
+      const done = yield* StoreFile.attempt("compact", () => file.transactionBehind(step))
+      if (done === 0) return sum
+      sum += done
+      yield* Effect.yieldNow
+    }
+  })
+
+// The log is beside the file, and not beside a link to it.
+const sizesOf = (filename: string): number => {
+  const real = Fs.realpathSync(filename)
+  return StoreCopy.sizeOf(real) + StoreCopy.sizeOf(`${real}-wal`)
+}
+
+const expired = (file: StoreFile.StoreFile["Service"]): Effect.Effect<number, KsiError.KsiError> =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    const remove = file.db.prepare("DELETE FROM idempotency WHERE row IN (SELECT row FROM idempotency WHERE expires <= ? LIMIT ?)")
+    return inSlices(file, () => Number(remove.run(now, sliceRows).changes))
+  })
+
+const freePages = (file: StoreFile.StoreFile["Service"]): number => StoreFile.number(file.db, "PRAGMA freelist_count")
+
+const incremental = 2
+
+const giveBack = (file: StoreFile.StoreFile["Service"]): Effect.Effect<number, KsiError.KsiError> =>
+  StoreFile.number(file.db, "PRAGMA auto_vacuum") !== incremental ? Effect.succeed(0) : inSlices(file, () => {
+    const before = freePages(file)
+    if (before > 0) file.db.exec(`PRAGMA incremental_vacuum(${slicePages})`)
+    return before - freePages(file)
+  })
+
+const makeFile = Effect.gen(function*() {
+  const file = yield* StoreFile.StoreFile
+  const removables = makeRemovables()
+  yield* removables.add({ what: "expired answers", remove: expired(file) })
+  const { db, filename } = file
+  const compacted = (giveBack: Effect.Effect<unknown, KsiError.KsiError>) =>
+    Effect.gen(function*() {
+      const before = sizesOf(filename)
+      const removed = yield* removables.remove
+      yield* giveBack
+      return yield* StoreFile.attempt("compact", (): Compacted => {
+        // Where a reader stays at its moment, the log remains until it leaves.
+        db.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+        const left = freePages(file) * StoreFile.number(db, "PRAGMA page_size")
+        return { before, after: sizesOf(filename), left, removed }
+      })
+    })
+  const rewrite = Effect.andThen(
+    // Once beside the file, once in its log.
+    Effect.suspend(() => StoreCopy.haveRoom("compact", filename, 2 * sizesOf(filename))),
+    StoreFile.attempt("compact", () => db.exec("PRAGMA auto_vacuum = INCREMENTAL; VACUUM"))
+  )
+  return {
+    file: filename,
+    backup: ({ force, to }) => StoreBackup.backup({ from: filename, to, force }),
+    verify: (options) => StoreBackup.verify(filename, options),
+    compact: compacted(Effect.suspend(() => giveBack(file))),
+    rewrite: compacted(rewrite),
+    onCompact: removables.add
+  } satisfies Maintenance
+})
+
+/** Of the store in this file. */
+export const layer: Layer.Layer<never, KsiError.KsiError, StoreFile.StoreFile> = Layer.effect(StoreMaintenance, makeFile)

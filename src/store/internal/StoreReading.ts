@@ -1,0 +1,50 @@
+// Reading a whole database file beside whoever writes it. Nothing else is imported here: a thread that copies starts at once.
+import * as Fs from "node:fs"
+import { DatabaseSync } from "node:sqlite"
+import { pathToFileURL } from "node:url"
+
+const busyMillis = 5000
+
+/** A file that is open for reading. */
+interface Reading {
+  readonly db: DatabaseSync
+  /** Whether it was written since, though nobody seemed to have it open: then what was read of it means nothing. */
+  readonly changed: () => boolean
+}
+
+/**
+ * Opens a file to read it as it is now. One that nobody has open (it has no log) is read as if it could not change: no
+ * file is made beside it, and it may be on a disk that cannot be written.
+ */
+export const openReading = (file: string): Reading => {
+  if (!Fs.statSync(file).isFile()) throw new Error(`${file} is not a file`)
+  const real = Fs.realpathSync(file)
+  const url = pathToFileURL(real)
+  const stamp = () => {
+    const { ctimeMs, ino, size } = Fs.statSync(real)
+    return Fs.existsSync(`${real}-wal`) ? "open" : `${ino} ${size} ${ctimeMs}`
+  }
+  const before = stamp()
+  if (before !== "open") url.searchParams.set("immutable", "1")
+  return { db: new DatabaseSync(url, { readOnly: true, timeout: busyMillis }), changed: () => before !== "open" && stamp() !== before }
+}
+
+/** Whether there is a table. */
+export const has = (db: DatabaseSync, table: string): boolean =>
+  db.prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?").get(table) !== undefined
+
+/** The last position in a store; 0 where it has no facts. */
+export const lastPosition = (db: DatabaseSync): number =>
+  has(db, "events") ? Number(db.prepare("SELECT max(position) AS last FROM events").get()?.["last"] ?? 0) : 0
+
+/** Reads every page of a file that nobody writes; throws where one is damaged. Answers with the last position. */
+export const readBack = (file: string): number => {
+  const { db } = openReading(file)
+  try {
+    const [said] = Object.values(db.prepare("PRAGMA quick_check(1)").get() ?? {})
+    if (said !== "ok") throw new Error(`it is damaged: ${String(said).replaceAll("\n", "; ")}`)
+    return lastPosition(db)
+  } finally {
+    db.close()
+  }
+}

@@ -1,0 +1,284 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import * as Fs from "node:fs"
+import { join } from "node:path"
+import * as KsiError from "../../src/event/KsiError.ts"
+import { checkFile } from "../../src/store/internal/StoreCheck.ts"
+import * as StoreBackup from "../../src/store/StoreBackup.ts"
+import { alter, fill, folder, idsOf, made, opened } from "./files.ts"
+import * as Format1 from "./format1.ts"
+import * as Format2 from "./format2.ts"
+
+const problemOf = <A, R>(effect: Effect.Effect<A, KsiError.KsiError, R>) =>
+  Effect.map(Effect.flip(effect), ({ message }) => message)
+
+const found = (file: string, quick = false) =>
+  Effect.map(StoreBackup.verify(file, { quick }), ({ problems }) => problems.map(({ check, problem }) => `${check}: ${problem}`))
+
+describe("backup", () => {
+  it.live("is the store at one moment, while it is written, for its user alone", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const [file, copy] = [join(path, "a.db"), join(path, "copy.db")]
+      const shares: Array<number> = []
+      yield* opened(file, (store) =>
+        Effect.gen(function*() {
+          yield* fill(store, 3000)
+          const writer = yield* Effect.forkChild(Effect.forEach(Array.from({ length: 50 }, (_, n) => n), (n) =>
+            Effect.andThen(fill(store, 20, `w${n}`), Effect.yieldNow)))
+          const before = store.head()
+          const { bytes, position } = yield* StoreBackup.backup({ from: file, to: copy }, (share) => shares.push(share))
+          expect(position).toBeGreaterThanOrEqual(before)
+          expect(position).toBeLessThanOrEqual(store.head())
+          yield* Fiber.join(writer)
+          expect(Fs.statSync(copy).size).toBe(bytes)
+          expect(yield* found(copy)).toEqual([])
+          const ids = (yield* store.read({ from: 1, limit: 10_000 })).map(({ id }) => id)
+          expect(yield* idsOf(copy)).toEqual(ids.slice(0, position))
+          expect(store.head()).toBe(4000)
+        }))
+      expect(Fs.statSync(copy).mode & 0o777).toBe(0o600)
+      expect(shares.every((share, i) => share > (shares[i - 1] ?? 0) && share <= 1)).toBe(true)
+      expect(Fs.readdirSync(path).filter((name) => name.includes("part"))).toEqual([])
+    }).pipe(Effect.scoped))
+
+  it.live("replaces nothing but by force, and not the store", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const [file, copy] = [join(path, "a.db"), join(path, "copy.db")]
+      yield* made(file, 30)
+      Fs.writeFileSync(copy, "mine")
+      const to = (to: string, force = false) => StoreBackup.backup({ from: file, to, force })
+      expect(yield* problemOf(to(copy))).toContain("exists already")
+      for (const own of [file, `${file}.lock`]) expect(yield* problemOf(to(own, true))).toContain("is the store itself")
+      Fs.symlinkSync(file, join(path, "link"))
+      expect(yield* problemOf(to(join(path, "link"), true))).toContain("is the store itself")
+      expect(yield* problemOf(to(path))).toContain("is a directory")
+      expect(yield* problemOf(to(join(path, "no", "a")))).toContain("there is no directory")
+      expect(yield* problemOf(StoreBackup.backup({ from: join(path, "none"), to: join(path, "b") }))).toContain("there is no store")
+      expect(Fs.readFileSync(copy, "utf8")).toBe("mine")
+      yield* to(copy, true)
+      expect(yield* idsOf(copy)).toHaveLength(40)
+    }).pipe(Effect.scoped))
+
+  it.live("of a damaged store is refused, and one that is given up leaves nothing", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const file = join(path, "a.db")
+      yield* made(file, 2000)
+      const before = Fs.readdirSync(path)
+      for (const delay of [0, 20, 60]) {
+        const giving = yield* Effect.forkChild(StoreBackup.backup({ from: file, to: join(path, "given-up") }))
+        yield* Effect.sleep(delay)
+        yield* Fiber.interrupt(giving)
+        expect(Fs.readdirSync(path).filter((name) => name !== "given-up")).toEqual(before)
+      }
+      const bytes = Fs.readFileSync(file)
+      Fs.writeFileSync(file, bytes.fill(0xee, 8 * 4096, 12 * 4096))
+      expect(yield* problemOf(StoreBackup.backup({ from: file, to: join(path, "b") }))).toContain("damaged")
+      expect(Fs.existsSync(join(path, "b"))).toBe(false)
+    }).pipe(Effect.scoped))
+})
+
+describe("restore", () => {
+  it.live("puts a backup where the store was, and keeps the store", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const [file, copy] = [join(path, "a.db"), join(path, "copy.db")]
+      yield* made(file, 30)
+      yield* StoreBackup.backup({ from: file, to: copy })
+      const ids = yield* idsOf(file)
+      yield* opened(file, (store) => fill(store, 5, "later"))
+      const first = yield* StoreBackup.restore({ from: copy, to: file })
+      if ("report" in first) throw new Error("it was sound")
+      expect(first).toMatchObject({ position: 40, kept: expect.stringContaining(`${file}.before-restore-`) })
+      expect(yield* idsOf(file)).toEqual(ids)
+      expect(yield* idsOf(first.kept ?? "")).toHaveLength(45)
+      // And the other way, to where nothing was.
+      const fresh = join(path, "new", "b.db")
+      expect(yield* StoreBackup.restore({ from: first.kept ?? "", to: fresh })).toEqual({ position: 45, kept: undefined })
+      expect(yield* idsOf(fresh)).toHaveLength(45)
+      // Twice within a second: both are kept.
+      const again = [yield* StoreBackup.restore({ from: copy, to: file }), yield* StoreBackup.restore({ from: copy, to: file })]
+      expect(new Set(again.map((each) => "kept" in each ? each.kept : undefined)).size).toBe(2)
+    }).pipe(Effect.scoped))
+
+  it.live("waits for nobody: a store that is written stays", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const [file, copy] = [join(path, "a.db"), join(path, "copy.db")]
+      yield* made(file, 30)
+      yield* StoreBackup.backup({ from: file, to: copy })
+      yield* opened(file, (store) =>
+        Effect.gen(function*() {
+          const locked = yield* Effect.flip(StoreBackup.restore({ from: copy, to: file }))
+          expect(locked.reason._tag).toBe("StoreLocked")
+          yield* fill(store, 1, "more")
+        }))
+      expect(yield* idsOf(file)).toHaveLength(41)
+    }).pipe(Effect.scoped))
+
+  it.live("refuses a damaged backup before it changes anything, and what is no store", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const [file, copy] = [join(path, "a.db"), join(path, "copy.db")]
+      yield* made(file, 500)
+      yield* StoreBackup.backup({ from: file, to: copy })
+      const names = Fs.readdirSync(path)
+      const before = Fs.readFileSync(file)
+      const refused = (problem: string) =>
+        Effect.gen(function*() {
+          const answer = yield* StoreBackup.restore({ from: copy, to: file })
+          expect("report" in answer && answer.report.problems.map((each) => `${each.check}: ${each.problem}`).join("\n")).toContain(problem)
+          expect(Fs.readFileSync(file)).toEqual(before)
+          expect(Fs.readdirSync(path)).toEqual(names)
+        })
+      const sound = Fs.readFileSync(copy)
+      Fs.writeFileSync(copy, Buffer.from(sound).fill(0xee, 20 * 4096, 22 * 4096))
+      yield* refused("pages: ")
+      Fs.writeFileSync(copy, sound.subarray(0, 30 * 4096 + 17))
+      yield* refused("malformed")
+      Fs.writeFileSync(copy, "no database")
+      yield* refused("header: it cannot be read: file is not a database")
+      Fs.writeFileSync(copy, sound)
+      alter(copy, "DELETE FROM events WHERE position = 7")
+      yield* refused("positions: position 7 is missing")
+      Fs.writeFileSync(copy, sound)
+      alter(copy, "PRAGMA user_version = 99")
+      yield* refused("layout: it has format 99")
+      expect(yield* problemOf(StoreBackup.restore({ from: file, to: file }))).toContain("is the store itself")
+    }).pipe(Effect.scoped))
+
+  it.live("takes the place of a store that is damaged, and keeps that one with its log", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const [file, copy] = [join(path, "a.db"), join(path, "copy.db")]
+      yield* made(file, 30)
+      yield* StoreBackup.backup({ from: file, to: copy })
+      Fs.writeFileSync(file, "broken beyond hope")
+      Fs.writeFileSync(`${file}-wal`, "a log of nothing")
+      const restored = yield* StoreBackup.restore({ from: copy, to: file })
+      if ("report" in restored) throw new Error("it was sound")
+      expect(yield* idsOf(file)).toHaveLength(40)
+      expect(Fs.readFileSync(restored.kept ?? "", "utf8")).toBe("broken beyond hope")
+    }).pipe(Effect.scoped))
+})
+
+describe("verify", () => {
+  it.live("finds nothing in a sound store, also of an older format, and changes nothing", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const makers = [(file: string) => Format1.make(file, 10), (file: string) => Format2.make(file, 100)]
+      for (const [i, make] of makers.entries()) {
+        const file = join(path, `${i}.db`)
+        make(file)
+        const before = Fs.readFileSync(file)
+        expect(yield* found(file)).toEqual([])
+        expect(Fs.readFileSync(file)).toEqual(before)
+        expect(Fs.readdirSync(path).filter((name) => name.startsWith(`${i}.`))).toEqual([`${i}.db`])
+      }
+      const file = join(path, "a.db")
+      yield* made(file, 300)
+      const report = yield* StoreBackup.verify(file)
+      expect(report).toMatchObject({ format: 3, position: 310, problems: [] })
+      expect(Object.fromEntries(report.checks.map(({ check, count }) => [check, count]))).toMatchObject({
+        facts: 310, positions: 310, versions: 310, order: 310, names: 310, json: 310, identity: 310
+      })
+      expect(report.checks.find(({ check }) => check === "index")?.count).toBeGreaterThan(200)
+    }).pipe(Effect.scoped))
+
+  const damages: ReadonlyArray<readonly [sql: string, problem: string]> = [
+    ["DELETE FROM events WHERE position = 5", "positions: position 5 is missing"],
+    ["UPDATE events SET position = 1000 WHERE position = 310", "positions: position 310 is missing"],
+    ["UPDATE events SET version = 40 WHERE position = 310", "versions: version 31 of stream number"],
+    ["UPDATE events SET version = 1 WHERE position = 310", "versions: version 1 of stream number 10 at position 310 comes after"],
+    ["UPDATE events SET recorded = 1 WHERE position = 9", "order: position 9 was stored before"],
+    ["DELETE FROM streams WHERE id = 3", "names: stream number 3 of position 3 stands for nothing"],
+    ["DELETE FROM names", "names: name number 1 of position 1 stands for nothing"],
+    ["UPDATE events SET data = '{' WHERE position = 4", "json: the data of position 4 are no JSON"],
+    ["UPDATE events SET attributes = '[]' WHERE position = 4", "json: the attributes of position 4 are no object"],
+    ["UPDATE events SET data = '12345678901234567890' WHERE position = 4", "json: position 4 holds a number that would be rounded"],
+    ["DELETE FROM stream_index WHERE position = 6", "index: position 6 is not in it"],
+    ["UPDATE stream_index SET position = 8 WHERE position = 6", "index: version 1 of stream number 6 is said to be at position 8"],
+    ["UPDATE meta SET through = 5000", "index: it says to hold everything up to position 5000"],
+    ["DELETE FROM meta", "index: the table meta has not one row"],
+    ["DROP TABLE idempotency", "layout: idempotency is missing"],
+    ["INSERT INTO activity VALUES (5, 4, 0, 0, 0, '[]', '{}', '[')", "requests: the block of requests from 5 to 4 does not follow"],
+    ["INSERT INTO dead_letters VALUES (1, 'a', 'b', 'c', 'd', 'nothing', 1, 0)", "dead letters: dead letter 1 is no JSON"],
+    ["INSERT INTO idempotency VALUES (1, 'a', 'b', 'c', 'nothing', 1)", "keys: answer 1 is no JSON"],
+    ["ALTER TABLE streams ADD COLUMN more", "layout: streams is missing, or other"]
+  ]
+  it.live("finds what is wrong, and says what helps", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const sound = join(path, "sound.db")
+      yield* made(sound, 300)
+      yield* Effect.forEach(damages, ([sql, problem], i) =>
+        Effect.sync(() => {
+          const file = join(path, `${i}.db`)
+          Fs.copyFileSync(sound, file)
+          alter(file, sql)
+          const report = checkFile(file, false, () => {})
+          expect(report.problems.map((each) => `${each.check}: ${each.problem}`).join("\n"), sql).toContain(problem)
+          expect(report.problems.every(({ help }) => help !== "")).toBe(true)
+        }))
+    }).pipe(Effect.scoped))
+
+  it.live("looks at a store that is written", () =>
+    Effect.gen(function*() {
+      const file = join(yield* folder, "a.db")
+      yield* opened(file, (store) =>
+        Effect.gen(function*() {
+          yield* fill(store, 500)
+          const looking = yield* Effect.forkChild(found(file))
+          for (let n = 0; n < 50; n++) yield* fill(store, 20, `w${n}`)
+          expect(yield* Fiber.join(looking)).toEqual([])
+        }), { indexThreshold: 50 })
+    }).pipe(Effect.scoped))
+
+  it.live("counts holes that were made on purpose", () =>
+    Effect.gen(function*() {
+      const file = join(yield* folder, "a.db")
+      yield* made(file, 100)
+      alter(file, "DELETE FROM events WHERE position IN (1, 2, 11); CREATE TABLE IF NOT EXISTS stream_settings (stream); INSERT INTO stream_settings (stream) VALUES (1)")
+      const { checks, problems } = yield* StoreBackup.verify(file)
+      expect(problems).toEqual([])
+      expect(checks.find(({ check }) => check === "positions")?.of).toContain("3 of them removed on purpose")
+    }).pipe(Effect.scoped))
+})
+
+describe("a file of an older format", () => {
+  it.live("is backed up beside itself before it is brought to the newest", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      for (const format of [1, 2]) {
+        const file = join(path, `${format}.db`)
+        if (format === 1) Format1.make(file, 25)
+        else Format2.make(file, 100)
+        const count = format === 1 ? 1 : 100
+        expect(yield* idsOf(file)).toHaveLength(count)
+        expect(yield* StoreBackup.verify(file)).toMatchObject({ format: 3, position: count, problems: [] })
+        const backup = `${file}.format-${format}.bak`
+        expect(yield* StoreBackup.verify(backup)).toMatchObject({ format, position: count, problems: [] })
+        expect(Fs.statSync(backup).mode & 0o777).toBe(0o600)
+        // The backup put back is upgraded again, and a name that is taken stays taken.
+        yield* StoreBackup.restore({ from: backup, to: file })
+        expect(yield* idsOf(file)).toHaveLength(count)
+        expect(Fs.existsSync(`${backup}.2`)).toBe(true)
+      }
+    }).pipe(Effect.scoped))
+
+  it.live("stays as it is where there can be no backup", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const file = join(path, "a.db")
+      Format2.make(file, 100)
+      const bytes = Fs.readFileSync(file)
+      Fs.writeFileSync(file, Buffer.from(bytes).fill(0xee, 9 * 4096, 10 * 4096))
+      expect(yield* problemOf(idsOf(file))).toMatch(/back .*a\.db up before it is brought from format 2 to 3: it is damaged/)
+      expect(yield* StoreBackup.verify(file, { quick: true })).toMatchObject({ format: 2 })
+      expect(Fs.readdirSync(path).filter((name) => name.includes("bak"))).toEqual([])
+      Fs.writeFileSync(file, bytes)
+      expect(yield* idsOf(file)).toHaveLength(100)
+    }).pipe(Effect.scoped))
+})

@@ -1,0 +1,100 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Context, Effect, Fiber, Layer } from "effect"
+import * as Fs from "node:fs"
+import { DatabaseSync } from "node:sqlite"
+import { join } from "node:path"
+import { Ksi } from "../../src/Ksi.ts"
+import { EventStore } from "../../src/store/EventStore.ts"
+import * as StoreBackup from "../../src/store/StoreBackup.ts"
+import { StoreMaintenance } from "../../src/store/StoreMaintenance.ts"
+import { alter, fill, folder, idsOf, made } from "./files.ts"
+import * as Format2 from "./format2.ts"
+
+const opening = (filename: string) =>
+  Effect.map(Layer.build(Ksi.layerSqlite({ filename, sync: "normal" })), (context) =>
+    ({ store: Context.get(context, EventStore), ...Context.get(context, StoreMaintenance) }))
+
+const pragma = (filename: string, name: string): unknown => {
+  const db = new DatabaseSync(filename, { readOnly: true })
+  try {
+    return Object.values(db.prepare(`PRAGMA ${name}`).get() ?? {})[0]
+  } finally {
+    db.close()
+  }
+}
+
+/** Takes the space of something large, and gives it up. */
+const waste = (filename: string) =>
+  alter(filename, "CREATE TABLE waste (text); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) INSERT INTO waste SELECT hex(randomblob(500)) FROM n; DROP TABLE waste")
+
+describe("compact", () => {
+  it.live("gives free pages back piece by piece, while facts are stored", () =>
+    Effect.gen(function*() {
+      const file = join(yield* folder, "a.db")
+      yield* made(file, 300)
+      waste(file)
+      const { compact, store } = yield* opening(file)
+      const wasted = Fs.statSync(file).size
+      const writer = yield* Effect.forkChild(Effect.forEach(Array.from({ length: 30 }, (_, n) => n), (n) => fill(store, 10, `w${n}`)))
+      const { after, before, left, removed } = yield* compact
+      yield* Fiber.join(writer)
+      expect(before).toBeGreaterThanOrEqual(wasted)
+      expect(after).toBeLessThan(wasted / 2)
+      expect([left, removed]).toEqual([0, [{ what: "expired answers", count: 0 }]])
+      expect(pragma(file, "freelist_count")).toBe(0)
+      yield* compact
+      expect(Fs.statSync(`${file}-wal`).size).toBe(0)
+      expect((yield* StoreBackup.verify(file)).problems).toEqual([])
+      expect(store.head()).toBe(610)
+    }).pipe(Effect.scoped))
+
+  it.live("removes what whoever knows says may go, and answers that have expired", () =>
+    Effect.gen(function*() {
+      const file = join(yield* folder, "a.db")
+      yield* made(file, 10)
+      alter(file, `INSERT INTO idempotency VALUES (1, 'old', 'r', 'success', NULL, 1), (2, 'new', 'r', 'success', NULL, ${Date.now() + 1e6})`)
+      const { compact, onCompact } = yield* opening(file)
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* onCompact({ what: "drafts", remove: Effect.succeed(7) })
+        expect((yield* compact).removed).toEqual([{ what: "expired answers", count: 1 }, { what: "drafts", count: 7 }])
+      }))
+      expect((yield* compact).removed).toEqual([{ what: "expired answers", count: 0 }])
+      const db = new DatabaseSync(file, { readOnly: true })
+      expect(db.prepare("SELECT id FROM idempotency").all()).toEqual([{ id: "new" }])
+      db.close()
+    }).pipe(Effect.scoped))
+
+  it.live("cannot shrink a file made before format 3; writing it anew can, and from then on it can be", () =>
+    Effect.gen(function*() {
+      const file = join(yield* folder, "a.db")
+      Format2.make(file, 200)
+      waste(file)
+      yield* Effect.scoped(Effect.gen(function*() {
+        const { compact, rewrite } = yield* opening(file)
+        const { after, before, left } = yield* compact
+        expect(left).toBeGreaterThan(500_000)
+        expect(after).toBeGreaterThan(before / 2)
+        const anew = yield* rewrite
+        expect([anew.left, anew.after < after / 2]).toEqual([0, true])
+      }))
+      expect(pragma(file, "auto_vacuum")).toBe(2)
+      expect(yield* idsOf(file)).toHaveLength(200)
+      expect((yield* StoreBackup.verify(file)).problems).toEqual([])
+    }).pipe(Effect.scoped))
+})
+
+describe("a store in memory", () => {
+  it.live("has no file; what may go is removed there too", () =>
+    Effect.gen(function*() {
+      const context = yield* Layer.build(Layer.fresh(Ksi.layerMemory))
+      const { backup, compact, file, onCompact, verify } = Context.get(context, StoreMaintenance)
+      expect(file).toBeUndefined()
+      for (const refused of [yield* Effect.flip(backup({ to: "/b" })), yield* Effect.flip(verify({ quick: true }))]) {
+        expect(refused.reason).toMatchObject({ _tag: "StoreFailure", problem: expect.stringContaining("in memory") })
+      }
+      yield* onCompact({ what: "drafts", remove: Effect.succeed(1) })
+      expect(yield* compact).toEqual({ before: 0, after: 0, left: 0, removed: [{ what: "drafts", count: 1 }] })
+      const other = yield* Layer.build(Layer.fresh(Ksi.layerMemory))
+      expect((yield* Context.get(other, StoreMaintenance).compact).removed).toEqual([])
+    }).pipe(Effect.scoped))
+})
