@@ -44,6 +44,7 @@ import * as Store from "./Store.ts"
 import * as Subscribe from "./Subscribe.ts"
 import * as Time from "./Time.ts"
 import * as Token from "./Token.ts"
+import * as Trace from "./Trace.ts"
 
 /** Every command. */
 export const rootOf = <Name extends string, Input, ContextInput, E, R>(
@@ -69,7 +70,7 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
           Bench.bench
         ]
       },
-      { group: "Store", commands: [Import.importEvents, Store.exportEvents, Store.streams, Store.streamLog, Time.time] },
+      { group: "Store", commands: [Import.importEvents, Store.exportEvents, Store.streams, Store.streamLog, Time.time, Trace.trace] },
       { group: "Help", commands: [Help.help, Completions.completions] }
     ]),
     Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home])

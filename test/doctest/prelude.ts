@@ -11,6 +11,7 @@ import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
+import * as Trace from "../../src/plugins/Trace.ts"
 
 export { Ksi }
 
@@ -67,6 +68,7 @@ export const layer = Layer.mergeAll(
   System.layer.pipe(Layer.provide(System.Shutdown.layer)),
   Store.layer,
   Time.layer,
+  Trace.layer,
   Monitor.layer,
   DeadLetter.layer,
   Permission.layer,

@@ -15,6 +15,7 @@ import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
+import * as Trace from "../../src/plugins/Trace.ts"
 import * as Commands from "../../src/testing/Commands.ts"
 import { allOrders, fitting, type Operation } from "../../src/testing/internal/orders.ts"
 import { literal, variables } from "../../src/testing/internal/written.ts"
@@ -51,7 +52,7 @@ describe("a model", () => {
 
   it.effect("they hold of KSI's own events, whatever comes after what", () => {
     const own = [System, Store, Time, Monitor, DeadLetter, Permission, Module]
-    const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
+    const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
     const daemon = KsiTest.layer(layers.pipe(Layer.provide(Layer.merge(System.Shutdown.layer, Plugins.layer))), { outsideMillis: 5 })
     const all = EventGroup.make(...own.flatMap(({ Group }): ReadonlyArray<Event.Any> => Object.values(Group.events)))
     return Effect.provide(Effect.andThen(Commands.check(all, { runs: 40 }), Commands.check(all, { runs: 40, fibers: 3 })), daemon)

@@ -13,6 +13,7 @@ import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
+import * as Trace from "../../src/plugins/Trace.ts"
 import * as Projection from "../../src/store/Projection.ts"
 import * as KsiTest from "../../src/testing/KsiTest.ts"
 
@@ -426,7 +427,7 @@ describe("what is outside", () => {
 
 describe("KSI's own events keep the laws of every event", () => {
   const own = { System, Store, Time, Monitor, DeadLetter, Permission, Module }
-  const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
+  const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
   const daemon = KsiTest.layer(layers.pipe(Layer.provide(Layer.merge(System.Shutdown.layer, Plugins.layer))))
   for (const [name, { Group }] of Object.entries(own)) {
     it.effect(name, () => Effect.provide(KsiTest.fuzz(Group, { runs: 10 }), daemon))

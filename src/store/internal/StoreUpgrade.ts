@@ -31,6 +31,7 @@ const entryOf = (row: Record<string, SQLOutputValue>): ActivityBlock.Entry => ({
     // Only the activity journal wrote the column.
     outcome: row["outcome"] as OutcomeKind,
     error: text(row["error"]),
+    reason: undefined,
     duration: Number(row["duration"]),
     timestamp: Number(row["timestamp"]),
     correlationId: String(row["correlation"]),
