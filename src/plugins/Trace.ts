@@ -1,5 +1,5 @@
 /**
- * `time:trace`: who caused what, as a tree of requests and facts over all streams.
+ * `time:trace`: who caused what, as a tree of requests and facts over all streams. `time:test`: the same as a test that runs.
  *
  * The rule: the answer is of a moment. What is found for the first page is what the next pages tell; a tree of more than
  * 10,000 nodes is cut, and says so.
@@ -22,11 +22,11 @@ import { Activity } from "../bus/Activity.ts"
 import * as Router from "../bus/Router.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
-import type * as KsiError from "../event/KsiError.ts"
+import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
 import * as Trace from "../store/Trace.ts"
-import { Opaque, optional, paging } from "./internal/fields.ts"
+import { Opaque, optional, Ordinal, paging } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
 
 /** The tree of causes that a request or fact belongs to. */
@@ -51,8 +51,30 @@ export const GetTrace = Event.make("time:trace", {
   }
 })
 
-/** The event of `time:trace`. */
-export const Group = EventGroup.make(GetTrace)
+/** A part of history as a test. */
+export const GetTest = Event.make("time:test", {
+  payload: {
+    trace: optional(Schema.String, "the requests of this trace: the id of a request or fact, or the label of a client"),
+    stream: optional(Schema.String, "the requests that led to facts of this stream"),
+    from: optional(Ordinal, "those that led to facts from this position on"),
+    to: optional(Ordinal, "and up to this one"),
+    given: optional(Schema.Array(Schema.String), "streams whose facts are given, besides those that a request wrote to"),
+    app: optional(Schema.String, "the module that the test imports; its default export is the app's layer. Default: ./app.ts"),
+    groups: optional(
+      Schema.Array(Schema.String.check(Schema.isPattern(/^[A-Za-z_$][\w$]*$/))),
+      "exports of it that are groups of events. Default: one for each namespace, `Stock` for `stock:…`"
+    )
+  },
+  success: Schema.Struct({ text: Schema.String.annotate({ description: "TypeScript, for vitest" }) }),
+  idempotent: true,
+  annotations: {
+    description: "Recorded requests as given/when/then tests: the facts that were there, the request, the facts that came of it.",
+    examples: [{ trace: "c1" }, { stream: "order-1", app: "../src/shop.ts", groups: ["Shop"] }]
+  }
+})
+
+/** The events of `time:trace` and `time:test`. */
+export const Group = EventGroup.make(GetTrace, GetTest)
 
 /** Nodes of one trace, at most. */
 const mostNodes = 10_000
@@ -64,6 +86,7 @@ const itemsOf = (trace: Trace.Trace, as: "nodes" | "text" | "mermaid"): Readonly
 const handlers = Group.toLayer(Effect.gen(function*() {
   const activity = yield* Activity
   const store = yield* EventStore
+  const services = yield* Effect.context<Activity | EventStore | Router.Router>()
   const { pageBytes, pageItems } = yield* Limits
   const answers = new Map<string, Trace.Trace>()
 
@@ -102,11 +125,20 @@ const handlers = Group.toLayer(Effect.gen(function*() {
       }
       answers.delete(key)
       return { ...Paging.page(items, undefined), ...rest }
+    },
+    *"time:test"({ app, given, groups, ...selection }: Event.Payload<typeof GetTest>) {
+      // What writes tests is for a person, now and then: it is not loaded before that.
+      const { test } = yield* Effect.promise(() => import("../store/Recording.ts"))
+      const text = yield* test(selection, { app, given, groups }).pipe(Effect.provideContext(services))
+      const actual = Buffer.byteLength(text)
+      return actual > pageBytes
+        ? yield* KsiError.fail(new KsiError.LimitExceeded({ limit: "pageBytes", max: pageBytes, actual, retryable: false }))
+        : { text }
     }
   }
 }))
 
-/** Serves `time:trace`. */
+/** Serves `time:trace` and `time:test`. */
 export const layer: Layer.Layer<never, KsiError.KsiError, Router.Router | EventStore | Activity> = Router.serveBuiltin(Group).pipe(
   Layer.provide(handlers)
 )

@@ -1,5 +1,10 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer, Schema } from "effect"
+import { KsiService } from "../../src/bus/KsiService.ts"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
+import { Ksi } from "../../src/Ksi.ts"
+import { EventStore } from "../../src/store/EventStore.ts"
 import * as Trace from "../../src/store/Trace.ts"
 import { ask, cloudEvent, pagesOf, reasonOf, withRuntime } from "./Builtins.ts"
 
@@ -66,4 +71,38 @@ describe("time:trace", () => {
         expect(yield* reasonOf(ask("time:trace", payload))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "cursor" }] })
       }
     })))
+})
+
+describe("time:test", () => {
+  const Note = Event.make("note:write", { payload: { text: Schema.String } })
+  const Noted = Event.fact("note:written", { payload: { text: Schema.String }, streamId: () => "notes" })
+  const Notes = EventGroup.make(Note, Noted)
+  const app = Ksi.serve(Notes).pipe(Layer.provide(Notes.toLayer(Effect.map(KsiService, (ksi) => ({
+    "note:write": ({ text }: { readonly text: string }) => Effect.asVoid(Effect.orDie(ksi.emit(Noted, { text }))),
+    "note:written": () => Effect.void
+  })))))
+  const noted = (text: string) => Effect.flatMap(KsiService, (ksi) => ksi.call(Note, { text }))
+
+  it.effect("tells requests of a stream, of positions or of a trace as tests that import the app", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* noted("one")
+      yield* noted("two")
+      const { text } = yield* ask("time:test", { stream: "notes", app: "../notes.ts", groups: ["Notes"] })
+      expect(text).toContain("import app, { Notes as NotesEvents } from \"../notes.ts\"")
+      expect(String(text).match(/it\.effect/g)).toHaveLength(2)
+      const second = String((yield* ask("time:test", { from: 2, to: 2 }))["text"])
+      expect(second).toContain("    .given(Written.of({ text: \"one\" }))\n    .when(Write, { text: \"two\" })\n    .thenEmits(Written.of({ text: \"two\" }))\n")
+      const [fact] = yield* (yield* EventStore).read({ from: 2, limit: 1 })
+      expect((yield* ask("time:test", { trace: fact?.id }))["text"]).toBe(second)
+    }).pipe(Effect.provide(app))))
+
+  it.effect("says what is wrong", () =>
+    withRuntime(Effect.gen(function*() {
+      expect(yield* reasonOf(ask("time:test", { trace: "nobody" }))).toMatchObject({ _tag: "NotFound" })
+      for (const group of ["a b", "x } from \"evil\"; import { y", ""]) {
+        expect(yield* reasonOf(ask("time:test", { groups: [group] }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "groups.0" }] })
+      }
+      yield* noted("x".repeat(5000))
+      expect(yield* reasonOf(ask("time:test", {}))).toMatchObject({ _tag: "LimitExceeded", limit: "pageBytes" })
+    }).pipe(Effect.provide(app)), { pageBytes: 3000 }))
 })

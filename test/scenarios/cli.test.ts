@@ -224,6 +224,15 @@ describe("facts", () => {
     expect((await run(["trace", id, "--mermaid"])).stdout).toMatch(/^flowchart TD\n {2}n0\["app:poor<br\/>.*ms<br\/>Poor"\]:::failed\n/)
     expect(await run(["trace", "nobody"])).toMatchObject({ code: 3, stdout: "", stderr: expect.stringContaining("✗ NotFound  there is no request or fact \"nobody\"") })
   })
+  it("export as a test that runs", async () => {
+    const { code, stderr, stdout } = await run(["export", "--as", "test", "--stream", "notes", "--to", "1", "--app", "../app.ts"])
+    expect([code, stderr]).toEqual([0, ""])
+    expect(stdout).toContain("import app, { App as AppEvents } from \"../app.ts\"")
+    expect(stdout).toContain("    .when(Noted.of({ text: \"first\" }))\n    .thenEmits(Noted.of({ text: \"first\" }))\n")
+    expect(JSON.parse((await run(["export", "--as", "test", "--stream", "notes", "--to", "1", "--app", "../app.ts", "--json"])).stdout)).toEqual({ text: stdout })
+    expect(await run(["export", "--as", "test", "--trace", "nobody"])).toMatchObject({ code: 3, stdout: "" })
+    expect(await run(["export", "--trace", "nobody"])).toMatchObject({ code: 2, stdout: "", stderr: expect.stringContaining("are for --as test") })
+  })
   it("subscribe from the start, with a limit", async () => {
     const json = await run(["subscribe", "order:*", "--from", "start", "--limit", "2", "--json"])
     expect(linesOf(json.stdout).map(({ event_id }) => event_id)).toEqual(["e0", "e1"])

@@ -116,6 +116,13 @@ describe("a scenario", () => {
     KsiTest.scenario.when(Reserved.of(tea(1))).thenEmits(Reserved.of(tea(1))).thenAfter("20 seconds").thenEmitsAmongOthers(Released.of(tea(1)))
   ))
 
+  it.effect("a fact is like what is told of it, whatever else it has", () => play(
+    KsiTest.scenario.when(Reserve, tea(2))
+      .thenEmits(KsiTest.like(Reserved, { sku: "tea" }))
+      .thenEmits(KsiTest.like(Reserved, {}))
+      .thenEmitsAmongOthers(KsiTest.like(Reserved, { quantity: 2 }))
+  ))
+
   it.effect("each has an app of its own", () => play(Effect.forEach([1, 2], () =>
     KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-tea", { held: 1 }), { discard: true })))
 })
@@ -156,6 +163,9 @@ describe("one that does not", () => {
     ["a reply where a failure should be", KsiTest.scenario.when(Reserve, tea(1)).thenFails("OutOfStock"), ["expected stock:reserve to fail with OutOfStock", "\"left\": 2"]],
     ["no refusal", KsiTest.scenario.when(Reserve, tea(1)).thenDenied(), ["refused with PermissionDenied"]],
     ["a fact too many", KsiTest.scenario.when(Reserve, tea(1)).thenEmits(), ["expected no fact", "stock:reserved"]],
+    ["a fact that is not like it", KsiTest.scenario.when(Reserve, tea(2)).thenEmits(KsiTest.like(Reserved, { quantity: 3 })), ["exactly these facts", "\"like\""]],
+    ["another fact than the one it is like", KsiTest.scenario.when(Reserve, tea(2)).thenEmits(KsiTest.like(Released, { quantity: 2 })), ["exactly these facts"]],
+    ["two that are like the only one", KsiTest.scenario.when(Reserve, tea(2)).thenEmitsAmongOthers(Reserved.of(tea(2)), KsiTest.like(Reserved, {})), ["these facts among others"]],
     ["a fact too few", KsiTest.scenario.when(Reserve, tea(4)).thenEmitsAmongOthers(Reserved.of(tea(4))), ["these facts among others"]],
     ["another state", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-tea", { held: 2 }), ["the state held of \"stock-tea\" is another one"]],
     ["no such stream", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-coffee", { held: 2 }), ["the state held of \"stock-coffee\" is another one", "+   \"held\": 0"]],
