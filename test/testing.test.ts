@@ -5,7 +5,7 @@ import { join } from "node:path"
 import * as testing from "../src/testing.ts"
 
 it("has these names, and each of them is a module", () => {
-  expect(Object.keys(testing).toSorted()).toEqual(["Commands", "EventStoreSuite", "KsiTest", "Simulation", "World"])
+  expect(Object.keys(testing).toSorted()).toEqual(["Commands", "EventStoreSuite", "KsiTest", "Recording", "Simulation", "World"])
   expect([testing.EventStoreSuite.cases.length > 10, typeof testing.KsiTest.layer, typeof testing.World.make]).toEqual([true, "function", "function"])
 })
 

@@ -21,7 +21,8 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type { Envelope } from "../event/Envelope.ts"
 import type { EventPattern } from "../event/EventPattern.ts"
-import { type KsiError, sentenceOf } from "../event/KsiError.ts"
+import * as Errors from "../event/KsiError.ts"
+import type { KsiError } from "../event/KsiError.ts"
 
 /** How a request ended. */
 export type OutcomeKind = "success" | "failure" | "defect" | "interrupted"
@@ -37,7 +38,7 @@ const textOf = (error: unknown): string => {
 }
 
 // Anything can be thrown, also what throws when it is looked at.
-const sentence = (error: unknown): string => Result.getOrElse(Result.try(() => textOf(error)), () => sentenceOf(error))
+const sentence = (error: unknown): string => Result.getOrElse(Result.try(() => textOf(error)), () => Errors.sentenceOf(error))
 
 /** How an exit ended. */
 export const kindOf = (exit: Exit.Exit<unknown, unknown>): OutcomeKind => {
@@ -55,6 +56,17 @@ export const outcomeOf = (exit: Exit.Exit<unknown, unknown>): readonly [OutcomeK
   if (failure !== undefined) return ["failure", sentence(failure.error)]
   const defect = reasons.find(Cause.isDieReason)
   return defect === undefined ? ["interrupted", "it was interrupted"] : ["defect", sentence(defect.defect)]
+}
+
+const tagOf = (error: unknown): string | undefined => {
+  if (Errors.is(error)) return error.reason._tag
+  return typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string" ? error._tag : undefined
+}
+
+/** The tag of what an exit failed with: a declared error's own, or KSI's reason; `undefined` where it has none. */
+export const reasonOf = (exit: Exit.Exit<unknown, unknown>): string | undefined => {
+  const failure = Exit.isSuccess(exit) ? undefined : exit.cause.reasons.find(Cause.isFailReason)
+  return failure === undefined ? undefined : Result.getOrUndefined(Result.try(() => tagOf(failure.error)))
 }
 
 /** What the router hands over when a request has ended. Encoding is left to the writer, off the caller's path. */
@@ -76,6 +88,8 @@ export interface ActivityRecord {
   readonly outcome: OutcomeKind
   /** One sentence; `undefined` for a success. */
   readonly error: string | undefined
+  /** The tag of what it failed with; `undefined` where it has none. */
+  readonly reason: string | undefined
   /** Milliseconds. */
   readonly duration: number
   /** Milliseconds since 1970. */

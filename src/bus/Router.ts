@@ -32,7 +32,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { NewFact } from "../event/CloudEvent.ts"
+import { type NewFact, versionAttribute } from "../event/CloudEvent.ts"
 import type * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import { jsonCodec } from "../event/EventCodec.ts"
@@ -351,7 +351,7 @@ const makeSubscribe = (table: Table.Table, subscriptions: Subscriptions["Service
       if (!Facts.isFactEntry(entry)) return yield* wrongShape(entry.event, "subscribe")
       const { next } = yield* subscriptions.open(target.name, options)
       return Stream.mapEffect(Stream.fromPull(Effect.succeed(next)), (delivery) =>
-        Effect.map(entry.codec.decodePayload(delivery.data), (data): Envelope.Delivery => ({ ...delivery, data })))
+        Effect.map(entry.codec.decodeFact(delivery, delivery.dataVersion), (data): Envelope.Delivery => ({ ...delivery, data })))
     }))
 
 const wiringOf = ({ reactions, table }: Parts, name: string): Wiring => {
@@ -372,7 +372,7 @@ const rerun = ({ reactions, table }: Parts, letter: Letter): Effect.Effect<void,
     if (handler === undefined) {
       return KsiError.fail(new KsiError.NotFound({ what: "handler", id: name, similar: entry.handlers.map((each) => each.name) }))
     }
-    const decoded = entry.codec.decodePayload(event.data)
+    const decoded = entry.codec.decodeFact(event, event.attributes[versionAttribute])
     if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)
     const again = table.again(fiber, event, decoded.value)
     return Effect.asVoid(reactions.run(entry, handler, again)).pipe(Effect.catchCause((cause) =>

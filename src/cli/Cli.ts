@@ -45,6 +45,7 @@ import * as Store from "./Store.ts"
 import * as Subscribe from "./Subscribe.ts"
 import * as Time from "./Time.ts"
 import * as Token from "./Token.ts"
+import * as Trace from "./Trace.ts"
 
 /** Every command. */
 export const rootOf = <Name extends string, Input, ContextInput, E, R>(
@@ -73,8 +74,16 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
       {
         group: "Store",
         commands: [
-          Import.importEvents, Store.exportEvents, Store.streams, Store.streamLog, Time.time, Maintenance.backup,
-          Maintenance.restore, Maintenance.verify, Maintenance.compact
+          Import.importEvents,
+          Store.exportEvents,
+          Store.streams,
+          Store.streamLog,
+          Time.time,
+          Trace.trace,
+          Maintenance.backup,
+          Maintenance.restore,
+          Maintenance.verify,
+          Maintenance.compact
         ]
       },
       { group: "Help", commands: [Help.help, Completions.completions] }

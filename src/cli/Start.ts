@@ -38,6 +38,7 @@ import * as Permission from "../plugins/Permission.ts"
 import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
+import * as Trace from "../plugins/Trace.ts"
 import * as Config from "../server/Config.ts"
 import * as HttpServer from "../server/HttpServer.ts"
 import * as HttpToken from "../server/HttpToken.ts"
@@ -136,7 +137,15 @@ const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
 })
 
 const builtins = Layer.mergeAll(
-  System.layer, Store.layer, Maintenance.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer,
+  System.layer,
+  Store.layer,
+  Maintenance.layer,
+  Time.layer,
+  Trace.layer,
+  Monitor.layer,
+  DeadLetter.layer,
+  Module.layer,
+  Permission.layer,
   Control.layer,
   Middleware.use(Builtin.idempotency)
 )

@@ -16,6 +16,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { JsonObject } from "../event/Json.ts"
 import * as Output from "./Output.ts"
+import * as Recorded from "./Recorded.ts"
 import * as Remote from "./Remote.ts"
 
 const all = Flag.Boolean("all").pipe(Flag.withDescription("Also KSI's own streams (ksi-…)"), Flag.withDefault(false))
@@ -38,10 +39,13 @@ export const exportEvents = Command.make(
     stream: Flag.String("stream").pipe(Flag.withDescription("Only this stream"), Flag.optional),
     from: Flag.Int("from").pipe(Flag.withDescription("First position"), Flag.optional),
     to: Flag.Int("to").pipe(Flag.withDescription("Last position"), Flag.optional),
-    all
+    all,
+    ...Recorded.flags
   },
-  Effect.fnUntraced(function*({ all: own, from, stream, to }) {
+  Effect.fnUntraced(function*({ all: own, app, as, from, given, group, stream, to, trace }) {
     const remote = yield* Remote.connect
+    if (as === "test") return yield* Recorded.print(remote, { app, from, given, group, stream, to, trace })
+    yield* Recorded.refuse({ app, given, group, trace })
     const items = Remote.pages(remote, "store:export", {
       ...Remote.given({
         stream: Option.getOrUndefined(stream),
@@ -55,7 +59,10 @@ export const exportEvents = Command.make(
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Print facts as CloudEvents, a line each, without loss"),
-  Command.withExamples([{ command: "ksi export | gzip > facts.ndjson.gz" }])
+  Command.withExamples([
+    { command: "ksi export | gzip > facts.ndjson.gz" },
+    { command: "ksi export --as test --trace 01a20232-d0ca-7000-8000-123400005678 > order.test.ts" }
+  ])
 )
 
 /** `ksi streams`. */

@@ -53,6 +53,12 @@ export interface StoredFact extends NewFact {
   readonly recordedAt: number
 }
 
+/**
+ * The extension attribute that says which version of its event's data a fact has; one without it has version 1. An event says
+ * its version in its definition (`Event.fact`), and those of version 1 write none.
+ */
+export const versionAttribute = "dataversion"
+
 const own = new Set(["specversion", "id", "source", "type", "subject", "time", "data"])
 // The attributes that CloudEvents or its JSON format name with other than lower-case letters and digits.
 const attributeName = /^([a-z0-9]+|data_base64)$/

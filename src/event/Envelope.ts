@@ -16,7 +16,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
-import type { NewFact, StoredFact } from "./CloudEvent.ts"
+import { type NewFact, type StoredFact, versionAttribute } from "./CloudEvent.ts"
 import type { JsonObject } from "./Json.ts"
 import type * as TraceContext from "./TraceContext.ts"
 
@@ -67,6 +67,8 @@ export interface Delivery<out P = unknown> extends Envelope<P> {
    * are left out only where its `overflow` is `latest` or `drop`.
    */
   readonly missed: number
+  /** Which version of its event's data a stored fact has, as it says itself (`dataversion`); absent for 1. */
+  readonly dataVersion?: unknown
 }
 
 /** Makes the next id for something that happened at `millis`. */
@@ -208,12 +210,16 @@ export const metadataOf = ({ attributes, id, source, streamId }: NewFact, timest
 })
 
 /** The envelope of a stored fact; `data` as given, decoded or not. */
-export const fromFact = <P>(fact: StoredFact, data: P): Delivery<P> => ({
-  id: fact.id,
-  name: fact.name,
-  data,
-  position: BigInt(fact.position),
-  version: fact.version,
-  missed: 0,
-  metadata: metadataOf(fact, fact.timestamp)
-})
+export const fromFact = <P>(fact: StoredFact, data: P): Delivery<P> => {
+  const delivery: Delivery<P> = {
+    id: fact.id,
+    name: fact.name,
+    data,
+    position: BigInt(fact.position),
+    version: fact.version,
+    missed: 0,
+    metadata: metadataOf(fact, fact.timestamp)
+  }
+  const dataVersion = fact.attributes[versionAttribute]
+  return dataVersion === undefined ? delivery : { ...delivery, dataVersion }
+}

@@ -27,8 +27,10 @@
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { versionAttribute } from "./CloudEvent.ts"
 import * as EventName from "./EventName.ts"
 import * as Json from "./Json.ts"
+import type { JsonObject } from "./Json.ts"
 
 /** How a request is answered. */
 export type Mode = "call" | "stream"
@@ -70,9 +72,27 @@ export interface AnyRequest extends Common {
   readonly idempotent: boolean
 }
 
+/**
+ * Makes JSON data of one version of the next: a pure function. Its parameter's type says what the old data was; nobody else
+ * knows, so that it may say what it likes.
+ */
+export type Upcaster = { step(data: unknown): unknown }["step"]
+
+type Below<V extends number, Count extends ReadonlyArray<unknown> = readonly [unknown]> = Count["length"] extends V ? never
+  : Count["length"] | Below<V, readonly [...Count, unknown]>
+
+/** A step for each version before this one, by the version that it takes. */
+export type Upcasters<V extends number> = { readonly [N in Below<V>]: Upcaster }
+
 /** Any fact. */
 export interface AnyFact extends Common {
   readonly kind: "fact"
+  /** Which shape its data has, from 1. */
+  readonly version: number
+  /** From version 1 to 2, from 2 to 3, and so on to `version`. */
+  readonly upcast: ReadonlyArray<Upcaster>
+  /** Names under which it was stored before. */
+  readonly formerly: ReadonlyArray<string>
   // A method, so that a fact of any payload is an AnyFact.
   streamId(payload: unknown): string
 }
@@ -199,24 +219,87 @@ export const make = <
   }
 }
 
-/** Defines a fact. Throws a `TypeError` when the name is not an event name. */
-export const fact = <const Name extends `${string}:${string}`, P extends Schema.Top | Schema.Struct.Fields>(
+/** The steps in their order; throws where one is missing, or leads nowhere. */
+const stepsOf = (name: string, version: number, upcast: Readonly<Record<string, Upcaster>>): ReadonlyArray<Upcaster> => {
+  if (!Number.isSafeInteger(version) || version < 1) throw new TypeError(`the version of ${name} must be an integer from 1, got ${version}`)
+  const steps = Array.from({ length: version - 1 }, (_, index) => {
+    const step = upcast[index + 1]
+    if (step === undefined) throw new TypeError(`${name} has version ${version}, and no upcast from version ${index + 1}`)
+    return step
+  })
+  const other = Object.keys(upcast).find((key) => !(Number(key) >= 1 && Number(key) < version))
+  if (other !== undefined) throw new TypeError(`${name} has version ${version}: there is nothing to upcast from version ${other}`)
+  return steps
+}
+
+/** The names in history; the event's own is none. */
+const namesOf = (name: string, formerly: ReadonlyArray<string>): ReadonlyArray<string> => {
+  for (const old of formerly) {
+    if (old === name || old === "") throw new TypeError(`${name} cannot have been called "${old}" before`)
+  }
+  return formerly
+}
+
+/** The attributes that a fact of this event has besides all others: what says the version of its data, where that is not 1. */
+export const attributesOf = ({ version }: AnyFact): JsonObject => version === 1 ? {} : { [versionAttribute]: version }
+
+/**
+ * Defines a fact. Throws a `TypeError` when the name is not an event name, and where an upcaster is missing.
+ *
+ * What is stored is never changed. When the data of a fact gets another shape, its definition gets the next `version` and a step
+ * from the one before; whoever reads an older fact as this event (projections, typed subscriptions, `store:import`) sees it as it
+ * would be written today.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const Paid = Event.fact("order:paid", {
+ *   payload: { cents: Schema.Int, currency: Schema.String },
+ *   streamId: () => "orders",
+ *   version: 3,
+ *   upcast: {
+ *     1: ({ price }: { price: number }) => ({ cents: Math.round(price * 100) }),
+ *     2: (old: { cents: number }) => ({ ...old, currency: "EUR" })
+ *   },
+ *   formerly: ["order:payed"]
+ * })
+ * const codec = EventCodec.compile(Paid)
+ * codec.decodeFact({ id: "1", position: 1, data: { price: 9.99 } }, undefined)
+ * // => Exit.succeed({ cents: 999, currency: "EUR" })
+ * codec.decodeFact({ id: "2", position: 2, data: { cents: 500 } }, 2)
+ * // => Exit.succeed({ cents: 500, currency: "EUR" })
+ * ```
+ */
+export const fact = <const Name extends `${string}:${string}`, P extends Schema.Top | Schema.Struct.Fields, const V extends number = 1>(
   name: Name,
   options: {
     /** Fields of a struct, or a schema. */
     readonly payload: P
     /** The stream this fact belongs to: the one thing whose history it is part of. At most 256 characters. */
     readonly streamId: (payload: NoInfer<Fields<P>["Type"]>) => string
+    /**
+     * Which shape the data has: 1 (the default), and one more each time that facts with other data are there already. Facts carry
+     * it in their attribute `dataversion`, from 2 on.
+     */
+    readonly version?: V
+    /** How data of an older version becomes that of the next one: JSON to JSON, by the version that a step takes. */
+    readonly upcast?: Upcasters<NoInfer<V>>
+    /** Names that this fact had before: what a projection of it folds too. */
+    readonly formerly?: ReadonlyArray<string>
     readonly annotations?: Annotations
   }
 ): Fact<Name, Fields<P>> => {
   checkedName(name)
+  const version: number = options.version ?? 1
   const self: Fact<Name, Fields<P>> = {
     kind: "fact",
     name,
     // `payloadSchema` does at run time what `Fields` says; `streamId` is only ever called with this fact's payload.
     payload: payloadSchema(options.payload) as Fields<P>,
     streamId: options.streamId as (payload: unknown) => string,
+    version,
+    upcast: stepsOf(name, version, options.upcast ?? {}),
+    formerly: namesOf(name, options.formerly ?? []),
     annotations: options.annotations ?? {},
     middleware: [],
     definedAt: callSite(fact),

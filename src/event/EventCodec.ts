@@ -30,10 +30,22 @@ import { compilePattern, type Pattern } from "./internal/pattern.ts"
 import * as Json from "./Json.ts"
 import * as KsiError from "./KsiError.ts"
 
+/** What is stored of a fact, and where; no position yet in an import. */
+export interface StoredData {
+  readonly id: string
+  readonly position?: number | bigint | undefined
+  readonly data: unknown
+}
+
 /** Compiled readers and writers of one event. */
 export interface EventCodec {
   /** JSON to payload. */
   readonly decodePayload: (input: unknown) => Exit.Exit<unknown, KsiError.KsiError>
+  /**
+   * Stored data of any version (the attribute `dataversion`; none is 1) to payload: older data is brought to today's shape first.
+   * `StoreFailure` where it is newer than the event, or cannot be brought there; `PayloadInvalid` where it is not what it should be.
+   */
+  readonly decodeFact: (fact: StoredData, version: unknown) => Exit.Exit<unknown, KsiError.KsiError>
   /** A program's value to payload: applies constructor defaults, checks the type side. */
   readonly makePayload: (input: unknown) => Exit.Exit<unknown, KsiError.KsiError>
   /**
@@ -221,6 +233,33 @@ const guarded = (is: (value: unknown) => boolean) => (value: unknown): boolean =
   }
 }
 
+/** Reads stored data of this event's version and of all before it. */
+const upcaster = (event: Event.Any, decode: EventCodec["decodePayload"]): EventCodec["decodeFact"] => {
+  if (event.kind === "request") return ({ data }) => decode(data)
+  const { name, upcast, version: newest } = event
+  const failed = ({ id, position }: StoredData, problem: string) =>
+    KsiError.exit(new KsiError.StoreFailure({
+      operation: `read ${name}`,
+      problem: `the fact "${id}"${position === undefined ? "" : ` at position ${position}`} ${problem}`
+    }))
+  return (fact, version = 1) => {
+    if (version === newest) return decode(fact.data)
+    if (typeof version !== "number" || !Number.isSafeInteger(version) || version < 1) {
+      return failed(fact, `says that its data has the version ${show(version)}, which is none`)
+    }
+    if (version > newest) return failed(fact, `has data of version ${version}, and this program knows ${name} up to version ${newest}`)
+    let { data } = fact
+    for (let step = version; step < newest; step++) {
+      try {
+        data = upcast[step - 1]?.(data)
+      } catch (cause) {
+        return failed(fact, `cannot be brought from version ${step} to ${step + 1}: ${KsiError.sentenceOf(cause)}`)
+      }
+    }
+    return decode(data)
+  }
+}
+
 const compiled = new WeakMap<Event.Any, EventCodec>()
 
 /** Compiles an event's schemas, once for each definition: runtimes that define the same event share what it has learned. */
@@ -241,10 +280,12 @@ const compileNew = (event: Event.Any): EventCodec => {
   const checkSuccess = Schema.decodeUnknownExit(Schema.toType(success))
   return {
     decodePayload,
+    decodeFact: upcaster(event, decodePayload),
     makePayload: maker(event.payload, payload, decodePayload, payloadInvalid),
     quickPayload: isIdentity(payload) && !hasDefaults(event.payload.ast) ? SchemaParser.decodeUnknownSync(payload) : undefined,
     payloadPattern: (first) => compilePattern(SchemaAST.toEncoded(payload.ast), first),
-    copier: event.kind === "fact" && isIdentity(payload) ? compileCopier(payload.ast) : undefined,
+    // What carries a version takes the long way.
+    copier: event.kind === "fact" && event.version === 1 && isIdentity(payload) ? compileCopier(payload.ast) : undefined,
     readFact: isIdentity(payload) ? (stored) => stored : Schema.decodeUnknownSync(payload),
     encodePayload: encoder(payload),
     isSuccess: guarded(Schema.is(success)),

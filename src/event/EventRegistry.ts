@@ -62,7 +62,7 @@ export const schemas = (event: Event.Any): Schemas => ({
 
 const sameDefinition = (a: Event.Any, b: Event.Any): boolean =>
   a === b ||
-  (a.kind === b.kind && (a.kind !== "request" || b.kind !== "request" || a.mode === b.mode) &&
+  (a.kind === b.kind && (a.kind !== "fact" || b.kind !== "fact" || a.version === b.version) && (a.kind !== "request" || b.kind !== "request" || a.mode === b.mode) &&
     JSON.stringify(schemas(a)) === JSON.stringify(schemas(b)))
 
 /** An empty registry. */

@@ -309,6 +309,8 @@ export const builtins: Readonly<Record<string, Level>> = {
   "store:read": "standard",
   "store:streams": "standard",
   "time:at": "standard",
+  "time:test": "standard",
+  "time:trace": "standard",
   "deadletter:list": "standard",
   "deadletter:show": "standard",
   "store:import": "trusted",

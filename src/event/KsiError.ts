@@ -161,6 +161,7 @@ export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
   }
   get next(): string {
     if (this.what === "dead letter") return "ksi dead ls"
+    if (this.what === "request or fact") return "ksi call event_log:query"
     if (this.what === "token") return "ksi token ls"
     if (this.what === "grant" || this.what === "profile") return "ksi permission ls"
     if (this.what === "stream") return this.detail === undefined ? "ksi streams" : `ksi stream-log ${this.id}`

@@ -2,8 +2,8 @@
  * What happened here: requests and facts in one list, filtered; and who caused what.
  *
  * The rule: requests come from the activity journal, facts from the store, and neither is copied into the other. A
- * question looks at a bounded number of facts and says which ones it looked at (`facts_from`, `facts_to`); an answer
- * never grows beyond a page.
+ * question looks at a bounded number of facts and says which ones it looked at (`facts_from`, `facts_to`), but for a chain of
+ * causes, whose facts are found wherever they are; an answer never grows beyond a page.
  *
  * **Example**
  *
@@ -38,6 +38,7 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
 import * as TimeTravel from "../store/TimeTravel.ts"
+import * as Trace from "../store/Trace.ts"
 import { Count, nullable, Opaque, upTo } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
 import * as Trail from "./internal/trail.ts"
@@ -141,7 +142,8 @@ export const GetCorrelationChain = Event.make("monitor:get_correlation_chain", {
   }),
   idempotent: true,
   annotations: {
-    description: `Everything that one request or fact caused, oldest first, each with its parent. ${scan}`,
+    description: "Everything that one request or fact caused, oldest first, each with its parent. Requests come from the activity " +
+      "journal, facts from the whole store; `time:trace` tells it as a tree.",
     examples: [{ correlation_id: "c1" }]
   }
 })
@@ -260,53 +262,17 @@ const makeTrail = Effect.gen(function*() {
   return { query, chain: makeChain(activity, store, pageBytes) }
 })
 
-/** What a chain is looked for by: the ids of its roots, and the first position a fact of it can have. */
-const rootsOf = Effect.fnUntraced(function*(
-  activity: Activity["Service"],
-  store: EventStore["Service"],
-  id: string
-): Effect.fn.Return<{ readonly ids: ReadonlySet<string>; readonly from: number | undefined }, KsiError.KsiError> {
-  const { records } = yield* activity.query({ correlationId: id, forward: true, limit: chainLimit })
-  const ids = new Set([id, ...records.map(({ correlationId }) => correlationId)])
-  const facts = yield* store.byId(id)
-  if (records.length === 0) {
-    const { records: [event] } = yield* activity.query({ id, limit: 1 })
-    if (event !== undefined) ids.add(event.correlationId)
-    for (const fact of facts) ids.add(Envelope.fromFact(fact, undefined).metadata.correlationId)
-  }
-  const made = [...ids].flatMap((root) => Trail.millisOf(root) ?? [])
-  const stored = facts.map(({ position }) => position)
-  if (made.length === 0 && stored.length === 0) return { ids, from: undefined }
-  const since = made.length === 0 ? undefined : Math.min(...made) - slackMillis
-  const { from } = since === undefined ? { from: Infinity } : yield* Trail.positionsOf(store, since, undefined)
-  return { ids, from: Math.min(from, ...stored) }
-})
-
 const makeChain = (activity: Activity["Service"], store: EventStore["Service"], pageBytes: number) =>
   Effect.fnUntraced(function*(id: string): Effect.fn.Return<Event.Success<typeof GetCorrelationChain>, KsiError.KsiError> {
-    const { from, ids } = yield* rootsOf(activity, store, id)
-    const matches = (fact: StoredFact) => {
-      const { metadata } = Envelope.fromFact(fact, undefined)
-      return ids.has(metadata.correlationId) || metadata.clientCorrelationId === id
-    }
-    const found = yield* Trail.search(store, {
-      from: from ?? 1, to: store.head(), forward: from !== undefined, matches, keep: chainLimit, count: true
-    })
-    const items = new Map(found.facts.map((fact) => [`fact ${fact.position}`, Trail.ofFact(fact)]))
-    let cut = found.total > found.facts.length
-    for (const correlationId of ids) {
-      if (items.size >= 2 * chainLimit) {
-        cut = true
-        break
-      }
-      // A label and the id behind it find the same requests.
-      const page = yield* activity.query({ correlationId, forward: true, limit: chainLimit })
-      cut ||= page.total > page.records.length
-      for (const record of page.records) items.set(`request ${record.id}`, Trail.ofRequest(record))
-    }
+    const head = store.head()
+    const { facts, more, requests } = yield* Trace.gather(id, chainLimit).pipe(
+      Effect.provideService(Activity, activity),
+      Effect.provideService(EventStore, store)
+    )
+    const items = [...requests.map(Trail.ofRequest), ...facts.map(Trail.ofFact)].toSorted(Trail.inOrder)
     const fits = Paging.makeBudget(pageBytes)
     const events: Array<Trail.Item> = []
-    for (const item of [...items.values()].toSorted(Trail.inOrder)) {
+    for (const item of items) {
       if (events.length === chainLimit || !fits(item)) break
       events.push(item)
     }
@@ -314,9 +280,9 @@ const makeChain = (activity: Activity["Service"], store: EventStore["Service"], 
       events,
       correlation_id: id,
       count: events.length,
-      has_more: cut || items.size > events.length,
-      facts_from: found.from,
-      facts_to: found.to
+      has_more: more || items.length > events.length,
+      facts_from: Math.min(1, head),
+      facts_to: head
     }
   })
 

@@ -161,7 +161,7 @@ const candidate = (
   if (entry.event.kind === "request") {
     return Result.fail(rejected(index, "WrongShape", `${fact.name} is a request; only facts can be imported`))
   }
-  const payload = entry.codec.decodePayload(fact.data)
+  const payload = entry.codec.decodeFact(fact, fact.attributes[CloudEvent.versionAttribute])
   if (Exit.isSuccess(payload)) return Result.succeed({ index, fact })
   const failure = payload.cause.reasons.find((reason) => reason._tag === "Fail")
   return Result.fail(

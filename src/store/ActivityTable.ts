@@ -24,7 +24,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import { Activity, type ActivityQuery, type ActivityRecord, type Ended, outcomeOf } from "../bus/Activity.ts"
+import { Activity, type ActivityQuery, type ActivityRecord, type Ended, outcomeOf, reasonOf } from "../bus/Activity.ts"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
@@ -74,6 +74,7 @@ const rowOf = ({ duration, encode, envelope: { data, id, metadata, name }, exit 
       name,
       outcome,
       error,
+      reason: reasonOf(exit),
       duration,
       timestamp: metadata.timestamp,
       correlationId: metadata.correlationId,

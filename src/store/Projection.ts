@@ -20,6 +20,9 @@
  * `serve` offers a projection under its name to whoever asks the runtime (`time:at`, `ksi time at --projection`), for as
  * long as its layer lives.
  *
+ * Facts that were stored with older data, or under a name that the event had before, are folded as they would be written today
+ * (`Event.fact`: `version`, `upcast`, `formerly`).
+ *
  * **Gotchas** `initial` is shared by all streams: a reducer answers with a new state and leaves the one it was given
  * alone. Facts whose name is not among `events` change nothing. A reducer that throws is a defect of the program.
  */
@@ -30,7 +33,7 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type { StoredFact } from "../event/CloudEvent.ts"
+import { type StoredFact, versionAttribute } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventCodec from "../event/EventCodec.ts"
@@ -70,21 +73,26 @@ export type Reducers<S, Ev extends Event.AnyFact> = {
 type AnyReducer<S> = (state: S, payload: unknown, envelope: Envelope.Delivery) => S
 
 const unreadable = (name: string, fact: StoredFact, error: KsiError.KsiError): KsiError.KsiError => {
+  const operation = `fold the projection "${name}"`
+  // It says which fact, and why.
+  if (error.reason._tag === "StoreFailure") return KsiError.make(new KsiError.StoreFailure({ operation, problem: error.reason.problem }))
   const why = error.reason._tag === "PayloadInvalid" ? KsiError.problemsText(error.reason.problems) : ""
   return KsiError.make(
     new KsiError.StoreFailure({
-      operation: `fold the projection "${name}"`,
+      operation,
       problem: `the fact "${fact.id}" at position ${fact.position} is no ${fact.name} any more: ${why || error.message}`
     })
   )
 }
 
 const step = <S>(name: string, event: Event.AnyFact, reducer: AnyReducer<S>): Projection<S>["apply"] => {
-  const { decodePayload } = EventCodec.compile(event)
+  const { decodeFact } = EventCodec.compile(event)
+  // What was called otherwise is called what its event is.
+  const today = (fact: StoredFact): StoredFact => fact.name === event.name ? fact : { ...fact, name: event.name }
   return (state, fact) => {
-    const payload = decodePayload(fact.data)
+    const payload = decodeFact(fact, fact.attributes[versionAttribute])
     if (Exit.isSuccess(payload)) {
-      return Result.succeed(reducer(state, payload.value, Envelope.fromFact(fact, payload.value)))
+      return Result.succeed(reducer(state, payload.value, Envelope.fromFact(today(fact), payload.value)))
     }
     for (const reason of payload.cause.reasons) {
       if (reason._tag === "Fail") return Result.fail(unreadable(name, fact, reason.error))
@@ -116,7 +124,10 @@ export const make = <
   for (const event of options.events) {
     const reducer = reducers[event.name]
     if (reducer === undefined) throw new TypeError(`the projection "${name}" has no reducer for ${event.name}`)
-    steps.set(event.name, step(name, event, reducer))
+    for (const called of [event.name, ...event.formerly]) {
+      if (steps.has(called)) throw new TypeError(`the projection "${name}" has two events for facts called ${called}`)
+      steps.set(called, step(name, event, reducer))
+    }
   }
   return {
     name,

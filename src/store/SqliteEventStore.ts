@@ -39,6 +39,7 @@ import * as DeadLetterTable from "./DeadLetterTable.ts"
 import * as EventStore from "./EventStore.ts"
 import * as IdempotencyTable from "./IdempotencyTable.ts"
 import { type Announcer, makeAnnouncer } from "./internal/Announcer.ts"
+import { CorrelationIndex } from "./internal/CorrelationIndex.ts"
 import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
@@ -216,6 +217,12 @@ const makeDriver = (options: Options): Effect.Effect<
       (commits) => Effect.sync(() => commits.close())
     )
     const streams = yield* StoreFile.attempt("open", () => listStreams(file, writer))
+    const correlations = yield* StoreFile.attempt("open", () => new CorrelationIndex(file.db, file.transactionBehind))
+    // A turn of the event loop between slices, so that everything else goes on meanwhile.
+    const correlated: Effect.Effect<void, KsiError.KsiError> = Effect.flatMap(
+      StoreFile.attempt("index by correlation", () => correlations.advance(writer.head)),
+      (isDone) => isDone ? Effect.void : Effect.andThen(Effect.yieldNow, correlated)
+    )
     return {
       append: commits.append,
       head: () => writer.head,
@@ -239,6 +246,9 @@ const makeDriver = (options: Options): Effect.Effect<
         }),
       streams: (options) => StoreFile.attempt("read", () => streams(options)),
       byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),
+      byCorrelation: ({ correlationId, from, limit }) =>
+        Effect.andThen(correlated, StoreFile.attempt("read", () =>
+          limit < 1 ? [] : reader.at(correlations.positions(correlationId, from, reader.rows(limit))))),
       describe: { kind: "sqlite", file: file.filename }
     }
   })

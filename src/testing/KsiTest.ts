@@ -187,7 +187,13 @@ export interface AskOf<out Ev extends Event.Any = Event.Any> {
 /** A request with its payload, to be asked together with others. */
 export const ask = <Ev extends Event.AnyRequest>(event: Ev, payload: PayloadOf<Ev>): AskOf<Ev> => ({ event, payload })
 
-export { type Answer, type StateOf, stateOf } from "./internal/expectations.ts"
+/**
+ * A fact with these fields, whatever else it has: for `thenEmits`, where a handler makes up the rest (an id, a time). Its payload
+ * is a struct.
+ */
+export const like = <Ev extends Event.AnyFact>(event: Ev, fields: Partial<Event.Payload<Ev>>): Expectations.FactLike<Ev> => ({ event, like: fields as object }) // of a struct
+
+export { type Answer, type Expected, type FactLike, type StateOf, stateOf } from "./internal/expectations.ts"
 
 /** What can be expected of everything that was asked or said. What did not succeed fails where nothing here looks at how it ended. */
 export interface Then extends Scenario {
@@ -196,9 +202,9 @@ export interface Then extends Scenario {
   /** Who asks may not. */
   readonly thenDenied: () => this
   /** These facts came of it, in this order, and no others. */
-  readonly thenEmits: (...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) => this
+  readonly thenEmits: (...facts: ReadonlyArray<Expectations.Expected>) => this
   /** These facts came of it, among others. */
-  readonly thenEmitsAmongOthers: (...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) => this
+  readonly thenEmitsAmongOthers: (...facts: ReadonlyArray<Expectations.Expected>) => this
   /** The state of one stream, as a projection folds it; where it has no facts, the projection's initial one. */
   readonly thenState: <S>(projection: Projection<S>, streamId: string, expected: NoInfer<S> | ((state: NoInfer<S>) => boolean)) => this
   /** The mock was called with exactly these payloads, since the scenario began. */
@@ -315,11 +321,11 @@ class Built {
     return this.looking(Expectations.refusal("PermissionDenied", always))
   }
 
-  thenEmits(...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) {
+  thenEmits(...facts: ReadonlyArray<Expectations.Expected>) {
     return this.looking(Expectations.facts(facts, true))
   }
 
-  thenEmitsAmongOthers(...facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) {
+  thenEmitsAmongOthers(...facts: ReadonlyArray<Expectations.Expected>) {
     return this.looking(Expectations.facts(facts, false))
   }
 

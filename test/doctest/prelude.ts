@@ -12,6 +12,7 @@ import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
+import * as Trace from "../../src/plugins/Trace.ts"
 
 export { Ksi }
 
@@ -69,6 +70,7 @@ export const layer = Layer.mergeAll(
   Store.layer,
   Maintenance.layer,
   Time.layer,
+  Trace.layer,
   Monitor.layer,
   DeadLetter.layer,
   Permission.layer,

@@ -46,3 +46,50 @@ describe("fact", () => {
     expect(() => Counted.of({ who: "ann", n: 1.5 })).toThrow()
   })
 })
+
+describe("versions of a fact", () => {
+  const streamId = () => "s"
+  const step = (old: object) => old
+
+  it("a fact without has version 1, and carries nothing for it", () => {
+    const plain = Event.fact("order:paid", { payload: { cents: Schema.Int }, streamId })
+    expect(plain).toMatchObject({ version: 1, upcast: [], formerly: [] })
+    expect(Event.attributesOf(plain)).toEqual({})
+    expect(Event.attributesOf(Event.fact("order:paid", { payload: {}, streamId, version: 2, upcast: { 1: step } }))).toEqual({ dataversion: 2 })
+  })
+
+  it("a step that is missing, or leads nowhere, is an error where the event is defined", () => {
+    const define = (version: number, upcast?: Readonly<Record<number, Event.Upcaster>>) => () =>
+      Event.fact("order:paid", { payload: {}, streamId, version, ...(upcast === undefined ? {} : { upcast }) })
+    expect(define(2)).toThrow("order:paid has version 2, and no upcast from version 1")
+    expect(define(3, { 1: step })).toThrow("no upcast from version 2")
+    expect(define(2, { 1: step, 2: step })).toThrow("there is nothing to upcast from version 2")
+    expect(define(1, { 1: step })).toThrow("there is nothing to upcast from version 1")
+    expect(define(2, { 0: step, 1: step })).toThrow("there is nothing to upcast from version 0")
+    for (const version of [0, -1, 1.5, NaN]) expect(define(version)).toThrow("must be an integer from 1")
+    expect(() => Event.fact("order:paid", { payload: {}, streamId, formerly: ["order:paid"] })).toThrow("cannot have been called")
+  })
+
+  it("and does not compile", () => {
+    expect(() => {
+      // @ts-expect-error the step from 2 to 3 is missing
+      Event.fact("order:paid", { payload: {}, streamId, version: 3, upcast: { 1: step } })
+    }).toThrow(TypeError)
+    // @ts-expect-error nobody knows what the old data was: whoever writes the step says it
+    expect(Event.fact("order:paid", { payload: {}, streamId, version: 2, upcast: { 1: (old) => old.price } }).version).toBe(2)
+  })
+
+  it("the payload's type is that of today, and middleware changes nothing of the versions", () => {
+    const Paid = Event.fact("order:paid", {
+      payload: { cents: Schema.Int },
+      streamId: ({ cents }) => `s-${cents}`,
+      version: 2,
+      upcast: { 1: ({ price }: { readonly price: number }) => ({ cents: price * 100 }) },
+      formerly: ["order:payed"]
+    })
+    expect(Paid.of({ cents: 1 }).payload).toEqual({ cents: 1 })
+    const added = Event.middleware(Paid, { name: "m", error: Schema.Never, "~provides": undefined })
+    expect(added).toMatchObject({ version: 2, formerly: ["order:payed"] })
+    expect(added.upcast).toBe(Paid.upcast)
+  })
+})

@@ -449,3 +449,65 @@ describe("payloadPattern", () => {
     expect(codec.payloadPattern(1)).toBeDefined()
   })
 })
+
+describe("facts of older versions", () => {
+  // What the data was in each version; the last is today's.
+  const First = Schema.Struct({ who: Schema.String, price: Schema.Int })
+  const Second = Schema.Struct({ who: Schema.String, cents: Schema.Int })
+  const Paid = Event.fact("order:paid", {
+    payload: { payer: Schema.String, cents: Schema.Int, at: Schema.NullOr(Schema.Date) },
+    streamId: () => "s",
+    version: 3,
+    upcast: {
+      1: ({ price, who }: typeof First.Encoded) => ({ who, cents: price * 100 }),
+      2: ({ cents, who }: typeof Second.Encoded) => ({ payer: who, cents, at: null })
+    }
+  })
+  const { decodeFact, decodePayload, encodePayload } = EventCodec.compile(Paid)
+  const read = (data: unknown, version?: unknown) => decodeFact({ id: "e", position: 7, data }, version)
+  const reasonOf = (exit: Exit.Exit<unknown, KsiError>) =>
+    Exit.isSuccess(exit) ? undefined : exit.cause.reasons.flatMap((reason) => reason._tag === "Fail" ? [reason.error.reason] : [])[0]
+
+  it.effect("are read as what would be written today, whatever they hold", () =>
+    Effect.gen(function*() {
+      for (const { price, who } of yield* Arbitrary.sampleEffect(Arbitrary.schema(First), { count: 50, size: 20, seed: 1 })) {
+        const today = encodePayload({ payer: who, cents: price * 100, at: null })
+        const wanted = decodePayload(today)
+        expect(read({ who, price })).toEqual(wanted)
+        expect(read({ who, price }, 1)).toEqual(wanted)
+        expect(read({ who, cents: price * 100 }, 2)).toEqual(wanted)
+        expect(read(today, 3)).toEqual(wanted)
+      }
+      for (const value of yield* Arbitrary.sampleEffect(Arbitrary.schema(Paid.payload), { count: 50, size: 20, seed: 2 })) {
+        expect(read(json(encodePayload(value)), 3)).toEqual(Exit.succeed(value))
+      }
+    }))
+
+  it("nothing of what was stored is changed, and a step that tries is an error", () => {
+    const stored = Object.freeze({ who: "ann", price: 5 })
+    expect(read(stored)).toEqual(Exit.succeed({ payer: "ann", cents: 500, at: null }))
+    expect(stored).toEqual({ who: "ann", price: 5 })
+    const Spoils = Event.fact("order:paid", {
+      payload: {}, streamId: () => "s", version: 2, upcast: { 1: (old: { n: number }) => Object.assign(old, { n: 1 }) }
+    })
+    const exit = EventCodec.compile(Spoils).decodeFact({ id: "e", position: 7, data: Object.freeze({ n: 0 }) }, undefined)
+    expect(reasonOf(exit)).toMatchObject({ _tag: "StoreFailure", problem: expect.stringContaining("cannot be brought from version 1 to 2: Cannot assign") })
+  })
+
+  it("one that is newer than the program knows is a clear error, also where the event has no versions", () => {
+    expect(reasonOf(read({}, 4))).toMatchObject({
+      _tag: "StoreFailure", operation: "read order:paid",
+      problem: "the fact \"e\" at position 7 has data of version 4, and this program knows order:paid up to version 3"
+    })
+    const plain = EventCodec.compile(Event.fact("order:sent", { payload: {}, streamId: () => "s" }))
+    expect(reasonOf(plain.decodeFact({ id: "e", data: {} }, 2))).toMatchObject({ problem: expect.stringContaining("the fact \"e\" has data of version 2") })
+    for (const version of [0, -1, 1.5, "2", null, {}]) {
+      expect(reasonOf(read({}, version))).toMatchObject({ problem: expect.stringMatching(/says that its data has the version .+, which is none$/) })
+    }
+  })
+
+  it("data that is not what its version was is invalid, with what is wrong in it today", () => {
+    expect(problems(read({ who: "ann" }, 2))).toEqual(["cents: expected number, got nothing"])
+    expect(reasonOf(read(null, 1))).toMatchObject({ _tag: "StoreFailure", problem: expect.stringContaining("from version 1 to 2") })
+  })
+})

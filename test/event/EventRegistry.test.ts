@@ -33,11 +33,16 @@ describe("register", () => {
     expect(message).toMatch(/"stock:reserve" is defined twice with different schemas: at .*EventRegistry\.test\.ts:8:\d+ and at .*EventRegistry\.test\.ts:\d+:\d+$/)
   })
 
+  it("sees another version of the same data", () => {
+    const fact = (version: number, upcast: Readonly<Record<number, (old: unknown) => unknown>>) => Event.fact("stock:reserved", { payload, streamId: () => "s", version, upcast })
+    expect(refusal(fact(1, {}), fact(2, { 1: (old) => old }))).toContain("defined twice")
+  })
+
   it.each([
     ["another success", Event.make("stock:reserve", { payload, success: Schema.Int })],
     ["another error", Event.make("stock:reserve", { payload, success: Schema.String, error: Schema.String })],
     ["a stream", Event.make("stock:reserve", { payload, success: Schema.String, stream: true })],
-    ["a fact", Event.fact("stock:reserve", { payload, streamId: () => "s" })],
+    ["another kind", Event.fact("stock:reserve", { payload, streamId: () => "s" })],
     ["a stricter field", Event.make("stock:reserve", { payload: { ...payload, quantity: Schema.Int.check(Schema.isGreaterThan(0)) }, success: Schema.String })]
   ])("sees %s", (_, other) => {
     expect(refusal(define(), other)).toContain("defined twice")

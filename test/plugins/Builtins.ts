@@ -16,13 +16,24 @@ import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
+import * as Trace from "../../src/plugins/Trace.ts"
 import * as ActivityTable from "../../src/store/ActivityTable.ts"
 import * as DeadLetterTable from "../../src/store/DeadLetterTable.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import { Permissions } from "../../src/store/Permissions.ts"
 import * as Projection from "../../src/store/Projection.ts"
 
-export const groups = [System.Group, Store.Group, Maintenance.Group, Time.Group, Monitor.Group, DeadLetter.Group, Module.Group, Permission.Group]
+export const groups = [
+  System.Group,
+  Store.Group,
+  Maintenance.Group,
+  Time.Group,
+  Trace.Group,
+  Monitor.Group,
+  DeadLetter.Group,
+  Module.Group,
+  Permission.Group
+]
 export const events = groups.flatMap((group) => Object.values(group.events))
 
 const bus = Router.layer.pipe(
@@ -34,7 +45,17 @@ const bus = Router.layer.pipe(
   ))
 )
 
-const plugins = Layer.mergeAll(System.layer, Store.layer, Maintenance.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer)
+const plugins = Layer.mergeAll(
+  System.layer,
+  Store.layer,
+  Maintenance.layer,
+  Time.layer,
+  Trace.layer,
+  Monitor.layer,
+  DeadLetter.layer,
+  Module.layer,
+  Permission.layer
+)
 
 export type Runtime =
   | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | DeadLetters | Projection.Projections

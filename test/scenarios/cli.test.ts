@@ -209,6 +209,30 @@ describe("facts", () => {
       /^✗ NotFound {2}there is no stream "order-2" at position 1: it begins at position \d+, 2018-03-15T12:00:02.50Z\n {2}next {7}ksi stream-log order-2\n$/
     )])
   })
+  it("trace, as a tree, a diagram and JSON", async () => {
+    const tree = await run(["trace", "e4"])
+    expect(tree).toMatchObject({ code: 0, stderr: "" })
+    expect(tree.stdout).toMatch(/^0 requests, 1 fact in 0 ms\n\+0 ms {4}• order:placed {2}#\d+ {2}order-1 v\d+ {2}←\n$/)
+    const failed = await run(["call", "app:poor", "--json"])
+    expect(failed.code).toBe(1)
+    const { events: [request] } = JSON.parse((await run(["call", "event_log:query", "pattern=app:poor", "limit=1", "--json"])).stdout) as {
+      readonly events: ReadonlyArray<{ readonly event_id: string }>
+    }
+    const id = request?.event_id ?? ""
+    expect((await run(["trace", id])).stdout).toMatch(/^1 request, 0 facts, 1 failed in .+\n\+0 ms {2}.+ms {2}✗ app:poor {2}Poor {2}←\n$/)
+    expect(linesOf((await run(["trace", id, "--json"])).stdout)).toMatchObject([{ kind: "request", id, name: "app:poor", outcome: "failure", reason: "Poor" }])
+    expect((await run(["trace", id, "--mermaid"])).stdout).toMatch(/^flowchart TD\n {2}n0\["app:poor<br\/>.*ms<br\/>Poor"\]:::failed\n/)
+    expect(await run(["trace", "nobody"])).toMatchObject({ code: 3, stdout: "", stderr: expect.stringContaining("✗ NotFound  there is no request or fact \"nobody\"") })
+  })
+  it("export as a test that runs", async () => {
+    const { code, stderr, stdout } = await run(["export", "--as", "test", "--stream", "notes", "--to", "1", "--app", "../app.ts"])
+    expect([code, stderr]).toEqual([0, ""])
+    expect(stdout).toContain("import app, { App as AppEvents } from \"../app.ts\"")
+    expect(stdout).toContain("    .when(Noted.of({ text: \"first\" }))\n    .thenEmits(Noted.of({ text: \"first\" }))\n")
+    expect(JSON.parse((await run(["export", "--as", "test", "--stream", "notes", "--to", "1", "--app", "../app.ts", "--json"])).stdout)).toEqual({ text: stdout })
+    expect(await run(["export", "--as", "test", "--trace", "nobody"])).toMatchObject({ code: 3, stdout: "" })
+    expect(await run(["export", "--trace", "nobody"])).toMatchObject({ code: 2, stdout: "", stderr: expect.stringContaining("are for --as test") })
+  })
   it("subscribe from the start, with a limit", async () => {
     const json = await run(["subscribe", "order:*", "--from", "start", "--limit", "2", "--json"])
     expect(linesOf(json.stdout).map(({ event_id }) => event_id)).toEqual(["e0", "e1"])

@@ -210,3 +210,50 @@ describe("Projection.serve", () => {
       expect(yield* reason(get("level"))).toMatchObject({ _tag: "NotFound" })
     }).pipe(Effect.provide(Projection.Projections.layer)))
 })
+
+describe("facts of older versions", () => {
+  const Paid = Event.fact("order:paid", {
+    payload: { cents: Schema.Int },
+    streamId: () => "order",
+    version: 2,
+    upcast: { 1: ({ price }: { price: number }) => ({ cents: price * 100 }) },
+    formerly: ["order:payed", "bill:settled"]
+  })
+  const names: Array<string> = []
+  const Total = Projection.make("total", {
+    events: [Paid],
+    state: Schema.Int,
+    initial: 0,
+    on: {
+      [Paid.name]: (state, { cents }, { name }) => {
+        names.push(name)
+        return state + cents
+      }
+    }
+  })
+  const old = (name: string, data: unknown, dataversion?: unknown) => ({
+    ...stored(name, data, 3), attributes: dataversion === undefined ? {} : { dataversion }
+  })
+
+  it("are folded as they would be written today, also under the names that they had", () => {
+    const facts = [old("order:payed", { price: 1 }), old("bill:settled", { price: 2 }, 1), old("order:paid", { cents: 5 }, 2)]
+    expect(folded(Total, facts)).toEqual(Result.succeed(305))
+    expect(names).toEqual(["order:paid", "order:paid", "order:paid"])
+    expect(["order:payed", "order:other"].map(Total.handles)).toEqual([true, false])
+  })
+
+  it("one that is newer stops the fold, and says where and why", () => {
+    const failure = Result.getOrThrow(Result.flip(folded(Total, [old("order:paid", { cents: 5 }, 3)])))
+    expect(failure.reason).toMatchObject({
+      _tag: "StoreFailure", operation: "fold the projection \"total\"",
+      problem: "the fact \"id-3\" at position 3 has data of version 3, and this program knows order:paid up to version 2"
+    })
+  })
+
+  it("two events for facts of one name are an error where the projection is defined", () => {
+    const Payed = Event.fact("order:payed", { payload: {}, streamId: () => "order" })
+    expect(() => Projection.make("both", {
+      events: [Paid, Payed], state: Schema.Int, initial: 0, on: { [Paid.name]: (n) => n, [Payed.name]: (n) => n }
+    })).toThrow("two events for facts called order:payed")
+  })
+})

@@ -69,6 +69,44 @@ const verify = (store: Store) =>
     return facts
   })
 
+describe("the index of chains", () => {
+  const caused = (id: string, correlationid: unknown) => ({ ...fact(id), attributes: { correlationid, causationid: "r", depth: 1 } })
+  const chain = (store: Store) =>
+    Effect.map(store.byCorrelation({ correlationId: "r", from: 1, limit: 100 }), (facts) => facts.map(({ id }) => id))
+
+  it.effect("is made when it is asked for, goes on after the store was closed, and is of facts that are there", () =>
+    Effect.gen(function*() {
+      const filename = fresh()
+      const indexed = () => ask(filename, "SELECT (SELECT through FROM correlated), (SELECT count(*) FROM correlations)")
+      yield* open({ filename }, (store) =>
+        Effect.gen(function*() {
+          yield* store.append({ facts: [caused("1", "r"), fact("2"), caused("3", "r"), caused("4", 5)] })
+          expect(indexed()).toEqual([0, 0])
+          expect(yield* chain(store)).toEqual(["1", "3"])
+          expect(indexed()).toEqual([4, 2])
+          yield* store.append({ facts: [caused("5", "r"), fact("6")] })
+        }))
+      // Another program may have written what is no JSON, and taken a fact away.
+      ask(filename, "UPDATE events SET attributes = '{' WHERE position = 6")
+      ask(filename, "DELETE FROM events WHERE position = 3")
+      yield* open({ filename }, (store) => Effect.map(chain(store), (ids) => expect(ids).toEqual(["1", "5"])))
+      expect(indexed()).toEqual([6, 3])
+    }))
+
+  it.effect("lets others go on while it is made of many facts", () =>
+    open({}, (store) =>
+      Effect.gen(function*() {
+        for (let at = 0; at < 20; at++) yield* store.append({ facts: times(1000).map((n) => caused(`${at}-${n}`, n === 0 ? "r" : `other-${n}`)) })
+        const order: Array<string> = []
+        const other = yield* Effect.forkChild(Effect.forEach(times(4), (n) => Effect.andThen(Effect.yieldNow, Effect.sync(() => order.push(`other ${n}`)))))
+        expect(yield* chain(store)).toHaveLength(20)
+        order.push("chain")
+        yield* Fiber.join(other)
+        // Five slices: four turns between them.
+        expect(order.indexOf("chain")).toBeGreaterThan(2)
+      })))
+})
+
 describe("keeps the promises of every event store", () => {
   for (const { name, run } of EventStoreSuite.cases) {
     it.effect(name, () => run.pipe(Effect.provide(layer())))

@@ -15,9 +15,9 @@ import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
+import * as Trace from "../../src/plugins/Trace.ts"
 import * as Commands from "../../src/testing/Commands.ts"
 import { allOrders, fitting, type Operation } from "../../src/testing/internal/orders.ts"
-import { literal, variables } from "../../src/testing/internal/written.ts"
 import * as KsiTest from "../../src/testing/KsiTest.ts"
 import { type Bug, model, Next, shop, Stock } from "./Planted.ts"
 
@@ -51,7 +51,7 @@ describe("a model", () => {
 
   it.effect("they hold of KSI's own events, whatever comes after what", () => {
     const own = [System, Store, Time, Monitor, DeadLetter, Permission, Module]
-    const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
+    const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
     const daemon = KsiTest.layer(layers.pipe(Layer.provide(Layer.merge(System.Shutdown.layer, Plugins.layer))), { outsideMillis: 5 })
     const all = EventGroup.make(...own.flatMap(({ Group }): ReadonlyArray<Event.Any> => Object.values(Group.events)))
     return Effect.provide(Effect.andThen(Commands.check(all, { runs: 40 }), Commands.check(all, { runs: 40, fibers: 3 })), daemon)
@@ -233,24 +233,5 @@ describe("orders", () => {
   it("all of them are told once each, as the model sees them", () => {
     const [a, b, c] = [done(0, 5, 1), done(1, 5, 2), done(6, 7, 3)]
     expect(allOrders(0, [[a], [b]], [c]).map(({ answers }) => answers)).toEqual([[{ reply: 1 }, { reply: 2 }, { reply: 3 }], [{ reply: 2 }, { reply: 1 }, { reply: 3 }]])
-  })
-})
-
-describe("text", () => {
-  it("values are written as a programmer writes them, or not at all", () => {
-    const cases: ReadonlyArray<readonly [value: unknown, text: string | undefined]> = [
-      [{ a: 1, "b-c": [true, null, undefined] }, "{ a: 1, \"b-c\": [true, null, undefined] }"],
-      [-0, "-0"], [Infinity, "Infinity"], [NaN, "NaN"], [12n, "12n"], ["a\"\n\u2028\ud800", "\"a\\\"\\n\u2028\\ud800\""],
-      [new Date(5), "new Date(\"1970-01-01T00:00:00.005Z\")"], [new Date(NaN), "new Date(NaN)"],
-      [new Map([[1, 2]]), undefined], [{ deep: [new Uint8Array(2)] }, undefined], [JSON.parse("{\"__proto__\":1}"), undefined], [() => 1, undefined]
-    ]
-    for (const [value, text] of cases) expect(literal(value)).toBe(text)
-  })
-
-  it("events are called by their last part, or by all of it where that is taken", () => {
-    expect([...variables(["stock:reserve", "pay:charge", "card:charge", "a:put-in_it"]).values()]).toEqual(["Reserve", "PayCharge", "CardCharge", "PutInIt"])
-    // `b:date` must not stand in for the `Date` of what else is written, and nothing is called the same as something else.
-    expect([...variables(["a:put", "b:date", "x:pay-charge", "pay:charge", "card:charge", "a-b:c", "a:b-c", "b:c", "2nd \"total\"", "€"]).values()])
-      .toEqual(["Put", "BDate", "PayCharge", "PayCharge2", "CardCharge", "ABC", "BC", "BC2", "_2ndTotal", "_"])
   })
 })

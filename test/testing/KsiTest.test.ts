@@ -13,6 +13,7 @@ import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
+import * as Trace from "../../src/plugins/Trace.ts"
 import * as Projection from "../../src/store/Projection.ts"
 import * as KsiTest from "../../src/testing/KsiTest.ts"
 
@@ -115,6 +116,13 @@ describe("a scenario", () => {
     KsiTest.scenario.when(Reserved.of(tea(1))).thenEmits(Reserved.of(tea(1))).thenAfter("20 seconds").thenEmitsAmongOthers(Released.of(tea(1)))
   ))
 
+  it.effect("a fact is like what is told of it, whatever else it has", () => play(
+    KsiTest.scenario.when(Reserve, tea(2))
+      .thenEmits(KsiTest.like(Reserved, { sku: "tea" }))
+      .thenEmits(KsiTest.like(Reserved, {}))
+      .thenEmitsAmongOthers(KsiTest.like(Reserved, { quantity: 2 }))
+  ))
+
   it.effect("each has an app of its own", () => play(Effect.forEach([1, 2], () =>
     KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-tea", { held: 1 }), { discard: true })))
 })
@@ -155,6 +163,9 @@ describe("one that does not", () => {
     ["a reply where a failure should be", KsiTest.scenario.when(Reserve, tea(1)).thenFails("OutOfStock"), ["expected stock:reserve to fail with OutOfStock", "\"left\": 2"]],
     ["no refusal", KsiTest.scenario.when(Reserve, tea(1)).thenDenied(), ["refused with PermissionDenied"]],
     ["a fact too many", KsiTest.scenario.when(Reserve, tea(1)).thenEmits(), ["expected no fact", "stock:reserved"]],
+    ["a fact that is not like it", KsiTest.scenario.when(Reserve, tea(2)).thenEmits(KsiTest.like(Reserved, { quantity: 3 })), ["exactly these facts", "\"like\""]],
+    ["another fact than the one it is like", KsiTest.scenario.when(Reserve, tea(2)).thenEmits(KsiTest.like(Released, { quantity: 2 })), ["exactly these facts"]],
+    ["two that are like the only one", KsiTest.scenario.when(Reserve, tea(2)).thenEmitsAmongOthers(Reserved.of(tea(2)), KsiTest.like(Reserved, {})), ["these facts among others"]],
     ["a fact too few", KsiTest.scenario.when(Reserve, tea(4)).thenEmitsAmongOthers(Reserved.of(tea(4))), ["these facts among others"]],
     ["another state", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-tea", { held: 2 }), ["the state held of \"stock-tea\" is another one"]],
     ["no such stream", KsiTest.scenario.when(Reserve, tea(1)).thenState(Level, "stock-coffee", { held: 2 }), ["the state held of \"stock-coffee\" is another one", "+   \"held\": 0"]],
@@ -426,7 +437,7 @@ describe("what is outside", () => {
 
 describe("KSI's own events keep the laws of every event", () => {
   const own = { System, Store, Time, Monitor, DeadLetter, Permission, Module }
-  const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
+  const layers = Layer.mergeAll(System.layer, Store.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, Permission.layer, Module.layer)
   const daemon = KsiTest.layer(layers.pipe(Layer.provide(Layer.merge(System.Shutdown.layer, Plugins.layer))))
   for (const [name, { Group }] of Object.entries(own)) {
     it.effect(name, () => Effect.provide(KsiTest.fuzz(Group, { runs: 10 }), daemon))

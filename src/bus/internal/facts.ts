@@ -3,8 +3,9 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Tracer from "effect/Tracer"
-import type { NewFact } from "../../event/CloudEvent.ts"
+import { type NewFact, versionAttribute } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
+import * as Event from "../../event/Event.ts"
 import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
@@ -49,16 +50,23 @@ const keep = (encoded: unknown): unknown => {
   }
 }
 
+/** The fact as it says which version its data has: that of the event, whatever its sender said. */
+const withVersion = (event: Event.AnyFact, fact: NewFact): NewFact => {
+  if (event.version === 1 && fact.attributes[versionAttribute] === undefined) return fact
+  const { [versionAttribute]: _, ...others } = fact.attributes
+  return { ...fact, attributes: Object.freeze({ ...others, ...Event.attributesOf(event) }) }
+}
+
 /** What an envelope becomes; one that was made elsewhere, and says another stream than its definition, becomes nothing. */
 const factOf = ({ event }: FactEntry, envelope: LiveEnvelope, kept: unknown, trace: TraceContext.Texts): NewFact | KsiError.Reason => {
   const streamId = event.streamId(envelope.data)
-  if (!(envelope instanceof ReceivedEnvelope)) return Envelope.toFact(envelope, streamId, kept, trace)
+  if (!(envelope instanceof ReceivedEnvelope)) return withVersion(event, Envelope.toFact(envelope, streamId, kept, trace))
   const { fact, origin: { principal } } = envelope
   if (fact.source === Envelope.ownSource) return KsiError.invalidAt(fact.name, "source", `"${fact.source}" is this daemon itself`)
   if (fact.attributes["subject"] !== null && fact.streamId !== streamId) {
     return KsiError.invalidAt(fact.name, "subject", `expected the stream of its data, "${streamId}", got "${fact.streamId}"`)
   }
-  return Envelope.receivedFact(fact, streamId, kept, principal)
+  return withVersion(event, Envelope.receivedFact(fact, streamId, kept, principal))
 }
 
 /** The facts of one router. */

@@ -7,8 +7,10 @@ import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Tracer from "effect/Tracer"
 import * as Envelope from "../../event/Envelope.ts"
+import { attributesOf } from "../../event/Event.ts"
 import type { HandlerEntry } from "../../event/EventGroup.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
+import type { JsonObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
@@ -33,6 +35,9 @@ const jsonOf = (entry: TableEntry, data: unknown): unknown => {
   }
 }
 
+/** What says the version of the data, where that is not 1. */
+const versionOf = ({ event }: TableEntry): JsonObject => event.kind === "fact" ? attributesOf(event) : {}
+
 /** Keeps what failed. */
 const makeUndertaker = Effect.fnUntraced(function*({ clock, meter }: Table) {
   const letters = yield* DeadLetters
@@ -50,7 +55,7 @@ const makeUndertaker = Effect.fnUntraced(function*({ clock, meter }: Table) {
         data: jsonOf(entry, event.data),
         streamId,
         position,
-        attributes: Envelope.toFact(event, streamId ?? "", undefined).attributes
+        attributes: { ...Envelope.toFact(event, streamId ?? "", undefined).attributes, ...versionOf(entry) }
       },
       timestamp: clock.currentTimeMillisUnsafe()
     })

@@ -20,7 +20,10 @@ export interface Entry {
   readonly record: Omit<ActivityRecord, "data">
 }
 
-/** What requests have in common: name, outcome, error, correlation (of a root its own id: `null`), causation, depth, principal, client. */
+/**
+ * What requests have in common: name, outcome, error, correlation (of a root its own id: `null`), causation, depth, principal, client,
+ * and the tag of the error, which blocks that were written before it was kept do not have.
+ */
 type Kind = readonly [
   name: string,
   outcome: OutcomeKind,
@@ -29,7 +32,8 @@ type Kind = readonly [
   causationId: string | null,
   depth: number,
   principal: string,
-  clientId: string | null
+  clientId: string | null,
+  reason?: string | undefined
 ]
 
 /** What each request has of its own. */
@@ -60,13 +64,14 @@ export type Values = readonly [
 const correlationOf = ({ correlationId, id }: Entry["record"]): string | null => correlationId === id ? null : correlationId
 
 const kindOf = (record: Entry["record"]): Kind => {
-  const { causationId, clientId, depth, error, name, outcome, principal } = record
-  return [name, outcome, error ?? null, correlationOf(record), causationId ?? null, depth, principal, clientId ?? null]
+  const { causationId, clientId, depth, error, name, outcome, principal, reason } = record
+  const kind = [name, outcome, error ?? null, correlationOf(record), causationId ?? null, depth, principal, clientId ?? null] as const
+  return reason === undefined ? kind : [...kind, reason]
 }
 
 /** Whether a request is of a kind; nothing is made to compare them, for nearly all are. */
-const isOf = (record: Entry["record"], [name, outcome, error, correlationId, causationId, depth, principal, clientId]: Kind): boolean =>
-  record.name === name && record.outcome === outcome && (record.error ?? null) === error && correlationOf(record) === correlationId &&
+const isOf = (record: Entry["record"], [name, outcome, error, correlationId, causationId, depth, principal, clientId, reason]: Kind): boolean =>
+  record.name === name && record.outcome === outcome && record.reason === reason && (record.error ?? null) === error && correlationOf(record) === correlationId &&
   (record.causationId ?? null) === causationId && record.depth === depth && record.principal === principal && (record.clientId ?? null) === clientId
 
 // Further back nobody looks: a kind may well be there twice.
@@ -209,12 +214,13 @@ export class Block {
     const kind = this.kinds[of?.[place] ?? 0]
     const id = ids[place]
     if (kind === undefined || id === undefined) throw new Error(`block ${this.number("first")} of the activity journal is damaged`)
-    const [name, outcome, error, correlationId, causationId, depth, principal, clientId] = kind
+    const [name, outcome, error, correlationId, causationId, depth, principal, clientId, reason] = kind
     return {
       id,
       name,
       outcome,
       error: error ?? undefined,
+      reason,
       duration: durations[place] ?? 0,
       timestamp: this.number("since") + (times[place] ?? 0),
       correlationId: correlationId ?? id,

@@ -30,6 +30,15 @@ export interface Driver extends Pick<Journal["Service"], "append" | "read" | "he
   }) => Effect.Effect<ReadonlyArray<StreamInfo>, KsiError>
   /** Facts with this id, of any source, in position order. */
   readonly byId: (id: string) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
+  /**
+   * Facts that one request or fact caused, however indirectly, by their attribute `correlationid`; or that a client labelled
+   * so (`clientcorrelationid`). In position order from `from` on; bounds as `read`. The root itself is found by its id.
+   */
+  readonly byCorrelation: (options: {
+    readonly correlationId: string
+    readonly from: number
+    readonly limit: number
+  }) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
   /** What this store is, for `health` and `doctor`. */
   readonly describe: { readonly kind: "memory" | "sqlite"; readonly file: string | undefined }
 }

@@ -48,6 +48,9 @@ class Memory {
   /** Where the facts with an id are: one position, or several of different sources. Of the first `indexed` facts. */
   private readonly ids = new Map<string, number | ReadonlyArray<number>>()
   private indexed = 0
+  /** Positions by correlation and by label, of the first `correlated` facts: made when somebody asks. */
+  private readonly chains = new Map<string, Array<number>>()
+  private correlated = 0
   /** When the last fact was kept. */
   private latest = -Infinity
   /** Of what was said last: what follows in the same millisecond shares it. */
@@ -82,6 +85,15 @@ class Memory {
     }
     const known = this.ids.get(id)
     return known === undefined ? [] : several(known).flatMap((position) => this.at(position) ?? [])
+  }
+
+  /** Positions of the facts of a chain, or with a label. */
+  chain(correlationId: string): ReadonlyArray<number> {
+    for (; this.correlated < this.kept.length; this.correlated++) {
+      const next = this.kept[this.correlated]
+      if (next !== undefined) this.correlate(next)
+    }
+    return this.chains.get(correlationId) ?? []
   }
 
   bytesAt(fact: StoredFact): number {
@@ -139,6 +151,8 @@ class Memory {
   /** Begins anew. */
   forget(): void {
     this.truncate(0)
+    this.chains.clear()
+    this.correlated = 0
     this.latest = -Infinity
     this.sorted = undefined
   }
@@ -155,6 +169,18 @@ class Memory {
   private index({ id, position }: StoredFact | Said): void {
     const known = this.ids.get(id)
     this.ids.set(id, known === undefined ? position : [...several(known), position])
+  }
+
+  private correlate(kept: StoredFact | Said): void {
+    const { clientcorrelationid: label, correlationid = undefined } = kept instanceof Said
+      ? { correlationid: kept.cause?.correlationId, clientcorrelationid: undefined }
+      : kept.attributes
+    for (const chain of new Set([correlationid === kept.id ? undefined : correlationid, label])) {
+      if (typeof chain !== "string") continue
+      const known = this.chains.get(chain)
+      if (known === undefined) this.chains.set(chain, [kept.position])
+      else known.push(kept.position)
+    }
   }
 
   /** The version of the fact that is kept next. */
@@ -304,6 +330,12 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
       }),
     streams: (options) => Effect.sync(() => listStreams(memory, options)),
     byId: (id) => Effect.sync(() => [...memory.byId(id)]),
+    byCorrelation: ({ correlationId, from, limit }) =>
+      Effect.suspend(() => {
+        const chain = memory.chain(correlationId)
+        const first = chain.findIndex((position) => position >= from)
+        return page(memory, pageBytes, limit, first < 0 ? 0 : chain.length - first, (index) => memory.at(chain[first + index] ?? 0))
+      }),
     describe: { kind: "memory", file: undefined }
   }
 })

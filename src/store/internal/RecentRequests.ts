@@ -2,7 +2,7 @@
 // object, and that is most of what a short request costs: so nothing is kept of an envelope but its payload, and the texts
 // and numbers that are asked for later; and what many requests have in common, once.
 import * as Exit from "effect/Exit"
-import { type ActivityRecord, type Ended, outcomeOf } from "../../bus/Activity.ts"
+import { type ActivityRecord, type Ended, outcomeOf, reasonOf } from "../../bus/Activity.ts"
 
 /** One request, as it is found again. */
 export interface Row {
@@ -99,7 +99,7 @@ class Segment {
       data: this.data[row],
       encode,
       record: {
-        id, name, outcome, error, duration: this.durations[row] ?? 0, timestamp: this.timestamps[row] ?? 0, correlationId, causationId, depth,
+        id, name, outcome, error, reason: reasonOf(exit), duration: this.durations[row] ?? 0, timestamp: this.timestamps[row] ?? 0, correlationId, causationId, depth,
         principal, clientId, clientCorrelationId: this.labels[row]
       }
     }

@@ -2,9 +2,11 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
 import { DeclaredFailure, type Dispatched } from "../../bus/KsiService.ts"
 import type * as Event from "../../event/Event.ts"
 import * as Json from "../../event/Json.ts"
+import type { JsonObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { Projection } from "../../store/Projection.ts"
 import * as TimeTravel from "../../store/TimeTravel.ts"
@@ -109,10 +111,52 @@ interface Said {
   readonly data: unknown
 }
 
-const saidOf = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>): ReadonlyArray<Said> =>
-  facts.map(({ event, payload }) => ({ event: event.name, data: jsonOf(event.payload, payload) }))
+/** A fact of which only some fields are told. */
+export interface FactLike<out Ev extends Event.AnyFact = Event.AnyFact> {
+  readonly event: Ev
+  readonly like: object
+}
 
-const timesIn = (all: ReadonlyArray<Said>, one: Said): number => all.filter((said) => Json.equal(one, said)).length
+/** A fact that should come: all of its data, or some fields of it. */
+export type Expected = Event.FactOf<Event.AnyFact> | FactLike
+
+interface Wanted {
+  readonly event: string
+  readonly data?: unknown
+  readonly like?: JsonObject
+}
+
+/** Some fields of a payload as JSON, each by its own schema. */
+const partOf = ({ event: { name, payload }, like }: FactLike): JsonObject => {
+  const fields: unknown = "fields" in payload ? payload.fields : undefined
+  return Object.fromEntries(Object.entries(like).map(([key, value]) => {
+    const field: unknown = typeof fields === "object" && fields !== null ? Reflect.get(fields, key) : undefined
+    if (!Schema.isSchema(field)) throw new TypeError(`${name} has no field "${key}" that could be told apart`)
+    return [key, jsonOf(field, value)]
+  }))
+}
+
+const wantedOf = (facts: ReadonlyArray<Expected>): ReadonlyArray<Wanted> =>
+  facts.map((fact) => "like" in fact
+    ? { event: fact.event.name, like: partOf(fact) }
+    : { event: fact.event.name, data: jsonOf(fact.event.payload, fact.payload) })
+
+const isAs = (said: Said | undefined, { data, event, like }: Wanted): boolean => {
+  if (said?.event !== event) return false
+  if (like === undefined) return Json.equal(data, said.data)
+  const known: JsonObject = Json.isObject(said.data) ? said.data : {}
+  return Object.entries(like).every(([key, value]) => Object.hasOwn(known, key) && Json.equal(known[key], value))
+}
+
+/** Whether each has one of its own among these. Who is told as a whole comes first: it fits least. */
+const areAmong = (wanted: ReadonlyArray<Wanted>, actual: ReadonlyArray<Said>): boolean => {
+  const left = [...actual]
+  const fields = ({ like }: Wanted) => like === undefined ? Infinity : Object.keys(like).length
+  return [...wanted].toSorted((a, b) => fields(b) === fields(a) ? 0 : fields(b) - fields(a)).every((each) => {
+    const at = left.findIndex((said) => isAs(said, each))
+    return at >= 0 && left.splice(at, 1).length === 1
+  })
+}
 
 /** A reaction that failed may be why. */
 const becauseOf = (running: Running) =>
@@ -122,13 +166,13 @@ const becauseOf = (running: Running) =>
   })
 
 /** These facts came. */
-export const facts = (expectedFacts: ReadonlyArray<Event.FactOf<Event.AnyFact>>, exactly: boolean): Step => (running) =>
+export const facts = (expectedFacts: ReadonlyArray<Expected>, exactly: boolean): Step => (running) =>
   Effect.suspend(() => {
-    const expected = saidOf(expectedFacts)
+    const expected = wantedOf(expectedFacts)
     const actual = factsSince(running).map(({ data, name }): Said => ({ event: name, data }))
     const isSame = exactly
-      ? Json.equal(expected, actual)
-      : expected.every((wanted) => timesIn(actual, wanted) >= timesIn(expected, wanted))
+      ? expected.length === actual.length && expected.every((wanted, nth) => isAs(actual[nth], wanted))
+      : areAmong(expected, actual)
     const what = expected.length === 0 ? "no fact" : exactly ? "exactly these facts, in this order" : "these facts among others"
     return isSame ? Effect.void : Effect.flatMap(becauseOf(running), (because) => failed(running, `expected ${what}${because}`, { expected, actual }))
   })

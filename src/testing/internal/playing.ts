@@ -9,6 +9,7 @@ import type { Dispatched } from "../../bus/KsiService.ts"
 import { Router } from "../../bus/Router.ts"
 import type { Delivery } from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
+import { attributesOf } from "../../event/Event.ts"
 import { jsonCodec } from "../../event/EventCodec.ts"
 import * as Grant from "../../event/Grant.ts"
 import * as KsiError from "../../event/KsiError.ts"
@@ -110,7 +111,9 @@ export const toldOf = (exit: Dispatched): unknown => {
 export const history = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) =>
   Effect.gen(function*() {
     const store = yield* EventStore
-    for (const { event, payload } of facts) yield* store.appendTo(event.streamId(payload), [{ name: event.name, data: jsonOf(event.payload, payload) }])
+    for (const { event, payload } of facts) {
+      yield* store.appendTo(event.streamId(payload), [{ name: event.name, data: jsonOf(event.payload, payload), attributes: attributesOf(event) }])
+    }
   })
 
 // ---------------------------------------------------------------------------------------------------------------- asking

@@ -1,71 +1,14 @@
 // A program as the text of a scenario: what somebody would have written to show what went wrong, to be pasted into a test.
 import * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
 import { DeclaredFailure } from "../../bus/KsiService.ts"
 import type * as Event from "../../event/Event.ts"
 import * as KsiError from "../../event/KsiError.ts"
+import { isIdentifier, literal, variables, words } from "../../event/SourceText.ts"
 import type { Answer, StateOf } from "./expectations.ts"
 import * as Laws from "./laws.ts"
 import { allOrders } from "./orders.ts"
 import { type Call, jsonOf } from "./playing.ts"
 import { type Asked, type Plan, type Played, replyOf } from "./program.ts"
-
-const capital = (text: string): string => text.slice(0, 1).toUpperCase() + text.slice(1)
-// A projection may be called anything.
-const words = (name: string): string => name.split(/[^A-Za-z0-9]+/).map(capital).join("").replace(/^(?=\d|$)/, "_")
-
-// What the text itself speaks of. All else in it that is capital is a name; a reserved word is none.
-const spokenOf = ["Date", "JSON", "KsiTest", "NaN", "Infinity", "Option", "Schema"]
-
-/** What each of these names is called in the text: the last part, or all of it where that is taken, or with a number where that is too. */
-export const variables = (names: ReadonlyArray<string>): ReadonlyMap<string, string> => {
-  const short = (name: string) => words(name.split(":").at(-1) ?? name)
-  const isShort = (name: string) => !spokenOf.includes(short(name)) && names.every((other) => other === name || short(other) !== short(name))
-  // Who is called by its last part keeps that, whatever the whole of another is.
-  const taken = new Set([...spokenOf, ...names.filter(isShort).map(short)])
-  return new Map([...new Set(names)].map((name) => {
-    if (isShort(name)) return [name, short(name)]
-    let called = words(name)
-    for (let nth = 2; taken.has(called); nth++) called = `${words(name)}${nth}`
-    taken.add(called)
-    return [name, called]
-  }))
-}
-
-const isIdentifier = (key: string): boolean => /^[A-Za-z_$][\w$]*$/.test(key)
-
-/** A value as a programmer writes it; `undefined` where it is none that has such a form. `leaf` may write a text in its own way. */
-export const literal = (value: unknown, leaf: (text: string) => string | undefined = () => undefined): string | undefined => {
-  if (typeof value === "string") return leaf(value) ?? JSON.stringify(value)
-  if (typeof value === "number") return Object.is(value, -0) ? "-0" : String(value)
-  if (typeof value === "bigint") return `${value}n`
-  if (value === null || value === undefined || typeof value === "boolean") return String(value)
-  if (typeof value !== "object") return undefined
-  if (value instanceof Date) return Number.isNaN(value.getTime()) ? "new Date(NaN)" : `new Date(${JSON.stringify(value.toISOString())})`
-  if (Option.isOption(value)) {
-    if (Option.isNone(value)) return "Option.none()"
-    const inner = literal(value.value, leaf)
-    return inner && `Option.some(${inner})`
-  }
-  const entries: Array<string> = []
-  if (Array.isArray(value)) {
-    for (const item of value) {
-      const text = literal(item, leaf)
-      if (text === undefined) return undefined
-      entries.push(text)
-    }
-    return `[${entries.join(", ")}]`
-  }
-  const prototype: unknown = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return undefined
-  for (const [key, field] of Object.entries(value)) {
-    const text = literal(field, leaf)
-    // It would be the prototype.
-    if (text === undefined || key === "__proto__") return undefined
-    entries.push(`${isIdentifier(key) ? key : JSON.stringify(key)}: ${text}`)
-  }
-  return entries.length === 0 ? "{}" : `{ ${entries.join(", ")} }`
-}
 
 /** Where a text stands in a value: `.holds[0].id`. */
 const pathOf = (value: unknown, text: string): string | undefined => {

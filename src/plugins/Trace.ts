@@ -1,0 +1,144 @@
+/**
+ * `time:trace`: who caused what, as a tree of requests and facts over all streams. `time:test`: the same as a test that runs.
+ *
+ * The rule: the answer is of a moment. What is found for the first page is what the next pages tell; a tree of more than
+ * 10,000 nodes is cut, and says so.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const { holdId } = yield* program
+ * const { items } = yield* (yield* Ksi).call(Trace.GetTrace, { id: holdId, as: "mermaid" })
+ * items[0]                                    // "flowchart TD"
+ * ```
+ *
+ * **Gotchas** Pages are kept for the last two questions only: one that is asked for later is of a trace that may have grown
+ * meanwhile. `text` and `mermaid` are lines, to be joined by line feeds.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import { Activity } from "../bus/Activity.ts"
+import * as Router from "../bus/Router.ts"
+import * as Event from "../event/Event.ts"
+import * as EventGroup from "../event/EventGroup.ts"
+import * as KsiError from "../event/KsiError.ts"
+import { Limits } from "../event/Limits.ts"
+import { EventStore } from "../store/EventStore.ts"
+import * as Trace from "../store/Trace.ts"
+import { Opaque, optional, Ordinal, paging } from "./internal/fields.ts"
+import * as Paging from "./internal/paging.ts"
+
+/** The tree of causes that a request or fact belongs to. */
+export const GetTrace = Event.make("time:trace", {
+  payload: {
+    id: Schema.String.annotate({ description: "of a fact or of a request, KSI's correlation id, or the label that a client gave" }),
+    as: optional(Schema.Literals(["nodes", "text", "mermaid"]), "what the items are: objects (the default), or lines to be joined"),
+    ...paging
+  },
+  success: Schema.Struct({
+    items: Schema.Array(Opaque).annotate({ description: "the items of this page" }),
+    cursor: optional(Schema.String, "present while there is more: send it to get the next page"),
+    duration: Schema.Finite.annotate({ description: "milliseconds from the beginning of the trace to its end" }),
+    truncated: Schema.Boolean.annotate({ description: "whether the trace has more than 10,000 nodes, of which the latest are left out" })
+  }),
+  idempotent: true,
+  annotations: {
+    description: "Who caused what, each after its cause: `{ kind, id, name, parent, depth, offset, timestamp, principal }`, of a " +
+      "request also its `outcome`, `duration` and `own` time, of a fact `position`, `version` and `streamId`; of a cause that is not " +
+      "recorded only `id` and its place (`kind` is `missing`). Times are milliseconds; `offset` counts from the beginning of the trace.",
+    examples: [{ id: "01a20232-d0ca-7000-8000-123400005678" }, { id: "c1", as: "mermaid" }]
+  }
+})
+
+/** A part of history as a test. */
+export const GetTest = Event.make("time:test", {
+  payload: {
+    trace: optional(Schema.String, "the requests of this trace: the id of a request or fact, or the label of a client"),
+    stream: optional(Schema.String, "the requests that led to facts of this stream"),
+    from: optional(Ordinal, "those that led to facts from this position on"),
+    to: optional(Ordinal, "and up to this one"),
+    given: optional(Schema.Array(Schema.String), "streams whose facts are given, besides those that a request wrote to"),
+    app: optional(Schema.String, "the module that the test imports; its default export is the app's layer. Default: ./app.ts"),
+    groups: optional(
+      Schema.Array(Schema.String.check(Schema.isPattern(/^[A-Za-z_$][\w$]*$/))),
+      "exports of it that are groups of events. Default: one for each namespace, `Stock` for `stock:…`"
+    )
+  },
+  success: Schema.Struct({ text: Schema.String.annotate({ description: "TypeScript, for vitest" }) }),
+  idempotent: true,
+  annotations: {
+    description: "Recorded requests as given/when/then tests: the facts that were there, the request, the facts that came of it.",
+    examples: [{ trace: "c1" }, { stream: "order-1", app: "../src/shop.ts", groups: ["Shop"] }]
+  }
+})
+
+/** The events of `time:trace` and `time:test`. */
+export const Group = EventGroup.make(GetTrace, GetTest)
+
+/** Nodes of one trace, at most. */
+const mostNodes = 10_000
+const kept = 2
+
+const itemsOf = (trace: Trace.Trace, as: "nodes" | "text" | "mermaid"): ReadonlyArray<unknown> =>
+  as === "text" ? Trace.text(trace) : as === "mermaid" ? Trace.mermaid(trace) : trace.nodes
+
+const handlers = Group.toLayer(Effect.gen(function*() {
+  const activity = yield* Activity
+  const store = yield* EventStore
+  const services = yield* Effect.context<Activity | EventStore | Router.Router>()
+  const { pageBytes, pageItems } = yield* Limits
+  const answers = new Map<string, Trace.Trace>()
+
+  const traceOf = (id: string) => Trace.of(id, { limit: mostNodes }).pipe(
+    Effect.provideService(Activity, activity),
+    Effect.provideService(EventStore, store)
+  )
+
+  /** Keeps what the next page is cut from; the oldest goes. */
+  const keep = (key: string, trace: Trace.Trace): void => {
+    answers.delete(key)
+    answers.set(key, trace)
+    for (const oldest of answers.keys()) {
+      if (answers.size <= kept) break
+      answers.delete(oldest)
+    }
+  }
+
+  return {
+    *"time:trace"(payload: Event.Payload<typeof GetTrace>) {
+      const { cursor, next, query: { as = "nodes", id } } = yield* Paging.open(GetTrace, payload, store.head())
+      const { limit = pageItems } = payload
+      // The same for every page of one walk; the first page begins a walk.
+      const key = cursor("")
+      const trace = (typeof next === "number" ? answers.get(key) : undefined) ?? (yield* traceOf(id))
+      const all = itemsOf(trace, as)
+      const rest = { duration: trace.duration, truncated: trace.more }
+      const fits = Paging.makeBudget(pageBytes)
+      const items: Array<unknown> = []
+      for (let index = typeof next === "number" ? next : 0; index < all.length; index++) {
+        if (items.length >= limit || !fits(all[index])) {
+          keep(key, trace)
+          return { ...Paging.page(items, cursor(index)), ...rest }
+        }
+        items.push(all[index])
+      }
+      answers.delete(key)
+      return { ...Paging.page(items, undefined), ...rest }
+    },
+    *"time:test"({ app, given, groups, ...selection }: Event.Payload<typeof GetTest>) {
+      // What writes tests is for a person, now and then: it is not loaded before that.
+      const { test } = yield* Effect.promise(() => import("../store/Recording.ts"))
+      const text = yield* test(selection, { app, given, groups }).pipe(Effect.provideContext(services))
+      const actual = Buffer.byteLength(text)
+      return actual > pageBytes
+        ? yield* KsiError.fail(new KsiError.LimitExceeded({ limit: "pageBytes", max: pageBytes, actual, retryable: false }))
+        : { text }
+    }
+  }
+}))
+
+/** Serves `time:trace` and `time:test`. */
+export const layer: Layer.Layer<never, KsiError.KsiError, Router.Router | EventStore | Activity> = Router.serveBuiltin(Group).pipe(
+  Layer.provide(handlers)
+)
