@@ -306,6 +306,7 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
       readStream: (options) => driver.readStream(options),
       streams: (options) => driver.streams(options),
       byId: (id) => driver.byId(id),
+      snapshots: driver.snapshots,
       describe: driver.describe,
       appendTo: (streamId, inputs, options) =>
         Effect.clockWith((clock) => {

@@ -42,6 +42,7 @@ import { type Announcer, makeAnnouncer } from "./internal/Announcer.ts"
 import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
+import * as SnapshotTable from "./internal/SnapshotTable.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import { type NextTurn, nextTurn } from "./internal/turns.ts"
 
@@ -233,6 +234,7 @@ const makeDriver = (options: Options): Effect.Effect<
         }),
       streams: (options) => StoreFile.attempt("read", () => streams(options)),
       byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),
+      snapshots: SnapshotTable.make(file),
       describe: { kind: "sqlite", file: file.filename }
     }
   })

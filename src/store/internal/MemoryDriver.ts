@@ -13,6 +13,7 @@ import * as KsiError from "../../event/KsiError.ts"
 import * as Limits from "../../event/Limits.ts"
 import { makeAnnouncer } from "./Announcer.ts"
 import { onForget } from "../Forgetting.ts"
+import { makeMemory as makeSnapshots } from "../Snapshots.ts"
 import type { Driver, StreamInfo } from "./Driver.ts"
 
 /** The bytes of a fact's JSON and labels. */
@@ -257,8 +258,10 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
   const { frameBytes, jsonDepth, pageBytes } = yield* Limits.Limits
   const clock = yield* Clock.Clock
   const memory = new Memory()
+  const snapshots = makeSnapshots()
   yield* onForget(() => {
     memory.forget()
+    snapshots.clear()
     return true
   })
   const { announce, isIdle, listen } = makeAnnouncer()
@@ -304,6 +307,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
       }),
     streams: (options) => Effect.sync(() => listStreams(memory, options)),
     byId: (id) => Effect.sync(() => [...memory.byId(id)]),
+    snapshots,
     describe: { kind: "memory", file: undefined }
   }
 })
