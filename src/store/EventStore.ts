@@ -307,6 +307,7 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
       streams: (options) => driver.streams(options),
       byId: (id) => driver.byId(id),
       byCorrelation: (options) => driver.byCorrelation(options),
+      snapshots: driver.snapshots,
       describe: driver.describe,
       appendTo: (streamId, inputs, options) =>
         Effect.clockWith((clock) => {

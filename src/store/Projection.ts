@@ -24,7 +24,9 @@
  * (`Event.fact`: `version`, `upcast`, `formerly`).
  *
  * **Gotchas** `initial` is shared by all streams: a reducer answers with a new state and leaves the one it was given
- * alone. Facts whose name is not among `events` change nothing. A reducer that throws is a defect of the program.
+ * alone. Facts whose name is not among `events` change nothing. A reducer that throws is a defect of the program. Snapshots
+ * tell a projection's code from what it was by the reducers' own text: when a function changes that a reducer calls, or a
+ * value that it closes over, change `version`. A state must come back from JSON as it was (`state` says how it is written).
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -32,6 +34,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as JIT from "effect/schema/SchemaJITCompiler"
 import type * as Scope from "effect/Scope"
 import { type StoredFact, versionAttribute } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
@@ -41,6 +44,7 @@ import * as EventName from "../event/EventName.ts"
 import * as Json from "../event/Json.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
+import { fingerprintOf } from "./internal/fingerprint.ts"
 
 /** A state computed from facts. */
 export interface Projection<in out S> {
@@ -102,6 +106,22 @@ const step = <S>(name: string, event: Event.AnyFact, reducer: AnyReducer<S>): Pr
   }
 }
 
+/** How states of a projection are kept in snapshots. */
+export interface Format<out S> {
+  /** Of its code: its name and version, its schemas, its reducers as they are written. Another one is another projection. */
+  readonly fingerprint: string
+  /** The state of what `encode` made of it. Throws where it is none. */
+  readonly decode: (json: unknown) => S
+}
+
+// By the very projection: a copy with another reducer must not find the states of the first.
+const formats = new WeakMap<object, Format<unknown>>()
+
+/** The format of a projection; a copy of one has none, and is folded without snapshots. */
+export const formatOf = <S>(projection: Projection<S>): Format<S> | undefined =>
+  // It was put there together with the projection.
+  formats.get(projection) as Format<S> | undefined
+
 /** Defines a projection from reducers keyed by the names of `events`; each of them must have one. */
 export const make = <
   const Name extends string,
@@ -116,6 +136,8 @@ export const make = <
     readonly state: St
     readonly initial: NoInfer<St>["Type"]
     readonly on: Reducers<NoInfer<St>["Type"], NoInfer<Events>[number]>
+    /** Changed by whoever changes code that the reducers call: snapshots know the reducers' own text only. */
+    readonly version?: string | number
   }
 ): Projection<St["Type"]> => {
   // Keyed by exactly the names of `events`; a payload is what its event decodes, so each reducer gets its own.
@@ -129,13 +151,27 @@ export const make = <
       steps.set(called, step(name, event, reducer))
     }
   }
-  return {
+  const codec = Schema.toCodecJson(options.state)
+  const projection: Projection<St["Type"]> = {
     name,
     initial: options.initial,
     handles: (event) => steps.has(event),
     apply: (state, fact) => steps.get(fact.name)?.(state, fact) ?? Result.succeed(state),
-    encode: Schema.encodeUnknownSync(Schema.toCodecJson(options.state))
+    encode: Schema.encodeUnknownSync(codec)
   }
+  let fingerprint: string | undefined
+  let decode: ((json: unknown) => St["Type"]) | undefined
+  formats.set(projection, {
+    // Both cost something, and most projections of a short-lived program never need them.
+    get fingerprint() {
+      return fingerprint ??= fingerprintOf([name, options.version, options.initial, codec, options.events, options.on])
+    },
+    decode: (json) => {
+      if (decode === undefined) JIT.enable(codec.ast)
+      return (decode ??= Schema.decodeUnknownSync(codec))(json)
+    }
+  })
+  return projection
 }
 
 /**
@@ -153,6 +189,14 @@ export const latest: Projection<JsonObject> = {
   },
   encode: (state) => state
 }
+
+formats.set(latest, {
+  fingerprint: "latest-1",
+  decode: (json) => {
+    if (!Json.isObject(json)) throw new TypeError("the state of latest is an object")
+    return json
+  }
+})
 
 // ------------------------------------------------------------------------------------------------------------ by name
 

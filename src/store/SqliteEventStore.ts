@@ -43,6 +43,7 @@ import { CorrelationIndex } from "./internal/CorrelationIndex.ts"
 import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
+import * as SnapshotTable from "./internal/SnapshotTable.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import { type NextTurn, nextTurn } from "./internal/turns.ts"
 import * as StoreMaintenance from "./StoreMaintenance.ts"
@@ -249,6 +250,7 @@ const makeDriver = (options: Options): Effect.Effect<
       byCorrelation: ({ correlationId, from, limit }) =>
         Effect.andThen(correlated, StoreFile.attempt("read", () =>
           limit < 1 ? [] : reader.at(correlations.positions(correlationId, from, reader.rows(limit))))),
+      snapshots: SnapshotTable.make(file),
       describe: { kind: "sqlite", file: file.filename }
     }
   })

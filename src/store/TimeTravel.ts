@@ -28,7 +28,10 @@ import * as Envelope from "../event/Envelope.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
-import type { Projection } from "./Projection.ts"
+import type { Folded } from "./internal/Folding.ts"
+import { type Bounds, replay, type Shelf, type Subject } from "./internal/replay.ts"
+import { formatOf, type Projection } from "./Projection.ts"
+import * as Snapshots from "./Snapshots.ts"
 
 type StoredFact = CloudEvent.StoredFact
 
@@ -55,72 +58,45 @@ export interface Moment<out S> {
   readonly state: S
 }
 
-/** Which facts count. */
-interface Bounds {
-  readonly to: number
-  /** Whether the fact had happened, or was stored, by then. */
-  readonly holds: (fact: StoredFact) => boolean
-  /** Whether no later fact can hold either. */
-  readonly over: (fact: StoredFact) => boolean
-}
-
-const boundsOf = (when: When): Bounds => {
-  const to = when.position === undefined ? Number.MAX_SAFE_INTEGER : Number(when.position)
-  const until = when.instant ?? Number.POSITIVE_INFINITY
-  return when.recorded === true
-    // Commit time never decreases: the first fact past the instant is the end.
-    ? { to, holds: () => true, over: (fact) => fact.position > to || fact.recordedAt > until }
-    : { to, holds: (fact) => fact.timestamp <= until, over: (fact) => fact.position > to }
-}
-
-/** A stream while it is folded. */
-interface Folding<S> {
-  readonly state: S
-  readonly last: StoredFact
-  readonly handled: boolean
-}
-
-/** One more fact of its stream; the error is why the projection cannot go on. */
-const fold = <S>(
-  projection: Projection<S>,
-  streams: Map<string, Folding<S>>,
-  last: StoredFact
-): KsiError.KsiError | undefined => {
-  const before = streams.get(last.streamId)
-  const applied = projection.apply(before === undefined ? projection.initial : before.state, last)
-  if (Result.isFailure(applied)) return applied.failure
-  const handled = before?.handled === true || projection.handles(last.name)
-  streams.set(last.streamId, { state: applied.success, last, handled })
-  return undefined
-}
-
-const momentOf = <S>({ last, state }: Folding<S>): Moment<S> => ({
-  streamId: last.streamId,
-  version: last.version,
-  lastEvent: last.name,
-  lastEventId: last.id,
-  timestamp: last.time ?? Envelope.timeText(last.timestamp),
-  state
+const momentOf = <S>({ lastEvent, lastEventId, state, streamId, timestamp, version }: Folded<S>): Moment<S> => ({
+  streamId, version, lastEvent, lastEventId, timestamp, state
 })
 
-/** Hands the facts within the bounds to `visit`, a page at a time; other fibers run between pages. */
-const scan = (
-  bounds: Bounds,
-  read: (after: StoredFact | undefined) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError.KsiError>,
-  visit: (fact: StoredFact) => KsiError.KsiError | undefined
-): Effect.Effect<void, KsiError.KsiError> =>
+/** The last position that was committed by an instant. */
+const recordedBy = (store: EventStore["Service"], instant: number): Effect.Effect<number, KsiError.KsiError> =>
   Effect.gen(function*() {
-    let page = yield* read(undefined)
-    for (let last = page.at(-1); last !== undefined; last = page.at(-1)) {
-      for (const fact of page) {
-        if (bounds.over(fact)) return
-        const error = bounds.holds(fact) ? visit(fact) : undefined
-        if (error !== undefined) return yield* Effect.fail(error)
-      }
-      yield* Effect.yieldNow
-      page = yield* read(last)
+    // Commit time never decreases: so halves of the positions are tried.
+    let low = 0
+    for (let high = store.head(); low < high;) {
+      const middle = Math.ceil((low + high) / 2)
+      const [fact] = yield* store.read({ from: middle, to: high, limit: 1 })
+      if (fact === undefined || fact.recordedAt > instant) high = middle - 1
+      else low = fact.position
     }
+    return low
   })
+
+const boundsOf = (store: EventStore["Service"], when: When): Effect.Effect<Bounds, KsiError.KsiError> =>
+  Effect.gen(function*() {
+    // Facts that arrive while this reads would make the answer about no moment at all.
+    const to = Math.min(store.head(), when.position === undefined ? Infinity : Number(when.position))
+    const instant = when.instant ?? Infinity
+    if (when.recorded !== true) return { position: to, instant }
+    return { position: instant === Infinity ? to : Math.min(to, yield* recordedBy(store, instant)), instant: Infinity }
+  })
+
+/** The snapshots of a projection, where it has any. */
+const shelfOf = <S>(
+  store: EventStore["Service"],
+  projection: Projection<S>,
+  subject: string,
+  policy: Snapshots.PolicyShape
+): Shelf<S> | undefined => {
+  const format = formatOf(projection)
+  if (format === undefined) return undefined
+  const chain = { projection: projection.name, fingerprint: format.fingerprint, subject }
+  return { snapshots: store.snapshots, chain, format, policy }
+}
 
 const inTimeRange = (millis: number): boolean => Math.abs(millis) <= 8.64e15
 
@@ -142,14 +118,18 @@ const atStream = <S>(
 ): Effect.Effect<Moment<S>, KsiError.KsiError, EventStore> =>
   Effect.gen(function*() {
     const store = yield* EventStore
-    const { pageItems: limit } = yield* Limits.Limits
-    const streams = new Map<string, Folding<S>>()
-    yield* scan(
-      boundsOf(when),
-      (after) => store.readStream({ streamId, from: (after?.version ?? 0) + 1, limit }),
-      (fact) => fold(projection, streams, fact)
-    )
-    const found = streams.get(streamId)
+    const { pageItems } = yield* Limits.Limits
+    const policy = yield* Snapshots.Policy
+    const subject: Subject = {
+      name: Snapshots.ofStream(streamId),
+      read: (after, until, limit) => store.readStream({ streamId, from: after + 1, to: until, limit }),
+      place: ({ version }) => version,
+      counts: () => true,
+      least: policy.streamFacts,
+      pageItems
+    }
+    const shelf = shelfOf(store, projection, subject.name, policy)
+    const found = (yield* replay(projection, subject, shelf, yield* boundsOf(store, when))).get(streamId)
     if (found !== undefined) return momentOf(found)
     const [first] = yield* store.readStream({ streamId, from: 1, limit: 1 })
     return yield* first === undefined ? streamNotFound(store, streamId) : KsiError.fail(notYet(first, when))
@@ -161,18 +141,20 @@ const atAll = <S>(
 ): Effect.Effect<ReadonlyArray<Moment<S>>, KsiError.KsiError, EventStore> =>
   Effect.gen(function*() {
     const store = yield* EventStore
-    const { pageItems: limit } = yield* Limits.Limits
-    const streams = new Map<string, Folding<S>>()
-    // Facts that arrive while this reads would make the answer about no moment at all.
-    const to = store.head()
-    yield* scan(
-      boundsOf(when),
-      (after) => store.read({ from: (after?.position ?? 0) + 1, to, limit }),
-      (fact) => when.all !== true && ownStream(fact.streamId) ? undefined : fold(projection, streams, fact)
-    )
-    return [...streams.values()]
-      .filter(({ handled }) => handled)
-      .map(momentOf)
+    const { pageItems } = yield* Limits.Limits
+    const policy = yield* Snapshots.Policy
+    const bounds = yield* boundsOf(store, when)
+    const subject: Subject = {
+      name: when.all === true ? Snapshots.ofEverything : Snapshots.ofAll,
+      read: (after, until, limit) => store.read({ from: after + 1, to: Math.min(bounds.position, until), limit }),
+      place: ({ position }) => position,
+      counts: when.all === true ? () => true : ({ streamId }) => !ownStream(streamId),
+      least: policy.allFacts,
+      pageItems
+    }
+    const shelf = shelfOf(store, projection, subject.name, policy)
+    const { streams } = yield* replay(projection, subject, shelf, bounds)
+    return streams.filter(({ handled }) => handled).map(momentOf)
       .toSorted((a, b) => (a.streamId < b.streamId ? -1 : 1))
   })
 

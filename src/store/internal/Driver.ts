@@ -3,6 +3,7 @@ import type * as Effect from "effect/Effect"
 import type { Journal } from "../../bus/Journal.ts"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import type { KsiError } from "../../event/KsiError.ts"
+import type { Snapshots } from "../Snapshots.ts"
 
 /** A stream and how far it is. */
 export interface StreamInfo {
@@ -39,6 +40,8 @@ export interface Driver extends Pick<Journal["Service"], "append" | "read" | "he
     readonly from: number
     readonly limit: number
   }) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
+  /** States that folds have passed, beside the facts. */
+  readonly snapshots: Snapshots
   /** What this store is, for `health` and `doctor`. */
   readonly describe: { readonly kind: "memory" | "sqlite"; readonly file: string | undefined }
 }

@@ -13,6 +13,7 @@ import * as KsiError from "../../event/KsiError.ts"
 import * as Limits from "../../event/Limits.ts"
 import { makeAnnouncer } from "./Announcer.ts"
 import { onForget } from "../Forgetting.ts"
+import { makeMemory as makeSnapshots } from "../Snapshots.ts"
 import type { Driver, StreamInfo } from "./Driver.ts"
 
 /** The bytes of a fact's JSON and labels. */
@@ -283,8 +284,10 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
   const { frameBytes, jsonDepth, pageBytes } = yield* Limits.Limits
   const clock = yield* Clock.Clock
   const memory = new Memory()
+  const snapshots = makeSnapshots()
   yield* onForget(() => {
     memory.forget()
+    snapshots.clear()
     return true
   })
   const { announce, isIdle, listen } = makeAnnouncer()
@@ -336,6 +339,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
         const first = chain.findIndex((position) => position >= from)
         return page(memory, pageBytes, limit, first < 0 ? 0 : chain.length - first, (index) => memory.at(chain[first + index] ?? 0))
       }),
+    snapshots,
     describe: { kind: "memory", file: undefined }
   }
 })
