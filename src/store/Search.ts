@@ -164,6 +164,10 @@ const broken = (from: number, to: number): KsiError.Reason =>
 
 type Holds<S> = (state: S) => Result.Result<boolean, KsiError.KsiError>
 
+/** Whether it holds before any fact. It may be about what only facts bring: what cannot be said of no fact does not hold. */
+const holdsInitially = <S>(projection: Projection<S>, holds: Holds<S>): boolean =>
+  Result.getOrElse(holds(projection.initial), () => false)
+
 /** The stream's moment at a position, and whether it holds there. */
 const lookAt = Effect.fnUntraced(function*<S>(
   projection: Projection<S>,
@@ -172,7 +176,7 @@ const lookAt = Effect.fnUntraced(function*<S>(
   streamId: string
 ): Effect.fn.Return<{ readonly moment: TimeTravel.Moment<S> | undefined; readonly holds: boolean }, KsiError.KsiError, EventStore> {
   const moment = position < 1 ? undefined : yield* Difference.momentOr(projection, { position: BigInt(position), streamId })
-  return { moment, holds: yield* Effect.fromResult(holds(moment === undefined ? projection.initial : moment.state)) }
+  return { moment, holds: moment === undefined ? holdsInitially(projection, holds) : yield* Effect.fromResult(holds(moment.state)) }
 })
 
 const bisectStream = Effect.fnUntraced(function*<S>(
@@ -204,8 +208,10 @@ const bisectAll = Effect.fnUntraced(function*<S>(
   from: number,
   to: number
 ): Effect.fn.Return<number | undefined, KsiError.KsiError, EventStore> {
+  // Of a stream without a fact that the projection handles, `at` does not tell.
+  if (holdsInitially(projection, holds)) return from
   const some = Effect.fnUntraced(function*(position: number) {
-    if (position < 1) return yield* Effect.fromResult(holds(projection.initial))
+    if (position < 1) return false
     for (const { state } of yield* TimeTravel.at(projection, { position: BigInt(position) })) {
       if (yield* Effect.fromResult(holds(state))) return true
     }
