@@ -298,8 +298,8 @@ const branch = Command.make(
       edits, ...given({ at: Option.map(at, momentOf), stream, projection, with: code, recorded })
     })
     let differ = 0
-    const count = yield* tell(Stream.tap(items, ({ divergence }) => Effect.sync(() => void (differ += divergence === null ? 0 : 1))), JSON.stringify, TimeText.branched)
-    yield* Output.narrate(`${Output.grouped(differ)} of ${Output.counted(count, "stream")} would have been otherwise; nothing was written`)
+    const count = yield* tell(Stream.tap(items, ({ patch }) => Effect.sync(() => void (differ += Array.isArray(patch) && patch.length > 0 ? 1 : 0))), JSON.stringify, TimeText.branched)
+    yield* Output.narrate(`${Output.grouped(differ)} of ${Output.counted(count, "stream")} would have another state; nothing was written`)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("What would have been, with facts dropped, replaced or inserted; nothing is written"),

@@ -2,8 +2,8 @@
  * What is different between two JSON values, and between two moments of a stream: as a JSON Patch (RFC 6902) for
  * programs, and in words for people.
  *
- * The rule: the patch, applied to the first value, gives the second. Objects are compared by key, lists by place after
- * what they begin and end alike with, so that an item taken out of the middle is told as one that was removed.
+ * The rule: the patch, applied to the first value, gives the second. Objects are compared by key; lists by the longest
+ * list of items that both have in common, so that an item taken out of the middle is told as one that was removed.
  *
  * **Example**
  *
@@ -37,17 +37,68 @@ export type Operation =
   | { readonly op: "add" | "replace"; readonly path: string; readonly value: unknown }
   | { readonly op: "remove"; readonly path: string }
 
+// Lists whose lengths multiply to more are compared by place.
+const maxCells = 65_536
+
+/** A part of one list that stands where a part of the other one stood; the bounds are from and to, without the last. */
+interface Gap {
+  readonly a: readonly [number, number]
+  readonly b: readonly [number, number]
+}
+
+/** How long the longest list is that both have in them, from each place on. */
+const commonLengths = (a: ReadonlyArray<string>, b: ReadonlyArray<string>): ReadonlyArray<Uint16Array> => {
+  const lengths = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1))
+  for (let i = a.length - 1; i >= 0; i--) {
+    const [row, below] = [lengths[i], lengths[i + 1]]
+    if (row === undefined || below === undefined) continue
+    for (let j = b.length - 1; j >= 0; j--) {
+      row[j] = a[i] === b[j] ? (below[j + 1] ?? 0) + 1 : Math.max(below[j] ?? 0, row[j + 1] ?? 0)
+    }
+  }
+  return lengths
+}
+
+/** What stands between the items that both lists have in common, in order. */
+const gapsOf = (a: ReadonlyArray<unknown>, b: ReadonlyArray<unknown>): ReadonlyArray<Gap> => {
+  if (a.length * b.length > maxCells) return [{ a: [0, a.length], b: [0, b.length] }]
+  const [left, right] = [a.map(Json.canonicalText), b.map(Json.canonicalText)]
+  const lengths = commonLengths(left, right)
+  const gaps: Array<Gap> = []
+  let [i, j, fromA, fromB] = [0, 0, 0, 0]
+  const close = () => {
+    if (i > fromA || j > fromB) gaps.push({ a: [fromA, i], b: [fromB, j] })
+  }
+  while (i < a.length && j < b.length) {
+    if (left[i] === right[j]) {
+      close()
+      fromA = ++i
+      fromB = ++j
+    } else if ((lengths[i + 1]?.[j] ?? 0) >= (lengths[i]?.[j + 1] ?? 0)) i++
+    else j++
+  }
+  i = a.length
+  j = b.length
+  close()
+  return gaps
+}
+
 const lists = (a: ReadonlyArray<unknown>, b: ReadonlyArray<unknown>, path: ReadonlyArray<Step>, changes: Array<Change>): void => {
   const shorter = Math.min(a.length, b.length)
   let start = 0
   while (start < shorter && Json.equal(a[start], b[start])) start++
   let end = 0
   while (end < shorter - start && Json.equal(a[a.length - 1 - end], b[b.length - 1 - end])) end++
-  const shared = shorter - end
-  for (let i = start; i < shared; i++) collect(a[i], b[i], [...path, i], changes)
-  // From the last to the first, so that no index shifts.
-  for (let i = a.length - end - 1; i >= shared; i--) changes.push({ op: "remove", path: [...path, i], before: a[i] })
-  for (let i = shared; i < b.length - end; i++) changes.push({ op: "add", path: [...path, i], after: b[i] })
+  const [left, right] = [a.slice(start, a.length - end), b.slice(start, b.length - end)]
+  // Whatever stands before a gap is as in the second list by then: so are the places.
+  for (const { a: [fromA, toA], b: [fromB, toB] } of gapsOf(left, right)) {
+    const at = start + fromB
+    const shared = Math.min(toA - fromA, toB - fromB)
+    for (let k = 0; k < shared; k++) collect(left[fromA + k], right[fromB + k], [...path, at + k], changes)
+    // From the last to the first, so that no place shifts.
+    for (let k = toA - fromA - 1; k >= shared; k--) changes.push({ op: "remove", path: [...path, at + k], before: left[fromA + k] })
+    for (let k = shared; k < toB - fromB; k++) changes.push({ op: "add", path: [...path, at + k], after: right[fromB + k] })
+  }
 }
 
 const collect = (a: unknown, b: unknown, path: ReadonlyArray<Step>, changes: Array<Change>): void => {

@@ -227,7 +227,7 @@ describe("facts", () => {
       .toBe(`{"field":"total","position":${third},"id":"e6","event":"order:placed","timestamp":"2018-03-15T12:00:06.50Z","value":9}\n`)
     const branch = await run(["time", "branch", "--stream", "order-0", "--at", `${second}`, "--drop", "e3"])
     expect(branch).toEqual({
-      code: 0, stderr: "1 of 1 stream would have been otherwise; nothing was written\n",
+      code: 0, stderr: "1 of 1 stream would have another state; nothing was written\n",
       stdout: `order-0  v2 as it was, v1 as it would have been\n  ~ n         3 → 0\n  ~ total     4.5 → 0\n    parts at  position ${second}, order:placed\n`
     })
     expect(await run(["time", "compare", "latest", "latest"])).toEqual({ code: 0, stdout: "", stderr: "latest and latest say the same after every fact\n" })

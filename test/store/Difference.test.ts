@@ -36,7 +36,18 @@ describe("between", () => {
     expect(words({ l: [1, 2, 3, 4] }, { l: [1, 3, 4] })).toEqual(["l[1] removed (was 2)"])
     expect(words({ l: [1, 2] }, { l: [0, 1, 2] })).toEqual(["l[0] 0 (new)"])
     expect(words([{ n: 1, x: 1 }, 2, 3], [{ n: 1, x: 5 }, 3])).toEqual(["[0].x 1 → 5", "[1] removed (was 2)"])
+    expect(words({ l: [{ n: 1 }, 2, 3, 4] }, { l: [2, 5, 4, 6] })).toEqual(["l[0] removed (was {\"n\":1})", "l[1] 3 → 5", "l[3] 6 (new)"])
+    expect(words([{ id: 1, q: 1 }, { id: 2, q: 1 }], [{ id: 0 }, { id: 1, q: 1 }, { id: 2, q: 3 }])).toEqual(["[0] {\"id\":0} (new)", "[2].q 1 → 3"])
     expect(words([1, 1, 1], [1])).toEqual(["[2] removed (was 1)", "[1] removed (was 1)"])
+  })
+
+  it("leads from one list to another one, whatever they have in common, also where they are long", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const random = seeded(seed)
+      const list = () => Array.from({ length: random(seed % 30 === 0 ? 600 : 12) }, () => random(5) === 0 ? { n: random(3), m: [random(2)] } : random(6))
+      const [a, b] = [list(), list()]
+      expect(applied(Difference.patchOf(Difference.between(a, b)), a), `seed ${seed}`).toEqual(b)
+    }
   })
 
   it("is exact about numbers that no double holds", () => {
