@@ -165,6 +165,8 @@ export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
     if (this.what === "token") return "ksi token ls"
     if (this.what === "grant" || this.what === "profile") return "ksi permission ls"
     if (this.what === "stream") return this.detail === undefined ? "ksi streams" : `ksi stream-log ${this.id}`
+    if (this.what.startsWith("fact")) return "ksi export"
+    if (this.what === "field") return "ksi time blame --help"
     return this.what === "projection" ? "ksi time at --help" : "ksi discover"
   }
 }

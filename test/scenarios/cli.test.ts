@@ -233,6 +233,44 @@ describe("facts", () => {
     expect(await run(["export", "--as", "test", "--trace", "nobody"])).toMatchObject({ code: 3, stdout: "" })
     expect(await run(["export", "--trace", "nobody"])).toMatchObject({ code: 2, stdout: "", stderr: expect.stringContaining("are for --as test") })
   })
+  it("time diff, find, blame and branch: promised lines for programs, words for people", async () => {
+    const log = linesOf((await run(["stream-log", "order-0", "--json"])).stdout)
+    const [first = 0, second = 0, third = 0] = log.map(({ position }) => Number(position))
+    const diff = ["time", "diff", `${first}`, `${second}`, "--stream", "order-0"]
+    expect((await run([...diff, "--json"])).stdout).toBe("[{\"op\":\"replace\",\"path\":\"/n\",\"value\":3},{\"op\":\"replace\",\"path\":\"/total\",\"value\":4.5}]\n")
+    expect(await run(diff)).toMatchObject({
+      code: 0, stdout: "order-0  v1 order:placed → v2 order:placed\n  ~ n      0 → 3\n  ~ total  0 → 4.5\n", stderr: `between position ${first} and position ${second}\n`
+    })
+    const found = { position: second, id: "e3", event: "order:placed", version: 2, timestamp: "2018-03-15T12:00:03.50Z", before: { n: 0, total: 0 }, after: { n: 3, total: 4.5 } }
+    for (const how of [[], ["--monotone"]]) {
+      const { code, stdout } = await run(["time", "find", "--stream", "order-0", "--where", "state.total > 1", "--json", ...how])
+      expect([code, stdout]).toEqual([0, `${JSON.stringify(found)}\n`])
+    }
+    expect((await run(["time", "find", "--where", "event.id == \"e3\""])).stdout.split("\n")[0]).toBe(`order:placed  position ${second}, v2 of order-0, 2018-03-15T12:00:03.50Z`)
+    expect((await run(["time", "blame", "--stream", "order-0", "total", "--at", `${third}`, "--json"])).stdout)
+      .toBe(`{"field":"total","position":${third},"id":"e6","event":"order:placed","timestamp":"2018-03-15T12:00:06.50Z","value":9}\n`)
+    const branch = await run(["time", "branch", "--stream", "order-0", "--at", `${second}`, "--drop", "e3"])
+    expect(branch).toEqual({
+      code: 0, stderr: "1 of 1 stream would have another state; nothing was written\n",
+      stdout: `order-0  v2 as it was, v1 as it would have been\n  ~ n         3 → 0\n  ~ total     4.5 → 0\n    parts at  position ${second}, order:placed\n`
+    })
+    expect(await run(["time", "compare", "latest", "latest"])).toEqual({ code: 0, stdout: "", stderr: "latest and latest say the same after every fact\n" })
+  })
+  it("time find says where an expression is wrong, and exits with 3 when nothing is found", async () => {
+    const find = (where: string, ...more: ReadonlyArray<string>) => run(["time", "find", "--where", where, ...more])
+    expect(await find("state.total >")).toEqual({
+      code: 2, stdout: "", stderr: "✗ Usage  --where: unexpected end of the expression, at column 14\n  state.total >\n               ^\n  next       ksi time find --help\n"
+    })
+    const undecided = await find("state.nothing > 1", "--stream", "order-0")
+    expect([undecided.code, undecided.stdout]).toEqual([2, ""])
+    expect(undecided.stderr).toMatch(/^✗ Usage {2}--where: cannot be decided after the order:placed at position \d+: no such key: nothing, at column 7\n {2}state\.nothing > 1\n {8}\^\n/)
+    const none = await find("state.total > 1e9", "--stream", "order-0", "--json")
+    expect([none.code, none.stdout, JSON.parse(none.stderr)]).toEqual([3, "", { error: expect.objectContaining({ reason: "NotFound" }) }])
+    expect((await find("true", "--stream", "order-00")).code).toBe(3)
+    expect((await run(["time", "blame", "--stream", "order-0", "totl"])).stderr).toContain("nearest    total\n")
+    expect((await run(["time", "branch", "--drop", "e999999"])).code).toBe(3)
+    expect((await run(["time", "branch"])).code).toBe(2)
+  })
   it("subscribe from the start, with a limit", async () => {
     const json = await run(["subscribe", "order:*", "--from", "start", "--limit", "2", "--json"])
     expect(linesOf(json.stdout).map(({ event_id }) => event_id)).toEqual(["e0", "e1"])

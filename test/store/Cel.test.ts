@@ -1,0 +1,87 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Effect, Result } from "effect"
+import * as Json from "../../src/event/Json.ts"
+import * as Cel from "../../src/store/Cel.ts"
+
+const scope: Cel.Scope = {
+  state: { total: 150, price: 9.5, name: "ann", lines: [{ n: 1 }, { n: 2 }], none: null, paid: true, big: Json.parse("9007199254740993"), huge: Json.parse("1e400") },
+  event: { name: "order:paid", id: "e1", time: "2026-01-02T00:00:00Z", position: 5, version: 2 },
+  data: { amount: 20 }
+}
+const holds = (text: string, within: Cel.Scope = scope) => Effect.map(Cel.compile(text), (condition) => condition.holds(within))
+const refused = (text: string) => Effect.flip(Cel.compile(text))
+
+describe("Cel", () => {
+  const truths: Readonly<Record<string, boolean>> = {
+    "state.total > 100": true,
+    "state.total > 150": false,
+    "state.total >= 150 && state.total <= 150.0": true,
+    "state.total == 150": true,
+    "state.price == 9.5 && state.price > 9 && state.price < 10": true,
+    "state.total + 1 == 151 && 1 + state.total == 151.0": true,
+    "2 * state.total == 300 && state.total / 4 == 37.5 && state.total - 1 == 149": true,
+    "state.total % 2 == 0 && state.total % 4 == 2": true,
+    "-state.total < 0": true,
+    "state.big == 9007199254740993 && state.big > 9007199254740992": true,
+    "state.big + 1 > 9007199254740993": true,
+    "state.huge > 1e308": true,
+    "state.paid": true,
+    "!state.paid || state.name == \"ann\"": true,
+    "state.none == null": true,
+    "has(state.missing)": false,
+    "has(state.missing) && state.missing > 1": false,
+    "state.missing > 1 || state.paid": true,
+    "state.lines.exists(l, l.n > 1) && !state.lines.all(l, l.n > 1)": true,
+    "size(state.lines) == 2 && state.lines[0].n == 1": true,
+    "event.name.startsWith(\"order:\") && event.position > 4 && event.version == 2": true,
+    "timestamp(event.time) > timestamp(\"2026-01-01T00:00:00Z\")": true,
+    "data.amount in [10, 20]": true,
+    "state.name == 3": false
+  }
+  for (const [text, expected] of Object.entries(truths)) {
+    it.effect(text, () => Effect.gen(function*() {
+      expect(yield* holds(text)).toEqual(Result.succeed(expected))
+    }))
+  }
+
+  it.effect("what is no condition is refused with its place, before anything is looked at", () =>
+    Effect.gen(function*() {
+      expect(yield* refused("state.total > ")).toEqual({ problem: "unexpected end of the expression", at: 14 })
+      expect(yield* refused("state.total >> 1")).toMatchObject({ at: 13 })
+      expect(yield* refused("")).toMatchObject({ problem: "unexpected end of the expression" })
+      expect(yield* refused("state.a && totl > 1")).toEqual({ problem: "unknown variable: totl", at: 11 })
+      expect(yield* refused("1 + 2")).toMatchObject({ problem: "is of type int, not true or false" })
+      expect(yield* refused("\"a\" + 1 == \"a1\"")).toMatchObject({ problem: "no such overload: string + int" })
+      expect(yield* refused("state.paid && state.name.matches(\"(a+)+$\")")).toMatchObject({ problem: expect.stringContaining("there is no matches"), at: 14 })
+      expect(yield* refused(`state.paid${" || state.paid".repeat(400)}`)).toMatchObject({ problem: expect.any(String) })
+      expect(yield* refused("(".repeat(300))).toMatchObject({ problem: expect.any(String) })
+      expect(yield* refused(" ".repeat(5000))).toMatchObject({ problem: "has 5000 characters, at most 4096 are allowed" })
+    }))
+
+  it.effect("what cannot be decided is an error, never true", () =>
+    Effect.gen(function*() {
+      expect(yield* holds("state.missing > 1")).toEqual(Result.fail({ problem: "no such key: missing", at: 6 }))
+      expect(yield* holds("!(state.missing > 1)")).toMatchObject({ _tag: "Failure" })
+      expect(yield* holds("state.name > 3")).toMatchObject({ _tag: "Failure", failure: { problem: "no such overload: dyn<string> > int" } })
+      expect(yield* holds("state.total")).toEqual(Result.fail({ problem: "is neither true nor false", at: 0 }))
+      expect(yield* holds("state.lines[7].n == 1")).toMatchObject({ _tag: "Failure" })
+      expect(yield* holds("event.nme == \"x\"")).toMatchObject({ _tag: "Failure", failure: { problem: "no such key: nme" } })
+      // Keys are the value's own: what every object inherits is not there.
+      for (const text of ["state.constructor == null", "state.toString == null", "state[\"__proto__\"] == null", "state.name.length == 3"]) {
+        expect(yield* holds(text), text).toMatchObject({ _tag: "Failure" })
+      }
+      expect(yield* holds("data.amount > 1", { state: {} })).toMatchObject({ _tag: "Failure" })
+      expect(yield* holds("data == null && !has(data.amount)", { state: {} })).toEqual(Result.succeed(true))
+    }))
+
+  it.effect("knows whether it asks for more than the state, and tells problems in one line", () =>
+    Effect.gen(function*() {
+      const isOfState = (text: string) => Effect.map(Cel.compile(text), (condition) => condition.isOfState)
+      expect(yield* isOfState("state.total > 1 && state.lines.exists(x, x.n == size(state.lines))")).toBe(true)
+      expect(yield* isOfState("state.event == state.data")).toBe(true)
+      expect(yield* isOfState("state.total > 1 && [1].exists(x, event.version == x)")).toBe(false)
+      expect(yield* isOfState("has(data.x)")).toBe(false)
+      expect(Cel.problemText({ problem: "no such key: x", at: 6 })).toBe("no such key: x, at column 7")
+      expect(Cel.problemText({ problem: "is long" })).toBe("is long")
+    }))
+})
