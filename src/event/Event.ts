@@ -14,7 +14,8 @@
  * })
  * const Reserved = Event.fact("stock:reserved", {
  *   payload: { sku: Schema.String, quantity: Schema.Int },
- *   streamId: ({ sku }) => `stock-${sku}`
+ *   streamId: ({ sku }) => `stock-${sku}`,
+ *   tags: ({ sku }) => [`sku:${sku}`]
  * })
  * Reserve.mode                                          // "call"
  * Reserved.streamId({ sku: "tea", quantity: 1 })        // "stock-tea"
@@ -75,6 +76,7 @@ export interface AnyFact extends Common {
   readonly kind: "fact"
   // A method, so that a fact of any payload is an AnyFact.
   streamId(payload: unknown): string
+  tags?(payload: unknown): ReadonlyArray<string>
 }
 
 /** Any event. */
@@ -207,6 +209,8 @@ export const fact = <const Name extends `${string}:${string}`, P extends Schema.
     readonly payload: P
     /** The stream this fact belongs to: the one thing whose history it is part of. At most 256 characters. */
     readonly streamId: (payload: NoInfer<Fields<P>["Type"]>) => string
+    /** What else this fact is about, to find it and to guard decisions by: see `Tags`. */
+    readonly tags?: (payload: NoInfer<Fields<P>["Type"]>) => ReadonlyArray<string>
     readonly annotations?: Annotations
   }
 ): Fact<Name, Fields<P>> => {
@@ -214,9 +218,10 @@ export const fact = <const Name extends `${string}:${string}`, P extends Schema.
   const self: Fact<Name, Fields<P>> = {
     kind: "fact",
     name,
-    // `payloadSchema` does at run time what `Fields` says; `streamId` is only ever called with this fact's payload.
+    // `payloadSchema` does at run time what `Fields` says; `streamId` and `tags` are only ever called with this fact's payload.
     payload: payloadSchema(options.payload) as Fields<P>,
     streamId: options.streamId as (payload: unknown) => string,
+    ...(options.tags === undefined ? {} : { tags: options.tags as (payload: unknown) => ReadonlyArray<string> }),
     annotations: options.annotations ?? {},
     middleware: [],
     definedAt: callSite(fact),

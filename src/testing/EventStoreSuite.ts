@@ -23,6 +23,7 @@ import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Json from "../event/Json.ts"
 import type * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
+import * as decisions from "./internal/decisions.ts"
 import * as lossless from "./internal/lossless.ts"
 import {
   type Case, everything, fact, facts, invalidAt, kinds, positions, promise, refused, type Store, upTo, versions
@@ -490,5 +491,5 @@ const appending: ReadonlyArray<Case> = [
 
 /** All promises of an event store. */
 export const cases: ReadonlyArray<Case> = [
-  ...identity, ...expectations, ...lossless.cases, ...reading, ...listening, ...appending
+  ...identity, ...expectations, ...lossless.cases, ...reading, ...listening, ...appending, ...decisions.cases
 ]

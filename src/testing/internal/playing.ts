@@ -110,7 +110,7 @@ export const toldOf = (exit: Dispatched): unknown => {
 export const history = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) =>
   Effect.gen(function*() {
     const store = yield* EventStore
-    for (const { event, payload } of facts) yield* store.appendTo(event.streamId(payload), [{ name: event.name, data: jsonOf(event.payload, payload) }])
+    for (const { event, payload } of facts) yield* store.appendTo(event.streamId(payload), [{ name: event.name, data: jsonOf(event.payload, payload), tags: event.tags?.(payload) }])
   })
 
 // ---------------------------------------------------------------------------------------------------------------- asking
