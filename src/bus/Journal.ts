@@ -18,6 +18,7 @@ import type * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import type * as Scope from "effect/Scope"
 import type { NewFact, StoredFact } from "../event/CloudEvent.ts"
+import type { FactQuery } from "../event/FactQuery.ts"
 import type { KsiError } from "../event/KsiError.ts"
 
 /** What became of one fact of an append. */
@@ -29,6 +30,13 @@ export interface Outcome {
   readonly version: number
 }
 
+/** What must not have happened since a decision was made. */
+export interface Condition {
+  readonly query: FactQuery
+  /** The position that the decision is based on: the head when it began to read. */
+  readonly after?: number | bigint | undefined
+}
+
 /** One append. */
 export interface Append {
   readonly facts: ReadonlyArray<NewFact>
@@ -37,6 +45,13 @@ export interface Append {
    * already are a no-op even when it has moved on, so that a retry is safe.
    */
   readonly expectedVersion?: number | undefined
+  /** Versions that streams must have, also such that nothing is appended to; 0 says that one must not exist. */
+  readonly expectedVersions?: ReadonlyArray<{ readonly streamId: string; readonly version: number }> | undefined
+  /**
+   * Fails with `ConditionFailed` when a fact that matches `query` came after position `after` (default: 0, so that there
+   * must be none at all). As with versions, facts that are all stored already are a no-op.
+   */
+  readonly condition?: Condition | undefined
   /**
    * `all` (the default): every fact or none; a conflict fails the append with `IdConflict`.
    * `each`: every fact for itself; a conflict is told in its outcome.
@@ -138,7 +153,7 @@ export const sayingOf = (append: AppendTo): Saying | undefined => sayings.get(ap
 /** The journal of facts. */
 export class Journal extends Context.Service<Journal, {
   /**
-   * Makes facts durable, in order. Fails with `VersionConflict`, `IdConflict`, `LimitExceeded` or `StoreFailure`.
+   * Makes facts durable, in order. Fails with `VersionConflict`, `ConditionFailed`, `IdConflict`, `LimitExceeded` or `StoreFailure`.
    * Once handed to the store it is carried out even if the caller is interrupted.
    */
   readonly append: (request: Append) => Effect.Effect<ReadonlyArray<Outcome>, KsiError>

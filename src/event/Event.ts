@@ -14,7 +14,8 @@
  * })
  * const Reserved = Event.fact("stock:reserved", {
  *   payload: { sku: Schema.String, quantity: Schema.Int },
- *   streamId: ({ sku }) => `stock-${sku}`
+ *   streamId: ({ sku }) => `stock-${sku}`,
+ *   tags: ({ sku }) => [`sku:${sku}`]
  * })
  * Reserve.mode                                          // "call"
  * Reserved.streamId({ sku: "tea", quantity: 1 })        // "stock-tea"
@@ -95,6 +96,7 @@ export interface AnyFact extends Common {
   readonly formerly: ReadonlyArray<string>
   // A method, so that a fact of any payload is an AnyFact.
   streamId(payload: unknown): string
+  tags?(payload: unknown): ReadonlyArray<string>
 }
 
 /** Any event. */
@@ -286,6 +288,8 @@ export const fact = <const Name extends `${string}:${string}`, P extends Schema.
     readonly upcast?: Upcasters<NoInfer<V>>
     /** Names that this fact had before: what a projection of it folds too. */
     readonly formerly?: ReadonlyArray<string>
+    /** What else this fact is about, to find it and to guard decisions by: see `Tags`. */
+    readonly tags?: (payload: NoInfer<Fields<P>["Type"]>) => ReadonlyArray<string>
     readonly annotations?: Annotations
   }
 ): Fact<Name, Fields<P>> => {
@@ -294,12 +298,14 @@ export const fact = <const Name extends `${string}:${string}`, P extends Schema.
   const self: Fact<Name, Fields<P>> = {
     kind: "fact",
     name,
-    // `payloadSchema` does at run time what `Fields` says; `streamId` is only ever called with this fact's payload.
+    // `payloadSchema` does at run time what `Fields` says; `streamId` and `tags` are only ever called with this fact's payload.
     payload: payloadSchema(options.payload) as Fields<P>,
     streamId: options.streamId as (payload: unknown) => string,
     version,
     upcast: stepsOf(name, version, options.upcast ?? {}),
     formerly: namesOf(name, options.formerly ?? []),
+    // As above.
+    ...(options.tags === undefined ? {} : { tags: options.tags as (payload: unknown) => ReadonlyArray<string> }),
     annotations: options.annotations ?? {},
     middleware: [],
     definedAt: callSite(fact),

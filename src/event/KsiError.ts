@@ -232,6 +232,26 @@ export class VersionConflict extends Schema.TaggedClass<VersionConflict>()("Vers
   }
 }
 
+/** A fact that the append's condition excludes is there: the decision was based on less than is known. */
+export class ConditionFailed extends Schema.TaggedClass<ConditionFailed>()("ConditionFailed", {
+  /** The first fact that matches. */
+  position: Schema.Number,
+  /** What the decision was based on; 0 for nothing. */
+  after: Schema.Number
+}) {
+  get message(): string {
+    const what = `a fact that matches the condition of the append is at position ${this.position}`
+    return this.after === 0 ? what : `${what}, after ${this.after}`
+  }
+  // The same append says the same position: only a new decision can succeed.
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return "read again, decide again, and append with the new position"
+  }
+}
+
 /** An event with this source and id is stored already, with other content. */
 export class IdConflict extends Schema.TaggedClass<IdConflict>()("IdConflict", {
   source: Schema.String,
@@ -430,7 +450,7 @@ export class Unauthenticated extends Schema.TaggedClass<Unauthenticated>()("Unau
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
   UnknownEvent, NoHandler, PayloadInvalid, PatternInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid,
-  LimitExceeded, DeadlineExceeded, VersionConflict, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
+  LimitExceeded, DeadlineExceeded, VersionConflict, ConditionFailed, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
   ConnectionLost, ListenFailed, PluginInvalid, Rejected, HandlerFailed,
   PermissionDenied, Unauthenticated
 ])

@@ -26,6 +26,10 @@ export interface LimitsShape {
   readonly pageItems: number
   /** Events of one `store:import` call, and of one append. */
   readonly appendEvents: number
+  /** Tags of one fact. */
+  readonly factTags: number
+  /** Items, names, stream ids and tags of one query together; streams whose versions one append expects. */
+  readonly queryTerms: number
   /** Appends that wait for the writer as text already; those beyond wait in line too, but are written as text later. */
   readonly appendQueue: number
   /** Requests that one connection may have running. */
@@ -84,6 +88,8 @@ export const defaults: LimitsShape = {
   pageBytes: 1024 * 1024,
   pageItems: 1000,
   appendEvents: 1000,
+  factTags: 32,
+  queryTerms: 256,
   appendQueue: 8192,
   connectionRequests: 256,
   connectionSubscriptions: 1024,

@@ -123,6 +123,8 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   pageBytes: limit("pageBytes", bytes(1024, 256 * MiB), "One page of a long answer"),
   pageItems: limit("pageItems", count(1, 100_000), "Items of one page where the caller does not say"),
   appendEvents: limit("appendEvents", count(1, 100_000), "Events of one import call, and of one append"),
+  factTags: limit("factTags", count(1, 1000), "Tags of one fact"),
+  queryTerms: limit("queryTerms", count(1, 10_000), "Items, names, streams and tags of one query"),
   appendQueue: limit("appendQueue", count(1, 1_000_000), "Appends that wait for the writer as text already"),
   connectionRequests: limit("connectionRequests", count(1, 1_000_000), "Requests that one connection may have running"),
   connectionSubscriptions: limit("connectionSubscriptions", count(1, 1_000_000), "Subscriptions of one connection"),

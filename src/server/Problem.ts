@@ -59,6 +59,7 @@ export const statuses = {
   MethodNotAllowed: 405,
   RequestTimeout: 408,
   VersionConflict: 409,
+  ConditionFailed: 409,
   IdConflict: 409,
   IdempotencyConflict: 409,
   LimitExceeded: 413,

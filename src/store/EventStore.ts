@@ -19,7 +19,25 @@
  * }).pipe(Effect.provide(EventStore.layerMemory))
  * ```
  *
- * **Gotchas** Streams whose id starts with `ksi-` are KSI's own: nobody else can append to them. Data is kept as JSON: a
+ * A decision that is about more than one stream is guarded by what it asked: whoever appends repeats the query, and says how
+ * far the answer went (a *dynamic consistency boundary*).
+ *
+ * ```ts
+ * const store = yield* EventStore.EventStore
+ * const query = [{ names: ["seat:booked"], tags: ["flight:kl1"] }]
+ * const booked = (seat) => [{ name: "seat:booked", data: { seat }, tags: ["flight:kl1"] }]
+ * const { facts, position } = yield* store.readAll({ query })
+ * const taken = (yield* Stream.runCollect(facts)).length                          // 0
+ * yield* store.appendTo("seat-1a", booked("1a"), { condition: { query, after: position } })
+ * const late = store.appendTo("seat-1b", booked("1b"), { condition: { query, after: position } })
+ * const { reason } = yield* Effect.flip(late)
+ * [reason._tag, reason.position]                                                  // ["ConditionFailed", 1]
+ * ```
+ *
+ * **Gotchas** A condition is looked up by its tags, or its streams, in an index. One that has only names looks through all
+ * facts behind `after`, while other appends wait: without `after`, and in a large store, give such facts a tag.
+ *
+ * Streams whose id starts with `ksi-` are KSI's own: nobody else can append to them. Data is kept as JSON: a
  * `Date` comes back as its text, a key whose value is `undefined` is gone. `layerMemory` keeps every fact for as long
  * as its scope lives.
  */
@@ -31,14 +49,18 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type Append, atOnce, begin, Journal, type Outcome, type Saying, sayingOf, withSaying } from "../bus/Journal.ts"
+import type { From } from "../bus/KsiService.ts"
 import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import * as EventName from "../event/EventName.ts"
+import * as FactQuery from "../event/FactQuery.ts"
 import * as Json from "../event/Json.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
-import type { Driver } from "./internal/Driver.ts"
+import * as Tags from "../event/Tags.ts"
+import type { Driver, Search } from "./internal/Driver.ts"
+import { follow } from "./internal/Following.ts"
 import { makeMemory } from "./internal/MemoryDriver.ts"
 
 export type { Driver, StreamInfo } from "./internal/Driver.ts"
@@ -54,6 +76,30 @@ export interface FactInput {
   /** RFC 3339. Default: now. */
   readonly time?: string
   readonly attributes?: CloudEvent.NewFact["attributes"]
+  /** What it is about besides its stream: see `Tags`. */
+  readonly tags?: ReadonlyArray<string> | undefined
+}
+
+/** What an append expects of the store; where that does not hold, nothing is stored. */
+export interface AppendOptions extends Pick<Append, "expectedVersions" | "condition"> {
+  /** The version that the stream must have; 0: it must not exist. */
+  readonly expectedVersion?: number | undefined
+}
+
+/** Which facts are read. */
+export interface ReadOptions extends FactQuery.Selection {
+  /** First position; default: 1. */
+  readonly from?: number | bigint | undefined
+  /** Last position; default: the head when the read began. */
+  readonly to?: number | bigint | undefined
+  /** Newest first. */
+  readonly backward?: boolean | undefined
+}
+
+/** Which facts are followed. */
+export interface FollowOptions extends FactQuery.Selection {
+  /** A position (inclusive), `start`, or `now` (the default). */
+  readonly from?: From | undefined
 }
 
 type StoredFact = CloudEvent.StoredFact
@@ -61,13 +107,13 @@ type StoredFact = CloudEvent.StoredFact
 /** The event store. */
 export class EventStore extends Context.Service<EventStore, Driver & {
   /**
-   * Appends facts to one stream, all or none. `expectedVersion` is the version the stream must have (0: it must not
-   * exist). Fails with `VersionConflict`, `IdConflict`, `PayloadInvalid`, `LimitExceeded`, `StoreFailure`.
+   * Appends facts to one stream, all or none. Fails with `VersionConflict`, `ConditionFailed`, `IdConflict`,
+   * `PayloadInvalid`, `PatternInvalid`, `LimitExceeded`, `StoreFailure`.
    */
   readonly appendTo: (
     streamId: string,
     facts: ReadonlyArray<FactInput>,
-    options?: { readonly expectedVersion?: number }
+    options?: AppendOptions
   ) => Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError>
   /** As `append`, for KSI's own plugins: to streams of KSI's (`ksi-…`) too. Not an API for users. */
   readonly appendOwn: Driver["append"]
@@ -77,11 +123,21 @@ export class EventStore extends Context.Service<EventStore, Driver & {
     readonly to?: number
     readonly backward?: boolean
   }) => Stream.Stream<StoredFact, KsiError.KsiError>
-  /** All facts from a position to another (default: the head at the start), in order. */
-  readonly all: (options?: {
-    readonly from?: number
-    readonly to?: number
-  }) => Stream.Stream<StoredFact, KsiError.KsiError>
+  /** All facts from a position to another, in order; of a query or a pattern only those that match. Read in pages. */
+  readonly all: (options?: ReadOptions) => Stream.Stream<StoredFact, KsiError.KsiError>
+  /**
+   * As `all`, and tells the position that what is read stands for: the head when the read began. It is the `after` of an
+   * append whose condition asks the same again.
+   */
+  readonly readAll: (options?: ReadOptions) => Effect.Effect<{
+    readonly facts: Stream.Stream<StoredFact, KsiError.KsiError>
+    readonly position: number
+  }, KsiError.KsiError>
+  /**
+   * Facts as they are committed, without end: stored ones from a position on, then live ones, without a gap and without a
+   * repeat. Who is slow holds up nobody and misses nothing: beyond `subscriptionBuffer` facts it reads on in the store.
+   */
+  readonly subscribe: (options?: FollowOptions) => Stream.Stream<StoredFact, KsiError.KsiError>
 }>()("ksi/store/EventStore") {}
 
 /** Whether a stream belongs to KSI: its id starts with `ksi-`. Users may read such a stream, never append to it. */
@@ -163,6 +219,9 @@ const admit = (
     const found = typeof time === "string" ? JSON.stringify(time.slice(0, 60)) : "no text"
     return Result.fail(KsiError.invalidAt(fact.name, "time", `expected an RFC 3339 text, got ${found}`))
   }
+  const tags: unknown = fact.attributes[Tags.attribute]
+  const tagProblem = tags === undefined ? undefined : Tags.problem(tags, limits.factTags, limits.idLength)
+  if (tagProblem !== undefined) return Result.fail(KsiError.invalidAt(fact.name, "tags", tagProblem))
   const data = fact.data === undefined ? Result.succeed(undefined) : toJson(fact, "data", limits)
   if (Result.isFailure(data)) return Result.fail(data.failure)
   const attributes = toJson(fact, "attributes", limits)
@@ -187,8 +246,39 @@ const sayingOver = (below: Saying, limits: Limits.LimitsShape): Saying => ({
     below.takes(said)
 })
 
+const isWhole = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0
+
+const expectations = ["expectedVersion", "expectedVersions", "condition"] as const
+
+/** What is wrong with what an append expects; `undefined` where nothing is. */
+const expectationProblem = (request: Append, head: number, { idLength, queryTerms: max }: Limits.LimitsShape): KsiError.Reason | undefined => {
+  const { condition, expectedVersion, expectedVersions, facts: [first] } = request
+  const wrong = (path: string, problem: string) => KsiError.invalidAt(first?.name ?? "append", path, problem)
+  if (expectedVersion !== undefined && !isWhole(expectedVersion)) return wrong("expectedVersion", "must be a whole number from 0 on")
+  if (expectedVersions !== undefined) {
+    if (!Array.isArray(expectedVersions)) return wrong("expectedVersions", "must be a list")
+    if (expectedVersions.length > max) return overLimit("queryTerms", max, expectedVersions.length)
+    for (const [at, expected] of expectedVersions.entries()) {
+      const path = `expectedVersions.${at}`
+      const problem = labelProblem(expected?.streamId, idLength)
+      if (problem !== undefined) return wrong(`${path}.streamId`, problem)
+      if (!isWhole(expected.version)) return wrong(`${path}.version`, "must be a whole number from 0 on")
+    }
+  }
+  if (condition === undefined) return undefined
+  const { after = 0, query } = condition
+  if (!isWhole(Number(after))) return wrong("condition.after", "must be a position, or 0")
+  // Facts that come before it would never be looked at.
+  if (Number(after) > head) return wrong("condition.after", `is behind the last position, ${head}`)
+  // Not every program has a compiler behind it: what is no query must not become one of everything.
+  const compiled = FactQuery.compile({ query: query ?? [] }, max)
+  return Result.isFailure(compiled) ? compiled.failure : undefined
+}
+
 /** The append with every fact checked; the first thing wrong refuses all of it. */
-const admitAll = (request: Append, limits: Limits.LimitsShape, own: boolean): Result.Result<Append, KsiError.Reason> => {
+const admitAll = (request: Append, limits: Limits.LimitsShape, own: boolean, head: () => number): Result.Result<Append, KsiError.Reason> => {
+  const unfit = expectations.some((key) => request[key] !== undefined) ? expectationProblem(request, head(), limits) : undefined
+  if (unfit !== undefined) return Result.fail(unfit)
   if (request.facts.length > limits.appendEvents) {
     return Result.fail(overLimit("appendEvents", limits.appendEvents, request.facts.length))
   }
@@ -201,6 +291,9 @@ const admitAll = (request: Append, limits: Limits.LimitsShape, own: boolean): Re
   }
   return Result.succeed(facts === undefined ? request : { ...request, facts })
 }
+
+const tagged = ({ attributes = {}, tags }: FactInput): JsonObject =>
+  tags === undefined || tags.length === 0 ? attributes : { ...attributes, [Tags.attribute]: Tags.toText(tags) }
 
 /** What `appendTo` was given as a fact; a CloudEvent's own rules say whether its attributes are any. */
 const complete = (
@@ -216,7 +309,7 @@ const complete = (
     streamId,
     data: input.data,
     time: input.time ?? Envelope.timeText(millis),
-    attributes: input.attributes ?? {}
+    attributes: tagged(input)
   }
   if (input.attributes === undefined) return Result.succeed(fact)
   const problem = CloudEvent.attributeProblem(input.attributes)
@@ -275,14 +368,49 @@ const streamOf = (driver: Driver, limit: number): EventStore["Service"]["stream"
         version < to ? version + 1 : undefined)
   }))
 
-const allOf = (driver: Driver, limit: number): EventStore["Service"]["all"] => (options) =>
-  Stream.suspend(() => {
-    const from = Math.max(1, options?.from ?? 1)
-    const to = Math.min(driver.head(), options?.to ?? Number.MAX_SAFE_INTEGER)
-    if (from > to) return Stream.empty
-    return pages(from, (at) => driver.read({ from: at, to, limit }), ({ position }) =>
-      position < to ? position + 1 : undefined)
+const selected = (options: FactQuery.Selection, max: number): Effect.Effect<FactQuery.Compiled, KsiError.KsiError> =>
+  Effect.fromResult(Result.mapError(FactQuery.compile(options, max), KsiError.make))
+
+/** The facts of a query, page by page. */
+const searched = (driver: Driver, search: Omit<Search, "query">, query: FactQuery.Compiled): Stream.Stream<StoredFact, KsiError.KsiError> =>
+  Stream.paginate(search.backward ? search.to : search.from, (at) =>
+    Effect.map(
+      driver.search({ ...search, query, ...(search.backward ? { to: at } : { from: at }) }),
+      ({ facts, next }) => [facts, Option.fromUndefinedOr(next)] as const
+    ))
+
+const readAllOf = (driver: Driver, { pageItems: limit, queryTerms }: Limits.LimitsShape): EventStore["Service"]["readAll"] =>
+  Effect.fnUntraced(function*(options: ReadOptions = {}) {
+    const position = driver.head()
+    const backward = options.backward === true
+    const query = yield* selected(options, queryTerms)
+    const from = Math.max(1, Number(options.from ?? 1))
+    const to = Math.min(position, Number(options.to ?? position))
+    if (from > to) return { position, facts: Stream.empty }
+    const isPlain = options.query === undefined && options.pattern === undefined && !backward
+    return {
+      position,
+      facts: isPlain
+        ? pages(from, (at) => driver.read({ from: at, to, limit }), (last) => last.position < to ? last.position + 1 : undefined)
+        : searched(driver, { from, to, limit, backward }, query)
+    }
   })
+
+const startOf = (from: From, head: number): Effect.Effect<number, KsiError.KsiError> => {
+  if (from === "now") return Effect.succeed(head + 1)
+  if (from === "start") return Effect.succeed(1)
+  return isWhole(Number(from))
+    ? Effect.succeed(Math.max(1, Number(from)))
+    : KsiError.fail(KsiError.invalidAt("store:subscribe", "from", `expected a position, "start" or "now", got ${String(from)}`))
+}
+
+const followOf = (driver: Driver, { queryTerms, subscriptionBuffer }: Limits.LimitsShape): EventStore["Service"]["subscribe"] =>
+  (options = {}) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const query = yield* selected(options, queryTerms)
+      const from = yield* startOf(options.from ?? "now", driver.head())
+      return follow(driver, query, subscriptionBuffer, from)
+    }))
 
 /** The event store over a driver: checks what is appended, fills in what is left out, reads in pages. */
 export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
@@ -292,10 +420,11 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
     const admitting = (own: boolean): Driver["append"] => (request) =>
       atOnce(() => {
         if (request.facts.length === 0) return Effect.succeed([])
-        const admitted = admitAll(request, limits, own)
+        const admitted = admitAll(request, limits, own, driver.head)
         return Result.isFailure(admitted) ? KsiError.exit(admitted.failure) : begin(driver.append(admitted.success))
       })
     const append = admitting(false)
+    const readAll = readAllOf(driver, limits)
     const below = sayingOf(driver.append)
     return {
       append: below === undefined ? append : withSaying(append, sayingOver(below, limits)),
@@ -304,6 +433,7 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
       head: () => driver.head(),
       listen: (listener, isIdle) => driver.listen(listener, isIdle),
       readStream: (options) => driver.readStream(options),
+      search: (options) => driver.search(options),
       streams: (options) => driver.streams(options),
       byId: (id) => driver.byId(id),
       byCorrelation: (options) => driver.byCorrelation(options),
@@ -318,10 +448,12 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
             if (Result.isFailure(fact)) return KsiError.fail(fact.failure)
             facts.push(fact.success)
           }
-          return append({ facts, expectedVersion: options?.expectedVersion })
+          return append(options === undefined ? { facts } : { ...options, facts })
         }),
       stream: streamOf(driver, limits.pageItems),
-      all: allOf(driver, limits.pageItems)
+      readAll,
+      all: (options) => Stream.unwrap(Effect.map(readAll(options), ({ facts }) => facts)),
+      subscribe: followOf(driver, limits)
     }
   })
 

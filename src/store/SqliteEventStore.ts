@@ -40,6 +40,7 @@ import * as EventStore from "./EventStore.ts"
 import * as IdempotencyTable from "./IdempotencyTable.ts"
 import { type Announcer, makeAnnouncer } from "./internal/Announcer.ts"
 import { CorrelationIndex } from "./internal/CorrelationIndex.ts"
+import { type Found, goOn, type Search, windowOf } from "./internal/Driver.ts"
 import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
@@ -191,6 +192,20 @@ const listStreams = (
   }
 }
 
+const search = (
+  reader: FactReader,
+  { finder }: FactWriter,
+  options: Search
+): Found => {
+  const { high, low, next } = windowOf(options)
+  const wanted = reader.rows(options.limit)
+  const positions = finder.positions(options.query, { from: low, to: high, limit: wanted, backward: options.backward })
+  const facts = reader.at(positions)
+  const last = facts.at(-1)
+  const isAll = last === undefined || (positions.length < wanted && facts.length === positions.length)
+  return { facts, next: isAll ? next : goOn(options, last.position) }
+}
+
 /** The driver over an open file. */
 const makeDriver = (options: Options): Effect.Effect<
   EventStore.Driver,
@@ -245,6 +260,7 @@ const makeDriver = (options: Options): Effect.Effect<
           return (onDisk ? reader.ofIndex(stream, first, last) : undefined) ??
             reader.at(writer.index.positions({ stream, from, to, limit: rows, backward }))
         }),
+      search: (options) => StoreFile.attempt("read", () => search(reader, writer, options)),
       streams: (options) => StoreFile.attempt("read", () => streams(options)),
       byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),
       byCorrelation: ({ correlationId, from, limit }) =>

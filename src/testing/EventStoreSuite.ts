@@ -24,6 +24,7 @@ import * as Json from "../event/Json.ts"
 import type * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as correlations from "./internal/correlations.ts"
+import * as decisions from "./internal/decisions.ts"
 import * as lossless from "./internal/lossless.ts"
 import {
   type Case, everything, fact, facts, invalidAt, kinds, positions, promise, refused, type Store, upTo, versions
@@ -491,5 +492,6 @@ const appending: ReadonlyArray<Case> = [
 
 /** All promises of an event store. */
 export const cases: ReadonlyArray<Case> = [
-  ...identity, ...expectations, ...lossless.cases, ...correlations.cases, ...reading, ...listening, ...appending
+  ...identity, ...expectations, ...lossless.cases, ...correlations.cases, ...reading, ...listening, ...appending,
+  ...decisions.cases
 ]

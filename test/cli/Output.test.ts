@@ -93,6 +93,11 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
     "✗ VersionConflict  stream \"order-1\" is at version 2, not 1\n  next       ksi stream-log order-1\n"
   ],
   [
+    new KsiError.ConditionFailed({ position: 7, after: 0 }),
+    6,
+    "✗ ConditionFailed  a fact that matches the condition of the append is at position 7\n  next       read again, decide again, and append with the new position\n"
+  ],
+  [
     new KsiError.IdConflict({ source: "/a", id: "1", position: 7 }),
     6,
     "✗ IdConflict  an event \"1\" of source \"/a\" is stored at position 7 with other content\n  next       ksi export --from 7 --to 7\n"

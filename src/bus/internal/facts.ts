@@ -8,6 +8,7 @@ import * as Envelope from "../../event/Envelope.ts"
 import * as Event from "../../event/Event.ts"
 import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
+import * as Tags from "../../event/Tags.ts"
 import * as TraceContext from "../../event/TraceContext.ts"
 import { type LiveEnvelope, ReceivedEnvelope, saidIn } from "../Causation.ts"
 import * as Journal from "../Journal.ts"
@@ -57,16 +58,25 @@ const withVersion = (event: Event.AnyFact, fact: NewFact): NewFact => {
   return { ...fact, attributes: Object.freeze({ ...others, ...Event.attributesOf(event) }) }
 }
 
+/** The fact with the tags of its definition, whatever tags it came with; of a definition that says none it keeps those. */
+const withTags = (event: Event.AnyFact, data: unknown, fact: NewFact): NewFact => {
+  const tags = event.tags?.(data)
+  if (tags === undefined) return fact
+  const { [Tags.attribute]: _, ...attributes } = fact.attributes
+  return { ...fact, attributes: tags.length === 0 ? attributes : { ...attributes, [Tags.attribute]: Tags.toText(tags) } }
+}
+
 /** What an envelope becomes; one that was made elsewhere, and says another stream than its definition, becomes nothing. */
 const factOf = ({ event }: FactEntry, envelope: LiveEnvelope, kept: unknown, trace: TraceContext.Texts): NewFact | KsiError.Reason => {
   const streamId = event.streamId(envelope.data)
-  if (!(envelope instanceof ReceivedEnvelope)) return withVersion(event, Envelope.toFact(envelope, streamId, kept, trace))
+  const defined = (fact: NewFact) => withTags(event, envelope.data, withVersion(event, fact))
+  if (!(envelope instanceof ReceivedEnvelope)) return defined(Envelope.toFact(envelope, streamId, kept, trace))
   const { fact, origin: { principal } } = envelope
   if (fact.source === Envelope.ownSource) return KsiError.invalidAt(fact.name, "source", `"${fact.source}" is this daemon itself`)
   if (fact.attributes["subject"] !== null && fact.streamId !== streamId) {
     return KsiError.invalidAt(fact.name, "subject", `expected the stream of its data, "${streamId}", got "${fact.streamId}"`)
   }
-  return withVersion(event, Envelope.receivedFact(fact, streamId, kept, principal))
+  return defined(Envelope.receivedFact(fact, streamId, kept, principal))
 }
 
 /** The facts of one router. */

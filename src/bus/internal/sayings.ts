@@ -38,7 +38,7 @@ export const make = (journal: Journal["Service"], subscriptions: Subscriptions["
       way = sayingOf(append)
     }
     const { copier } = entry.codec
-    if (way === undefined || copier === undefined || copier.depth > way.jsonDepth) return undefined
+    if (way === undefined || copier === undefined || copier.depth > way.jsonDepth || entry.event.tags !== undefined) return undefined
     if (envelope.origin !== own || isTraced(fiber, envelope)) return undefined
     const { data, name } = envelope
     // First of all: whoever is asked for the stream may keep the payload, and change it.

@@ -5,11 +5,13 @@
  * forget what it believed.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
+import type { EventPattern } from "../../event/EventPattern.ts"
 import { BoundedMap } from "./BoundedMap.ts"
 import { fromSortable, toSortable } from "./sortable.ts"
 import * as StoreFile from "./StoreFile.ts"
 
 const cached = 32_768
+const cachedPatterns = 256
 
 /** One dictionary table. */
 export class Dictionary {
@@ -19,6 +21,9 @@ export class Dictionary {
   private readonly selectText: StatementSync
   private readonly insert: StatementSync
   private readonly remove: StatementSync
+  private readonly listed: StatementSync
+  /** What patterns match, of the numbers up to `through`. */
+  private readonly matched = new BoundedMap<string, { readonly ids: Array<number>; through: number }>(cachedPatterns)
   private readonly last: () => number
   private count: number
 
@@ -27,6 +32,7 @@ export class Dictionary {
     this.selectText = db.prepare(`SELECT text FROM ${table} WHERE id = ?`)
     this.insert = db.prepare(`INSERT INTO ${table} VALUES (?, ?)`)
     this.remove = db.prepare(`DELETE FROM ${table} WHERE id > ?`)
+    this.listed = db.prepare(`SELECT id, text FROM ${table} WHERE id > ?`)
     this.last = () => StoreFile.number(db, `SELECT max(id) FROM ${table}`)
     this.count = this.last()
   }
@@ -71,6 +77,19 @@ export class Dictionary {
     return text
   }
 
+  /** The numbers of the texts that match a pattern. Only for a dictionary of names, of which there are not many. */
+  matching(pattern: EventPattern): ReadonlyArray<number> {
+    let known = this.matched.get(pattern.text)
+    if (known === undefined) this.matched.set(pattern.text, known = { ids: [], through: 0 })
+    if (known.through < this.count) {
+      for (const { id, text } of this.listed.iterate(known.through)) {
+        if (pattern.matches(fromSortable(String(text)))) known.ids.push(Number(id))
+      }
+      known.through = this.count
+    }
+    return known.ids
+  }
+
   /** Takes back the numbers given out since `mark`. */
   undo(mark: number): void {
     if (this.count === mark) return
@@ -82,6 +101,7 @@ export class Dictionary {
   reset(): void {
     this.ids.clear()
     this.texts.clear()
+    this.matched.clear()
     this.count = this.last()
   }
 }

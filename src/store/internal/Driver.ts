@@ -2,6 +2,7 @@
 import type * as Effect from "effect/Effect"
 import type { Journal } from "../../bus/Journal.ts"
 import type { StoredFact } from "../../event/CloudEvent.ts"
+import type { Compiled } from "../../event/FactQuery.ts"
 import type { KsiError } from "../../event/KsiError.ts"
 import type { Snapshots } from "../Snapshots.ts"
 
@@ -10,6 +11,37 @@ export interface StreamInfo {
   readonly streamId: string
   /** Version of its last fact; the number of its facts. */
   readonly version: number
+}
+
+/** A page of the facts that were looked for. */
+export interface Found {
+  readonly facts: ReadonlyArray<StoredFact>
+  /** Where to go on looking; `undefined` where everything has been looked at. A page without facts may have one. */
+  readonly next: number | undefined
+}
+
+/** What to look for, and where. */
+export interface Search {
+  readonly query: Compiled
+  readonly from: number
+  readonly to: number
+  readonly limit: number
+  readonly backward: boolean
+}
+
+/** How many positions one search goes through before others have their turn. */
+export const searched = 65_536
+
+/** The part of a range, as far as one search goes; what is left of it begins at `next`. */
+export const windowOf = ({ backward, from, to }: Pick<Search, "backward" | "from" | "to">): { readonly low: number; readonly high: number; readonly next: number | undefined } => {
+  if (to - from < searched) return { low: from, high: to, next: undefined }
+  return backward ? { low: to - searched + 1, high: to, next: to - searched } : { low: from, high: from + searched - 1, next: from + searched }
+}
+
+/** Where a search goes on that has found this position last; `undefined` at its end. */
+export const goOn = ({ backward, from, to }: Pick<Search, "backward" | "from" | "to">, position: number): number | undefined => {
+  const next = backward ? position - 1 : position + 1
+  return next < from || next > to ? undefined : next
 }
 
 /** What a driver (memory, SQLite) does; everything else is built on it once. Not an API for users. */
@@ -22,6 +54,8 @@ export interface Driver extends Pick<Journal["Service"], "append" | "read" | "he
     readonly limit: number
     readonly backward?: boolean | undefined
   }) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
+  /** Facts of a query with `from <= position <= to`, both of them within the store; newest first when `backward`. Bounds as `read`. */
+  readonly search: (options: Search) => Effect.Effect<Found, KsiError>
   /** Streams in the order of their names (by code unit), from `from` on and after `after`. */
   readonly streams: (options: {
     readonly prefix?: string | undefined

@@ -11,18 +11,24 @@ import type { SQLInputValue, StatementSync } from "node:sqlite"
 import type { Append, Outcome } from "../../bus/Journal.ts"
 import * as CloudEvent from "../../event/CloudEvent.ts"
 import type { NewFact, StoredFact } from "../../event/CloudEvent.ts"
+import type { Compiled } from "../../event/FactQuery.ts"
 import * as Json from "../../event/Json.ts"
 import type { JsonObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
+import * as Tags from "../../event/Tags.ts"
+import * as Expectations from "./Expectations.ts"
+import { FactFinder } from "./FactFinder.ts"
 import type { FactReader } from "./FactReader.ts"
 import * as StoreFile from "./StoreFile.ts"
 import { StreamIndex } from "./StreamIndex.ts"
+import * as TagTable from "./TagTable.ts"
 
 /** A fact as it will be written. */
 export interface Row {
   readonly fact: NewFact
   readonly data: string | null
   readonly attributes: string | null
+  readonly tags: ReadonlyArray<string>
   /** Whether it holds a number that a double cannot. */
   readonly careful: boolean
 }
@@ -40,7 +46,7 @@ export interface Written {
 /** An append whose facts are texts. */
 export interface Encoded {
   readonly rows: ReadonlyArray<Row>
-  readonly expectedVersion: number | undefined
+  readonly expected: Expectations.Expectations | undefined
   readonly each: boolean
 }
 
@@ -62,6 +68,8 @@ const isEmpty = (attributes: JsonObject): boolean => {
   return true
 }
 
+const untagged: ReadonlyArray<string> = []
+
 const encodeFact = (fact: NewFact): Row => {
   // A function or a symbol has no JSON and counts as no data; the event store lets neither through.
   const data: string | undefined = JSON.stringify(fact.data)
@@ -70,6 +78,7 @@ const encodeFact = (fact: NewFact): Row => {
     fact,
     data: data ?? null,
     attributes,
+    tags: attributes === null ? untagged : Tags.of(fact),
     careful: (data !== undefined && isCareful(data)) || (attributes !== null && isCareful(attributes))
   }
 }
@@ -85,7 +94,8 @@ export const encode = (request: Append): Encoded | KsiError.KsiError => {
       return KsiError.make(KsiError.invalidAt(fact.name, "data", problem))
     }
   }
-  return { rows, expectedVersion: request.expectedVersion, each: request.mode === "each" }
+  const expected = Expectations.of(request)
+  return KsiError.is(expected) ? expected : { rows, expected, each: request.mode === "each" }
 }
 
 /** The fact as it will be read: made of the text that was written, so it shares nothing with who appended it. */
@@ -133,11 +143,13 @@ export class FactWriter {
   /** The last committed position. */
   head = 0
   readonly index: StreamIndex
+  readonly finder: FactFinder
   private readonly file: StoreFile.StoreFile["Service"]
   private readonly reader: FactReader
   private readonly insert: StatementSync
   private readonly insertMany: StatementSync
   private readonly removeAfter: StatementSync
+  private readonly insertTag: StatementSync
   private readonly dataVersion: StatementSync
   private seen = 0
   private recorded = 0
@@ -151,9 +163,11 @@ export class FactWriter {
     this.file = file
     this.reader = reader
     this.index = new StreamIndex(db, threshold)
+    this.finder = new FactFinder(db, reader, this.index)
     this.insert = db.prepare(insertInto(1))
     this.insertMany = db.prepare(insertInto(rowsPerStatement))
     this.removeAfter = db.prepare("DELETE FROM events WHERE position > ?")
+    this.insertTag = db.prepare(TagTable.insert)
     this.dataVersion = db.prepare("PRAGMA data_version")
     this.load()
   }
@@ -165,10 +179,12 @@ export class FactWriter {
     const careful = this.reader.careful
     try {
       const answers = this.file.transaction(() => {
-        if (this.version() !== this.seen) this.load()
+        if (this.fileVersion() !== this.seen) this.load()
         recorded = Math.max(now, this.recorded)
         const answers = this.together(appends, recorded) ?? appends.map((append) => this.append(append, recorded))
         this.index.advance(this.facts.length)
+        // Last: nothing of it has to be taken back for an append that is refused.
+        this.tag()
         if (this.reader.careful !== careful) this.file.db.prepare("UPDATE meta SET careful = ?").run(this.reader.careful)
         return answers
       })
@@ -183,14 +199,14 @@ export class FactWriter {
     }
   }
 
-  private version(): number {
+  private fileVersion(): number {
     return Number(this.dataVersion.get()?.["data_version"])
   }
 
   /** Reads everything held in memory, at the start and after another program wrote the file. */
   private load(): void {
     const { db } = this.file
-    this.seen = this.version()
+    this.seen = this.fileVersion()
     this.head = StoreFile.number(db, "SELECT max(position) FROM events")
     this.recorded = StoreFile.number(db, "SELECT recorded FROM events ORDER BY position DESC LIMIT 1")
     this.reader.reset()
@@ -236,6 +252,11 @@ export class FactWriter {
     pending.length = 0
   }
 
+  /** Puts the tags of the batch into their index. */
+  private tag(): void {
+    for (const { position, row } of this.facts) for (const tag of row.tags) this.insertTag.run(tag, position)
+  }
+
   private append(append: Encoded, recorded: number): Answer {
     const moved = this.moved(append)
     if (moved !== undefined) return moved
@@ -246,39 +267,53 @@ export class FactWriter {
       const outcome = this.one(row, recorded)
       const refused = refusal(row, outcome, append.each)
       if (refused !== undefined) {
-        if (this.undo(facts)) this.removeAfter.run(this.head + facts)
-        this.reader.streams.undo(streams)
+        this.takeBack(facts, streams)
         return refused
       }
       if (!KsiError.is(outcome)) outcomes.push(outcome)
     }
+    // What else belongs to this append alone, in its transaction, goes here: it may look at `this.facts` from `facts` on (rows may
+    // still be `pending`: `flush` first), and refuse the append with `takeBack`.
     return outcomes
   }
 
+  /** Leaves nothing of an append that began after so many facts of the batch, and after this stream. */
+  private takeBack(facts: number, streams: number): void {
+    this.flush()
+    if (this.undo(facts)) this.removeAfter.run(this.head + facts)
+    this.reader.streams.undo(streams)
+  }
+
   /**
-   * The answer of an append whose stream has another version than expected; `undefined` where it may go on. Only a new
-   * fact minds the version: those that are stored already have their place.
+   * The answer of an append that expected something else than there is; `undefined` where it may go on. Only a new
+   * fact minds: those that are stored already have their place.
    */
-  private moved({ each, expectedVersion: expected, rows }: Encoded): Answer | undefined {
-    const first = rows[0]
-    if (expected === undefined || first === undefined) return undefined
-    const { streamId } = first.fact
-    const stream = this.reader.streams.find(streamId)
-    const actual = stream === undefined ? 0 : this.index.version(stream)
-    if (actual === expected) return undefined
+  private moved({ each, expected, rows }: Encoded): Answer | undefined {
+    const unmet = expected === undefined ? undefined : Expectations.unmet(expected, this)
+    if (unmet === undefined) return undefined
     this.flush()
     const outcomes: Array<Outcome> = []
     for (const row of rows) {
       const source = this.reader.sources.find(row.fact.source)
       const outcome = source === undefined ? undefined : this.stored(row, source)
-      if (outcome === undefined) {
-        return KsiError.make(new KsiError.VersionConflict({ streamId, expected, actual }))
-      }
+      if (outcome === undefined) return KsiError.make(unmet)
       const refused = refusal(row, outcome, each)
       if (refused !== undefined) return refused
       if (!KsiError.is(outcome)) outcomes.push(outcome)
     }
     return outcomes
+  }
+
+  /** The version that a stream has by now, in this batch. */
+  version(streamId: string): number {
+    const stream = this.reader.streams.find(streamId)
+    return stream === undefined ? 0 : this.index.version(stream)
+  }
+
+  /** The first position behind `after` of a fact that matches: committed, or of this batch. */
+  first(query: Compiled, after: number): number | undefined {
+    const [committed] = this.finder.positions(query, { from: after + 1, to: this.head, limit: 1, backward: false })
+    return committed ?? this.facts.find(({ position, row }) => position > after && query.matches(row.fact))?.position
   }
 
   /** What is known of a fact's identity; the failure is this fact's alone. */

@@ -7,14 +7,19 @@ import { type Append, atOnce, type Moment, type Outcome, Said, withSaying } from
 import * as CloudEvent from "../../event/CloudEvent.ts"
 import type { NewFact, StoredFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
+import { type Labels, matchesTerm, type Term } from "../../event/FactQuery.ts"
 import * as Json from "../../event/Json.ts"
 import type { JsonObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import * as Limits from "../../event/Limits.ts"
+import * as Tags from "../../event/Tags.ts"
 import { makeAnnouncer } from "./Announcer.ts"
 import { onForget } from "../Forgetting.ts"
 import { makeMemory as makeSnapshots } from "../Snapshots.ts"
-import type { Driver, StreamInfo } from "./Driver.ts"
+import { type Driver, type Found, goOn, type Search, type StreamInfo, windowOf } from "./Driver.ts"
+import * as Expectations from "./Expectations.ts"
+
+const nothing: JsonObject = {}
 
 /** The bytes of a fact's JSON and labels. */
 const bytesOf = ({ attributes, data, id, name, source, streamId }: StoredFact): number => {
@@ -46,6 +51,8 @@ class Memory {
   private readonly bytes: Array<number> = []
   /** Positions of a stream's facts by version - 1. */
   private readonly byStream = new Map<string, Array<number>>()
+  /** Positions of the facts with a tag. */
+  private readonly byTag = new Map<string, Array<number>>()
   /** Where the facts with an id are: one position, or several of different sources. Of the first `indexed` facts. */
   private readonly ids = new Map<string, number | ReadonlyArray<number>>()
   private indexed = 0
@@ -68,6 +75,16 @@ class Memory {
 
   positions(streamId: string): ReadonlyArray<number> {
     return this.byStream.get(streamId) ?? []
+  }
+
+  tagged(tag: string): ReadonlyArray<number> {
+    return this.byTag.get(tag) ?? []
+  }
+
+  /** What a fact is matched by; what was said has no tags. */
+  labels(position: number): Labels | undefined {
+    const kept = this.kept[position - 1]
+    return kept instanceof Said ? { name: kept.name, streamId: kept.streamId, attributes: nothing } : kept
   }
 
   at(position: number): StoredFact | undefined {
@@ -120,6 +137,11 @@ class Memory {
       recordedAt
     })
     this.kept.push(stored)
+    for (const tag of Tags.of(stored)) {
+      const known = this.byTag.get(tag)
+      if (known === undefined) this.byTag.set(tag, [stored.position])
+      else known.push(stored.position)
+    }
     return stored
   }
 
@@ -141,6 +163,7 @@ class Memory {
       const stream = this.byStream.get(last.streamId)
       stream?.pop()
       if (stream?.length === 0) this.byStream.delete(last.streamId)
+      if (!(last instanceof Said)) this.untag(last)
       if (this.indexed <= this.kept.length) continue
       this.indexed = this.kept.length
       const others = several(this.ids.get(last.id) ?? []).filter((position) => position !== last.position)
@@ -160,6 +183,14 @@ class Memory {
 
   streamIds(): ReadonlyArray<string> {
     return this.sorted ??= [...this.byStream.keys()].toSorted()
+  }
+
+  private untag(last: StoredFact): void {
+    for (const tag of Tags.of(last)) {
+      const known = this.byTag.get(tag)
+      known?.pop()
+      if (known?.length === 0) this.byTag.delete(tag)
+    }
   }
 
   private recordedAt(now: number): number {
@@ -195,6 +226,42 @@ class Memory {
   }
 }
 
+/** Those of ascending positions that are within a range. */
+const within = (positions: ReadonlyArray<number>, from: number, to: number): ReadonlyArray<number> =>
+  positions.slice(lowerBound(positions, from), lowerBound(positions, to + 1))
+
+/** Where facts of a term may be, by tag or stream; `undefined` where they may be anywhere. */
+const candidates = (memory: Memory, { streamIds, tags }: Term, from: number, to: number): ReadonlyArray<number> | undefined => {
+  const [first, ...others] = tags.map((tag) => within(memory.tagged(tag), from, to))
+  if (first !== undefined) return others.reduce((a, b) => b.length < a.length ? b : a, first)
+  if (streamIds === undefined) return undefined
+  return [...streamIds].flatMap((streamId) => within(memory.positions(streamId), from, to)).sort((a, b) => a - b)
+}
+
+const ofTerm = (memory: Memory, term: Term, { backward, from, limit, to }: Omit<Search, "query">): ReadonlyArray<number> => {
+  const list = candidates(memory, term, from, to)
+  const count = list === undefined ? to - from + 1 : list.length
+  const found: Array<number> = []
+  for (let index = 0; index < count && found.length < limit; index++) {
+    const at = backward ? count - 1 - index : index
+    const position = list === undefined ? from + at : list[at] ?? 0
+    const labels = memory.labels(position)
+    if (labels !== undefined && matchesTerm(term, labels)) found.push(position)
+  }
+  return found
+}
+
+/** Positions of the facts that match, in order. */
+const matching = (memory: Memory, { query, ...range }: Search): ReadonlyArray<number> => {
+  const found = new Set(query.terms.flatMap((term) => ofTerm(memory, term, range)))
+  return [...found].sort((a, b) => range.backward ? b - a : a - b).slice(0, range.limit)
+}
+
+const placeOf = (memory: Memory): Expectations.Place => ({
+  version: (streamId) => memory.version(streamId),
+  first: (query, after) => matching(memory, { query, from: after + 1, to: memory.length, limit: 1, backward: false })[0]
+})
+
 /** Puts the facts in, or leaves everything as it was and says why not. */
 const commit = (memory: Memory, request: Append, now: number): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
   const before = memory.length
@@ -209,6 +276,8 @@ const commit = (memory: Memory, request: Append, now: number): Result.Result<Rea
 
 const put = (memory: Memory, request: Append, now: number): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
   const before = memory.length
+  const expected = Expectations.of(request)
+  if (KsiError.is(expected)) return Result.fail(expected.reason)
   const outcomes: Array<Outcome> = []
   for (const fact of request.facts) {
     const found = memory.find(fact)
@@ -221,12 +290,9 @@ const put = (memory: Memory, request: Append, now: number): Result.Result<Readon
       outcomes.push({ kind, position: found.position, version: found.version })
       continue
     }
-    const streamId = request.facts[0]?.streamId ?? fact.streamId
-    const expected = request.expectedVersion
-    // Before the first new fact only: what follows in this append has moved the stream itself.
-    if (expected !== undefined && memory.length === before && memory.version(streamId) !== expected) {
-      return Result.fail(new KsiError.VersionConflict({ streamId, expected, actual: memory.version(streamId) }))
-    }
+    // Before the first new fact only: what follows in this append has moved the store itself.
+    const unmet = expected === undefined || memory.length > before ? undefined : Expectations.unmet(expected, placeOf(memory))
+    if (unmet !== undefined) return Result.fail(unmet)
     const { position, version } = memory.push(fact, now)
     outcomes.push({ kind: "appended", position, version })
   }
@@ -234,33 +300,44 @@ const put = (memory: Memory, request: Append, now: number): Result.Result<Readon
 }
 
 /** As many facts as the bounds allow, at least one: `at` steps through `count` of them. */
-const page = (
+const pageNow = (
   memory: Memory,
   pageBytes: number,
   limit: number,
   count: number,
   at: (index: number) => StoredFact | undefined
-): Effect.Effect<ReadonlyArray<StoredFact>> =>
-  Effect.sync(() => {
-    const facts: Array<StoredFact> = []
-    let left = pageBytes
-    for (let index = 0; index < count && facts.length < limit; index++) {
-      const fact = at(index)
-      if (fact === undefined) break
-      left -= memory.bytesAt(fact)
-      if (left < 0 && facts.length > 0) break
-      facts.push(fact)
-    }
-    return facts
-  })
+): ReadonlyArray<StoredFact> => {
+  const facts: Array<StoredFact> = []
+  let left = pageBytes
+  for (let index = 0; index < count && facts.length < limit; index++) {
+    const fact = at(index)
+    if (fact === undefined) break
+    left -= memory.bytesAt(fact)
+    if (left < 0 && facts.length > 0) break
+    facts.push(fact)
+  }
+  return facts
+}
+
+const page = (...args: Parameters<typeof pageNow>): Effect.Effect<ReadonlyArray<StoredFact>> => Effect.sync(() => pageNow(...args))
+
+const search = (memory: Memory, pageBytes: number, options: Search): Found => {
+  const { high, low, next } = windowOf(options)
+  const positions = matching(memory, { ...options, from: low, to: high })
+  const facts = pageNow(memory, pageBytes, options.limit, positions.length, (index) => memory.at(positions[index] ?? 0))
+  const last = facts.at(-1)
+  const isAll = last === undefined || (positions.length < options.limit && facts.length === positions.length)
+  return { facts, next: isAll ? next : goOn(options, last.position) }
+}
 
 /** Index of the first item that is not before `key`. */
-const lowerBound = (items: ReadonlyArray<string>, key: string): number => {
+const lowerBound = <A extends string | number>(items: ReadonlyArray<A>, key: A): number => {
   let low = 0
   let high = items.length
   while (low < high) {
     const middle = (low + high) >>> 1
-    if ((items[middle] ?? "") < key) low = middle + 1
+    const item = items[middle]
+    if (item !== undefined && item < key) low = middle + 1
     else high = middle
   }
   return low
@@ -331,6 +408,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
         return page(memory, pageBytes, limit, last - first + 1, (index) =>
           memory.at(stream[backward === true ? last - 1 - index : first - 1 + index] ?? 0))
       }),
+    search: (options) => Effect.sync(() => search(memory, pageBytes, options)),
     streams: (options) => Effect.sync(() => listStreams(memory, options)),
     byId: (id) => Effect.sync(() => [...memory.byId(id)]),
     byCorrelation: ({ correlationId, from, limit }) =>

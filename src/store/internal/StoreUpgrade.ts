@@ -4,6 +4,7 @@ import type { OutcomeKind } from "../../bus/Activity.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
 import * as CorrelationIndex from "./CorrelationIndex.ts"
 import { tables as snapshotTables } from "./snapshotTables.ts"
+import * as TagTable from "./TagTable.ts"
 
 /**
  * The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. 3: the tables of
@@ -14,7 +15,8 @@ export const newest = 3
 /** Tables that came with format 3, each as whoever owns it lays it out. */
 export const since3: ReadonlyArray<string> = [
   CorrelationIndex.table,
-  snapshotTables
+  snapshotTables,
+  TagTable.table
 ]
 
 /** Tables and indexes that files of an older format lack, or have otherwise. */

@@ -112,7 +112,8 @@ export const history = (facts: ReadonlyArray<Event.FactOf<Event.AnyFact>>) =>
   Effect.gen(function*() {
     const store = yield* EventStore
     for (const { event, payload } of facts) {
-      yield* store.appendTo(event.streamId(payload), [{ name: event.name, data: jsonOf(event.payload, payload), attributes: attributesOf(event) }])
+      const fact = { name: event.name, data: jsonOf(event.payload, payload), attributes: attributesOf(event), tags: event.tags?.(payload) }
+      yield* store.appendTo(event.streamId(payload), [fact])
     }
   })
 
