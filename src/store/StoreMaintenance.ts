@@ -32,6 +32,7 @@ import * as Fs from "node:fs"
 import * as KsiError from "../event/KsiError.ts"
 import * as StoreCopy from "./internal/StoreCopy.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
+import * as StoreJob from "./internal/StoreJob.ts"
 import * as StoreBackup from "./StoreBackup.ts"
 
 /** Something that may be removed when a store is compacted. */
@@ -152,6 +153,8 @@ const makeFile = Effect.gen(function*() {
       const before = sizesOf(filename)
       const removed = yield* removables.remove
       yield* giveBack
+      // A long log would block the event loop for as long as it takes to move it.
+      yield* StoreJob.checkpoint(Fs.realpathSync(filename))
       return yield* StoreFile.attempt("compact", (): Compacted => {
         // Where a reader stays at its moment, the log remains until it leaves.
         db.exec("PRAGMA wal_checkpoint(TRUNCATE)")
