@@ -58,5 +58,5 @@ describe("the README", () => {
     expect(unit("ksi-backup.timer")).toContain("OnCalendar=")
     const canVerify = spawnSync("systemd-analyze", ["--version"]).status === 0
     if (canVerify) expect(spawnSync("systemd-analyze", ["calendar", "daily"]).status).toBe(0)
-  })
+  }, 60_000)
 })

@@ -9,6 +9,9 @@ import { alter, fill, folder, idsOf, made, opened } from "./files.ts"
 import * as Format1 from "./format1.ts"
 import * as Format2 from "./format2.ts"
 
+// Threads are started, of which each reads its modules anew: on a busy machine that takes its time.
+const patience = 60_000
+
 const problemOf = <A, R>(effect: Effect.Effect<A, KsiError.KsiError, R>) =>
   Effect.map(Effect.flip(effect), ({ message }) => message)
 
@@ -43,7 +46,7 @@ describe("backup", () => {
       expect(Fs.statSync(copy).mode & 0o777).toBe(0o600)
       expect(shares.every((share, i) => share > (shares[i - 1] ?? 0) && share <= 1)).toBe(true)
       expect(Fs.readdirSync(path).filter((name) => name.includes("part"))).toEqual([])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("replaces nothing but by force, and not the store", () =>
     Effect.gen(function*() {
@@ -58,11 +61,12 @@ describe("backup", () => {
       expect(yield* problemOf(to(join(path, "link"), true))).toContain("is the store itself")
       expect(yield* problemOf(to(path))).toContain("is a directory")
       expect(yield* problemOf(to(join(path, "no", "a")))).toContain("there is no directory")
+      expect(yield* problemOf(to(join(copy, "a")))).toContain("there is no directory")
       expect(yield* problemOf(StoreBackup.backup({ from: join(path, "none"), to: join(path, "b") }))).toContain("there is no store")
       expect(Fs.readFileSync(copy, "utf8")).toBe("mine")
       yield* to(copy, true)
       expect(yield* idsOf(copy)).toHaveLength(40)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("of a damaged store is refused, and one that is given up leaves nothing", () =>
     Effect.gen(function*() {
@@ -80,7 +84,7 @@ describe("backup", () => {
       Fs.writeFileSync(file, bytes.fill(0xee, 8 * 4096, 12 * 4096))
       expect(yield* problemOf(StoreBackup.backup({ from: file, to: join(path, "b") }))).toContain("damaged")
       expect(Fs.existsSync(join(path, "b"))).toBe(false)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 })
 
 describe("restore", () => {
@@ -104,7 +108,7 @@ describe("restore", () => {
       // Twice within a second: both are kept.
       const again = yield* StoreBackup.restore({ from: copy, to: file })
       expect("kept" in again && again.kept !== first.kept && Fs.existsSync(again.kept ?? "")).toBe(true)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("waits for nobody: a store that is written stays", () =>
     Effect.gen(function*() {
@@ -119,7 +123,7 @@ describe("restore", () => {
           yield* fill(store, 1, "more")
         }))
       expect(yield* idsOf(file)).toHaveLength(41)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("refuses a damaged backup before it changes anything, and what is no store", () =>
     Effect.gen(function*() {
@@ -145,7 +149,7 @@ describe("restore", () => {
       alter(copy, "DELETE FROM events WHERE position = 7")
       yield* refused("positions: position 7 is missing")
       expect(yield* problemOf(StoreBackup.restore({ from: file, to: file }))).toContain("is the store itself")
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("takes the place of a store that is damaged, and keeps that one with its log", () =>
     Effect.gen(function*() {
@@ -159,7 +163,7 @@ describe("restore", () => {
       if ("report" in restored) throw new Error("it was sound")
       expect(yield* idsOf(file)).toHaveLength(40)
       expect(Fs.readFileSync(restored.kept ?? "", "utf8")).toBe("broken beyond hope")
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 })
 
 describe("verify", () => {
@@ -183,7 +187,7 @@ describe("verify", () => {
         facts: 310, positions: 310, versions: 310, order: 310, names: 310, json: 310, identity: 310
       })
       expect(report.checks.find(({ check }) => check === "index")?.count).toBeGreaterThan(200)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   const damages: ReadonlyArray<readonly [sql: string, problem: string]> = [
     ["DELETE FROM events WHERE position = 5", "positions: position 5 is missing"],
@@ -225,7 +229,7 @@ describe("verify", () => {
           expect(checkFile(file, true, () => {}).problems.every((each) => each.check === "layout"), sql).toBe(true)
           expect(report.problems.every(({ help }) => help !== "")).toBe(true)
         }))
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("looks at a store that is written", () =>
     Effect.gen(function*() {
@@ -237,7 +241,7 @@ describe("verify", () => {
           for (let n = 0; n < 50; n++) yield* fill(store, 20, `w${n}`)
           expect((yield* Fiber.join(looking)).problems).toEqual([])
         }), { indexThreshold: 50 })
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("counts holes that were made on purpose", () =>
     Effect.gen(function*() {
@@ -247,7 +251,7 @@ describe("verify", () => {
       const { checks, problems } = yield* checked(file)
       expect(problems).toEqual([])
       expect(checks.find(({ check }) => check === "positions")?.of).toContain("3 of them removed on purpose")
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 })
 
 describe("a file of an older format", () => {
@@ -269,7 +273,7 @@ describe("a file of an older format", () => {
         expect(yield* idsOf(file)).toHaveLength(count)
         expect(Fs.existsSync(`${backup}.2`)).toBe(true)
       }
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("stays as it is where there can be no backup", () =>
     Effect.gen(function*() {
@@ -283,5 +287,5 @@ describe("a file of an older format", () => {
       expect(Fs.readdirSync(path).filter((name) => name.includes("bak"))).toEqual([])
       Fs.writeFileSync(file, bytes)
       expect(yield* idsOf(file)).toHaveLength(100)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 })

@@ -5,7 +5,7 @@
  * the thread that appends goes on meanwhile. Interrupting a job ends its thread.
  *
  * **Gotchas** While a reader stays at its moment, SQLite cannot begin its log anew: `<file>-wal` grows by what is
- * written meanwhile, and shrinks when the writer ends or compacts.
+ * written meanwhile, and shrinks when the writer ends or compacts. A thread reads the real disk, whatever `Disk` is.
  */
 import * as Effect from "effect/Effect"
 import { Worker } from "node:worker_threads"
