@@ -63,15 +63,23 @@ const realOf = (file: string): string => Fs.existsSync(file) ? Fs.realpathSync(f
 const isPartOf = (store: string, file: string): boolean =>
   ["", "-wal", "-shm", ".lock"].some((end) => realOf(file) === `${realOf(store)}${end}`)
 
-/** Why a backup cannot get this name, in a sentence; `undefined` where it can. */
-export const nameProblem = ({ force = false, from, to }: Options): string | undefined => {
+const nameOf = (from: string, to: string, force: boolean): string | undefined => {
   if (isPartOf(from, to)) return `${to} is the store itself`
   const stat = Fs.statSync(to, { throwIfNoEntry: false })
   if (stat?.isDirectory() === true) return `${to} is a directory; name a file in it`
   if (stat !== undefined && !stat.isFile()) return `${to} is not a file`
   if (stat !== undefined && !force) return `${to} exists already; it is replaced only by force`
-  if (!Fs.existsSync(Path.dirname(to))) return `there is no directory ${Path.dirname(to)}`
+  if (Fs.statSync(Path.dirname(to), { throwIfNoEntry: false })?.isDirectory() !== true) return `there is no directory ${Path.dirname(to)}`
   return undefined
+}
+
+/** Why a backup cannot get this name, in a sentence; `undefined` where it can. */
+export const nameProblem = ({ force = false, from, to }: Options): string | undefined => {
+  try {
+    return nameOf(from, to, force)
+  } catch (cause) {
+    return KsiError.sentenceOf(cause)
+  }
 }
 
 const failed = (operation: string, problem: string) => KsiError.fail(new KsiError.StoreFailure({ operation, problem }))

@@ -29,9 +29,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Fs from "node:fs"
+import type { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../event/KsiError.ts"
 import * as StoreCopy from "./internal/StoreCopy.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
+import * as StoreJob from "./internal/StoreJob.ts"
 import * as StoreBackup from "./StoreBackup.ts"
 
 /** Something that may be removed when a store is compacted. */
@@ -142,6 +144,17 @@ const giveBack = (file: StoreFile.StoreFile["Service"]): Effect.Effect<number, K
     return before - freePages(file)
   })
 
+/** Where a reader stays at its moment the log remains until it leaves: nobody waits for it. */
+const truncateLog = (db: DatabaseSync): void => {
+  const millis = StoreFile.number(db, "PRAGMA busy_timeout")
+  db.exec("PRAGMA busy_timeout = 0")
+  try {
+    db.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+  } finally {
+    db.exec(`PRAGMA busy_timeout = ${millis}`)
+  }
+}
+
 const makeFile = Effect.gen(function*() {
   const file = yield* StoreFile.StoreFile
   const removables = makeRemovables()
@@ -152,9 +165,10 @@ const makeFile = Effect.gen(function*() {
       const before = sizesOf(filename)
       const removed = yield* removables.remove
       yield* giveBack
+      // A long log would block the event loop for as long as it takes to move it.
+      yield* StoreJob.checkpoint(Fs.realpathSync(filename))
       return yield* StoreFile.attempt("compact", (): Compacted => {
-        // Where a reader stays at its moment, the log remains until it leaves.
-        db.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+        truncateLog(db)
         const left = freePages(file) * StoreFile.number(db, "PRAGMA page_size")
         return { before, after: sizesOf(filename), left, removed }
       })

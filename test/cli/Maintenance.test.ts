@@ -7,6 +7,9 @@ import { alter, folder, idsOf, made, opened } from "../store/files.ts"
 import * as Format2 from "../store/format2.ts"
 import { ksi } from "./commandLine.ts"
 
+// Threads are started, of which each reads its modules anew: on a busy machine that takes its time.
+const patience = 60_000
+
 it("a size has the unit that suits it", () => {
   expect([0, 1023, 1024, 1536, 5 * 1024 ** 2, 3 * 1024 ** 3, 2048 * 1024 ** 4].map(Maintenance.size))
     .toEqual(["0 bytes", "1,023 bytes", "1.0 KiB", "1.5 KiB", "5.0 MiB", "3.0 GiB", "2048.0 TiB"])
@@ -43,7 +46,7 @@ describe("without a daemon", () => {
       const restored = yield* run("restore", copy)
       expect([restored.code, restored.stdout]).toEqual([0, expect.stringMatching(/^restored 310 facts to .*ksi\.db\nthe store that was there is .*ksi\.db\.before-restore-/)])
       expect(yield* idsOf(file)).toHaveLength(310)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("what is damaged is told with exit code 7, and not restored", () =>
     Effect.gen(function*() {
@@ -62,7 +65,7 @@ describe("without a daemon", () => {
       expect(JSON.parse((yield* run("restore", bad, "--json")).stderr)).toMatchObject({ error: { reason: "CheckFailed", retryable: false } })
       expect(Fs.readdirSync(home).toSorted()).toEqual(["bad.db", "ksi.db", "ksi.db.lock"])
       expect((yield* run("restore", join(home, "none"))).code).toBe(2)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("a store that is not there, and one in memory", () =>
     Effect.gen(function*() {
@@ -73,7 +76,7 @@ describe("without a daemon", () => {
       const inMemory = { env: { KSI_HOME: home, KSI_STORE: "memory" } }
       expect(yield* ksi(["verify"], inMemory)).toMatchObject({ code: 5, stderr: expect.stringContaining("store = memory") })
       expect(yield* ksi(["restore", process.execPath], inMemory)).toMatchObject({ code: 2, stderr: expect.stringContaining("store = memory") })
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 
   it.live("compacting a file of an older format upgrades it first, and says so beside the data", () =>
     Effect.gen(function*() {
@@ -84,5 +87,5 @@ describe("without a daemon", () => {
       expect(code).toBe(0)
       expect(JSON.parse(stdout)).toMatchObject({ left: 0 })
       expect(Fs.existsSync(`${file}.format-2.bak`)).toBe(true)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped), patience)
 })

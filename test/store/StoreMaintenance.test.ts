@@ -48,6 +48,23 @@ describe("compact", () => {
       expect(store.head()).toBe(610)
     }).pipe(Effect.scoped))
 
+  it.live("waits for no reader: the log stays until it has left", () =>
+    Effect.gen(function*() {
+      const file = join(yield* folder, "a.db")
+      const { compact, store } = yield* opening(file)
+      yield* fill(store, 100)
+      const reader = new DatabaseSync(file, { readOnly: true })
+      reader.exec("BEGIN")
+      expect(reader.prepare("SELECT count(*) AS n FROM events").get()).toEqual({ n: 100 })
+      yield* fill(store, 100, "more")
+      yield* compact
+      expect(Fs.statSync(`${file}-wal`).size).toBeGreaterThan(0)
+      reader.close()
+      yield* compact
+      expect(Fs.statSync(`${file}-wal`).size).toBe(0)
+      expect(store.head()).toBe(200)
+    }).pipe(Effect.scoped))
+
   it.live("removes what whoever knows says may go, and answers that have expired", () =>
     Effect.gen(function*() {
       const file = join(yield* folder, "a.db")

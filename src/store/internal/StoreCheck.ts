@@ -1,7 +1,7 @@
 /**
  * Whether a store's file holds what KSI has put into it: SQLite's own checks, and what KSI promises of its tables.
  *
- * The rule: it only reads, all of it in one transaction, so that it may run while a daemon writes. What is damaged does
+ * The rule: it only reads, each check in one transaction, so that it may run while a daemon writes. What is damaged does
  * not keep it from looking at the rest.
  *
  * **Gotchas** Facts that were removed on purpose leave holes. Where streams have settings of how long facts are kept, a
@@ -38,6 +38,11 @@ class Wrongs {
 class Findings {
   readonly checks: Array<Checked> = []
   readonly problems: Array<Problem> = []
+  private readonly db: DatabaseSync
+
+  constructor(db: DatabaseSync) {
+    this.db = db
+  }
 
   add(check: string, help: string, [count, of]: readonly [count: number, of: string], wrongs: Wrongs): void {
     this.problems.push(...wrongs.told.map((problem) => ({ check, problem, help })))
@@ -49,10 +54,14 @@ class Findings {
     const wrongs = new Wrongs()
     let looked: readonly [count: number, of: string] = [0, "rows"]
     try {
+      // Of one moment of its own: the longer a reader stays at one, the longer the writer's log becomes.
+      this.db.exec("BEGIN")
       looked = look(wrongs.say)
     } catch (cause) {
       wrongs.say(`it cannot be read: ${KsiError.sentenceOf(cause)}`)
     }
+    // Of nothing that was written; of a damaged file it may have been done already.
+    if (this.db.isTransaction) this.db.exec("ROLLBACK")
     this.add(check, help, looked, wrongs)
   }
 }
@@ -83,6 +92,10 @@ const textsOf = (db: DatabaseSync, table: string): ReadonlySet<SQLOutputValue | 
 // As the writer tells them apart.
 const isCareful = (text: string): boolean => Json.isSuspicious(text) && JSON.stringify(JSON.parse(text)) !== text
 
+/** Whether facts may have been removed on purpose. */
+const mayRemove = (db: DatabaseSync): boolean =>
+  has(db, "stream_settings") && StoreFile.number(db, "SELECT count(*) FROM stream_settings") > 0
+
 /** Goes through all facts once, in the order of their positions. */
 class Facts {
   /** Facts seen, and places where there is none on purpose. */
@@ -99,7 +112,7 @@ class Facts {
   constructor(db: DatabaseSync) {
     this.dictionaries = [["stream", textsOf(db, "streams")], ["name", textsOf(db, "names")], ["source", textsOf(db, "sources")]]
     this.careful = StoreFile.number(db, "SELECT careful FROM meta") || Infinity
-    this.mayRemove = has(db, "stream_settings") && StoreFile.number(db, "SELECT count(*) FROM stream_settings") > 0
+    this.mayRemove = mayRemove(db)
   }
 
   see(fact: Fact): void {
@@ -170,7 +183,8 @@ const facts = (db: DatabaseSync, findings: Findings, last: number, progress: (sh
 }
 
 const identity = (db: DatabaseSync) => (wrong: Wrong) => {
-  const twice = db.prepare(`SELECT id, min(position) AS a, max(position) AS b FROM events NOT INDEXED
+  // By the index of identities; that this holds what the table holds is among what SQLite looks at.
+  const twice = db.prepare(`SELECT id, min(position) AS a, max(position) AS b FROM events
     GROUP BY id, source HAVING count(*) > 1 LIMIT ${mostTold}`)
   for (const { a, b, id } of twice.iterate()) wrong(`event "${String(id)}" is stored twice: at positions ${String(a)} and ${String(b)}`)
   return [StoreFile.number(db, "SELECT count(*) FROM events"), "identities, each of one fact"] as const
@@ -185,10 +199,13 @@ const index = (db: DatabaseSync) => (wrong: Wrong) => {
   const missing = db.prepare(`SELECT e.position FROM events e LEFT JOIN stream_index i ON ${entry}
     WHERE e.position <= ? AND i.position IS NOT e.position LIMIT ${mostTold}`)
   for (const { position } of missing.iterate(through)) wrong(`position ${String(position)} is not in it, or elsewhere`)
-  // An entry of a fact that was removed stays: it holds the version of its stream.
-  const other = db.prepare(`SELECT i.stream, i.version, i.position FROM stream_index i JOIN events e ON e.position = i.position
-    WHERE NOT (${entry}) LIMIT ${mostTold}`)
-  for (const row of other.iterate()) wrong(`version ${String(row["version"])} of stream number ${String(row["stream"])} is said to be at position ${String(row["position"])}, where another fact is`)
+  // What is being moved into it. An entry of a fact that was removed stays: it holds the version of its stream.
+  const other = db.prepare(`SELECT i.position FROM stream_index i JOIN events e ON e.position = i.position
+    WHERE i.position > ? AND NOT (${entry}) LIMIT ${mostTold}`)
+  for (const { position } of other.iterate(through)) wrong(`it says of position ${String(position)} what is not so`)
+  const count = (table: string) => Number(db.prepare(`SELECT count(*) AS n FROM ${table} WHERE position <= ?`).get(through)?.["n"])
+  const more = count("stream_index") - count("events")
+  if (more > 0 && !mayRemove(db)) wrong(`it has ${more} more entries than there are facts`)
   return [StoreFile.number(db, "SELECT count(*) FROM stream_index"), `places of streams, up to position ${through}`] as const
 }
 
@@ -241,8 +258,7 @@ const headerOf = (db: DatabaseSync, findings: Findings): { readonly format: numb
 }
 
 const look = (db: DatabaseSync, quick: boolean, progress: (share: number) => void): Report => {
-  const findings = new Findings()
-  db.exec("BEGIN")
+  const findings = new Findings(db)
   const header = headerOf(db, findings)
   if (header === undefined) return { format: 0, position: 0, checks: findings.checks, problems: findings.problems }
   const { application, format } = header

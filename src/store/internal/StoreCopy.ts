@@ -72,7 +72,7 @@ const publish = (part: string, to: string, force: boolean): void => {
 export const partOf = (to: string) =>
   Effect.acquireRelease(
     Effect.map(Random.nextIntBetween(0, 0xffffffff), (n) => `${to}.part-${n.toString(16).padStart(8, "0")}`),
-    (part) => Effect.sync(() => Fs.rmSync(part, { force: true }))
+    (part) => Effect.ignore(attempt("remove", () => Fs.rmSync(part, { force: true })))
   )
 
 /** Copies to a name of its own. */

@@ -1,11 +1,11 @@
 /**
  * Work on a whole database file, done in a thread of its own: to copy it, to look at every page of it.
  *
- * The rule: the thread has its own connection, on which it only reads, in one transaction: so what it copies or checks
- * is the file as it was at one moment, and the thread that appends goes on meanwhile. Interrupting a job ends its thread.
+ * The rule: the thread has its own connection, and stores nothing: what it copies is the file as it was at one moment, and
+ * the thread that appends goes on meanwhile. Interrupting a job ends its thread.
  *
  * **Gotchas** While a reader stays at its moment, SQLite cannot begin its log anew: `<file>-wal` grows by what is
- * written meanwhile, and shrinks when the writer ends or compacts.
+ * written meanwhile, and shrinks when the writer ends or compacts. A thread reads the real disk, whatever `Disk` is.
  */
 import * as Effect from "effect/Effect"
 import { Worker } from "node:worker_threads"
@@ -15,6 +15,8 @@ import * as KsiError from "../../event/KsiError.ts"
 export type Job =
   /** Copies the pages of `from` into `to`, which must not exist, syncs it, and reads it back. */
   | { readonly job: "copy"; readonly from: string; readonly to: string }
+  /** Moves the log of a file that is open elsewhere into it, as far as nobody is in the way. */
+  | { readonly job: "checkpoint"; readonly file: string }
   /** Checks a file; `quick` leaves out what takes long. */
   | { readonly job: "check"; readonly file: string; readonly quick: boolean }
 
@@ -54,7 +56,7 @@ export interface Copied {
 }
 
 /** What the thread says: how far it is (from 0 to 1), what came of it, or why nothing did. */
-export type Message = { readonly share: number } | { readonly answer: Report | Copied } | { readonly failed: string }
+export type Message = { readonly share: number } | { readonly answer: Report | Copied | undefined } | { readonly failed: string }
 
 const failure = (operation: string, problem: string): KsiError.KsiError =>
   KsiError.make(new KsiError.StoreFailure({ operation, problem }))
@@ -62,7 +64,7 @@ const failure = (operation: string, problem: string): KsiError.KsiError =>
 // Beside this file, whether it is the source or what the package was built to.
 const thread = new URL(`./StoreThread${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url)
 
-const run = <A extends Report | Copied>(
+const run = <A extends Report | Copied | undefined>(
   operation: string,
   job: Job,
   onProgress: (share: number) => void
@@ -93,3 +95,7 @@ export const check = (
   options: { readonly file: string; readonly quick: boolean },
   onProgress: (share: number) => void = nothing
 ): Effect.Effect<Report, KsiError.KsiError> => run("verify", { job: "check", ...options }, onProgress)
+
+/** Moves the log into the file while others write; what is left of it afterwards takes the writer no time. */
+export const checkpoint = (file: string): Effect.Effect<void, KsiError.KsiError> =>
+  Effect.asVoid(run<undefined>("checkpoint", { job: "checkpoint", file }, nothing))

@@ -1,6 +1,6 @@
 // The thread of a job: `StoreJob` starts it and says what is to be done.
 import * as Fs from "node:fs"
-import { backup } from "node:sqlite"
+import { backup, DatabaseSync } from "node:sqlite"
 import { parentPort, workerData } from "node:worker_threads"
 import type { Copied, Job, Message, Report } from "./StoreJob.ts"
 import { lastPosition, openReading, readBack } from "./StoreReading.ts"
@@ -50,10 +50,30 @@ const check = async (file: string, quick: boolean): Promise<Report> => {
   return checkFile(file, quick, (share) => say({ share }))
 }
 
+const checkpoint = (file: string): undefined => {
+  const db = new DatabaseSync(file)
+  try {
+    db.exec("PRAGMA wal_checkpoint(PASSIVE)")
+  } finally {
+    db.close()
+  }
+}
+
+const answer = async (job: Job): Promise<Report | Copied | undefined> => {
+  switch (job.job) {
+    case "copy":
+      return copy(job.from, job.to)
+    case "checkpoint":
+      return checkpoint(job.file)
+    case "check":
+      return check(job.file, job.quick)
+  }
+}
+
 // Whoever starts the thread hands it a job.
 const job = workerData as Job
 try {
-  say({ answer: job.job === "copy" ? await copy(job.from, job.to) : await check(job.file, job.quick) })
+  say({ answer: await answer(job) })
 } catch (cause) {
   say({ failed: cause instanceof Error ? cause.message : String(cause) })
 }

@@ -1,8 +1,9 @@
 // One life of a process that uses a store as a daemon does: 16 writers, two followers, and somebody who operates it. Each says
-// what it was told before it goes on, until the process is killed: from outside at any instant, or here at the n-th time
-// that the store begins, commits or ends a transaction.
+// what it was told before it goes on, until the process is killed: from outside at any instant, or here at the n-th step of
+// what it does with the disk: before and after the store begins or commits, makes, syncs, renames or removes a file.
 import { Context, Effect, Layer, Logger, Stream } from "effect"
-import * as Fs from "node:fs"
+import Fs from "node:fs"
+import { syncBuiltinESMExports } from "node:module"
 import { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../../src/event/KsiError.ts"
 import { Ksi } from "../../../src/Ksi.ts"
@@ -28,6 +29,27 @@ let left = plan.dieAfter ?? Infinity
 const step = (): void => {
   if (--left <= 0) process.kill(process.pid, "SIGKILL")
 }
+for (const name of ["renameSync", "linkSync", "unlinkSync", "rmSync", "fsyncSync"] as const) {
+  const real: (...args: ReadonlyArray<never>) => void = Fs[name]
+  Object.assign(Fs, {
+    [name]: (...args: ReadonlyArray<never>): void => {
+      step()
+      real(...args)
+      step()
+    }
+  })
+}
+const copyFile = Fs.copyFileSync
+Fs.copyFileSync = (from, to, mode) => {
+  // As far as it had come.
+  Fs.writeFileSync(to, Fs.readFileSync(from).subarray(0, Fs.statSync(from).size / 2))
+  step()
+  Fs.truncateSync(to)
+  copyFile(from, to, (mode ?? 0) & ~Fs.constants.COPYFILE_EXCL)
+  step()
+}
+syncBuiltinESMExports()
+
 class Mortal extends DatabaseSync {
   override exec(sql: string): void {
     step()
