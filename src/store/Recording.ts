@@ -65,15 +65,35 @@ const mostTests = 50
 /** Facts that are looked at for one selection, and that are given to one test. */
 const mostFacts = 1000
 
-const tooMany = (actual: number, max: number, limit: "appendEvents" | "pageItems") =>
-  KsiError.fail(new KsiError.LimitExceeded({ limit, max, actual, retryable: false }))
+const tooMany = (actual: number, max: number) =>
+  KsiError.fail(new KsiError.LimitExceeded({ limit: "pageItems", max, actual, retryable: false }))
 
 const missing = (what: string, id: string, detail: string) => KsiError.fail(new KsiError.NotFound({ what, id, similar: [], detail }))
 
 const isOwn = (name: string): boolean => EventName.reserved.has(EventName.namespace(name))
 
+/** Facts at some positions, of one stream or of all; more than are looked at where there are more. */
+const selected = Effect.fnUntraced(function*({ from = 1, stream, to }: Selection): Effect.fn.Return<ReadonlyArray<StoredFact>, KsiError.KsiError, Services> {
+  const store = yield* EventStore
+  const last = Math.min(to ?? store.head(), store.head())
+  const limit = mostFacts + 1
+  const facts: Array<StoredFact> = []
+  for (let next = stream === undefined ? from : 1; facts.length <= mostFacts;) {
+    const page = stream === undefined
+      ? yield* store.read({ from: next, to: last, limit })
+      : yield* store.readStream({ streamId: stream, from: next, limit })
+    const end = page.at(-1)
+    if (end === undefined) break
+    facts.push(...page.filter(({ position }) => position >= from && position <= last))
+    if (end.position >= last) break
+    next = stream === undefined ? end.position + 1 : end.version + 1
+  }
+  return facts
+})
+
 /** The correlation ids of what was selected, in order. */
-const chainsOf = Effect.fnUntraced(function*({ from = 1, stream, to, trace }: Selection): Effect.fn.Return<ReadonlySet<string>, KsiError.KsiError, Services> {
+const chainsOf = Effect.fnUntraced(function*(selection: Selection): Effect.fn.Return<ReadonlySet<string>, KsiError.KsiError, Services> {
+  const { from = 1, stream, to = "the last", trace } = selection
   if (trace !== undefined) {
     const { facts, requests } = yield* Trace.gather(trace)
     const all = [
@@ -82,13 +102,9 @@ const chainsOf = Effect.fnUntraced(function*({ from = 1, stream, to, trace }: Se
     ]
     return all.length === 0 ? yield* missing("request or fact", trace, "in the store or the activity journal") : new Set(all)
   }
-  const store = yield* EventStore
-  const last = Math.min(to ?? store.head(), store.head())
-  const facts = stream === undefined
-    ? yield* store.read({ from, to: last, limit: mostFacts + 1 })
-    : (yield* factsOf(stream, mostFacts + 1)).filter(({ position }) => position >= from && position <= last)
-  if (facts.length > mostFacts) return yield* tooMany(facts.length, mostFacts, "pageItems")
-  if (facts.length === 0) return yield* missing(stream === undefined ? "fact at the positions" : "fact of the stream", stream ?? `${from} to ${last}`, "to make a test of")
+  const facts = yield* selected(selection)
+  if (facts.length > mostFacts) return yield* tooMany(facts.length, mostFacts)
+  if (facts.length === 0) return yield* missing(stream === undefined ? "fact at the positions" : "fact of the stream", stream ?? `${from} to ${to}`, "to make a test of")
   return new Set(facts.map((fact) => Envelope.metadataOf(fact, 0).correlationId))
 })
 
@@ -97,10 +113,12 @@ const factsOf = (streamId: string, limit: number): Failing<ReadonlyArray<StoredF
   Effect.gen(function*() {
     const store = yield* EventStore
     const facts: Array<StoredFact> = []
-    while (facts.length < limit) {
-      const page = yield* store.readStream({ streamId, from: facts.length + 1, limit: limit - facts.length })
-      if (page.length === 0) break
+    for (let from = 1; facts.length < limit;) {
+      const page = yield* store.readStream({ streamId, from, limit: limit - facts.length })
+      const last = page.at(-1)
+      if (last === undefined) break
       facts.push(...page)
+      from = last.version + 1
     }
     return facts
   })
@@ -112,7 +130,7 @@ const before = Effect.fnUntraced(function*(streams: ReadonlySet<string>, positio
     const all = yield* factsOf(streamId, mostFacts + 1)
     facts.push(...all.filter((fact) => fact.position < position && fact.recordedAt <= millis))
   }
-  if (facts.length > mostFacts) return yield* tooMany(facts.length, mostFacts, "pageItems")
+  if (facts.length > mostFacts) return yield* tooMany(facts.length, mostFacts)
   return facts.toSorted((a, b) => a.position - b.position)
 })
 
@@ -155,7 +173,8 @@ const rootOf = Effect.fnUntraced(function*(
 /** One chain of causes as a scenario; `undefined` where nobody here began it: an import, or what KSI does itself. */
 const scenarioOf = Effect.fnUntraced(function*(chain: string, streams: ReadonlyArray<string>): Effect.fn.Return<Scenario | undefined, KsiError.KsiError, Services> {
   const { registry } = yield* Router
-  const { facts: all, requests } = yield* Trace.gather(chain, mostFacts)
+  const { facts: all, more, requests } = yield* Trace.gather(chain, mostFacts)
+  if (more) return yield* tooMany(mostFacts + 1, mostFacts)
   const facts = all.filter((fact) => Envelope.metadataOf(fact, 0).correlationId === chain)
   const record = requests.find(({ id }) => id === chain)
   const own = facts.find(({ id }) => id === chain)
@@ -192,7 +211,7 @@ export const test = Effect.fnUntraced(function*(
   { app = "./app.ts", given = [], groups }: Options = {}
 ): Effect.fn.Return<string, KsiError.KsiError, Services> {
   const chains = yield* chainsOf(selection)
-  if (chains.size > mostTests) return yield* tooMany(chains.size, mostTests, "pageItems")
+  if (chains.size > mostTests) return yield* tooMany(chains.size, mostTests)
   const scenarios: Array<Scenario> = []
   // Of many, those are told of which enough is known.
   const isLeft = ({ reason }: KsiError.KsiError) => selection.trace === undefined && reason._tag === "NotFound" && reason.what === "request"

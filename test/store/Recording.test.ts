@@ -120,6 +120,12 @@ describe("a recorded request as a test", () => {
       for (const selection of [{ stream: "nothing" }, { from: 100 }, { trace: "nobody" }, { stream: "stock-tea", from: 100 }]) {
         expect(yield* failing(Recording.test(selection))).toMatchObject({ _tag: "NotFound" })
       }
+      // Of a long stream the end is found; but the test would be given all that is before.
+      yield* (yield* EventStore).append({ facts: Array.from({ length: 1000 }, (_, n) => ({ id: `${n}`, source: "/there", name: "other:noted", streamId: "long", data: {}, time: undefined, attributes: {} })) })
+      yield* (yield* EventStore).appendTo("long", [{ name: "other:noted" }])
+      const { id } = yield* stock("nut", 1)
+      yield* (yield* EventStore).appendTo("long", [{ name: "parcel:shipped", data: { sku: "nut" }, attributes: { correlationid: id, causationid: id, depth: 1 } }])
+      expect(yield* failing(Recording.test({ stream: "long", from: 1005 }))).toMatchObject({ _tag: "LimitExceeded", max: 1000 })
       for (let n = 0; n < 51; n++) yield* stock("rice", 1)
       expect(yield* failing(Recording.test({ stream: "stock-rice" }))).toMatchObject({ _tag: "LimitExceeded", max: 50, actual: 51 })
     })))

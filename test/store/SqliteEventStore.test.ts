@@ -102,7 +102,7 @@ describe("the index of chains", () => {
         expect(yield* chain(store)).toHaveLength(20)
         order.push("chain")
         yield* Fiber.join(other)
-        // Five slices: four turns between them.
+        // Ten slices: nine turns between them.
         expect(order.indexOf("chain")).toBeGreaterThan(2)
       })))
 })

@@ -5,7 +5,7 @@
  * transaction and a turn of the event loop each, and what was indexed once stays indexed. An index written with every fact
  * would cost each append a page of its own; a trace is asked for by a person, now and then.
  *
- * **Gotchas** The first question to a large store has all of it to read: about a second for a million facts, while
+ * **Gotchas** The first question to a large store has all of it to read: a second or two for a million facts, while
  * everything else goes on. A fact that is its own root is found by its id, and is not here.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
@@ -17,8 +17,8 @@ export const table = `CREATE TABLE correlations (
 CREATE TABLE correlated (through INTEGER NOT NULL);
 INSERT INTO correlated VALUES (0)`
 
-// So many facts are looked at in one turn of the event loop: about ten milliseconds.
-const sliceFacts = 4096
+// So many facts are looked at in one turn of the event loop: some milliseconds.
+const sliceFacts = 2048
 
 // What another program wrote may be no JSON, or have something else than a text there.
 const insert = `INSERT OR IGNORE INTO correlations
