@@ -15,8 +15,9 @@
  *
  * **Gotchas** JSON has one kind of number, CEL has two: numbers of `state` are doubles, and an integer beside one in
  * `+ - * / %` counts as one. Integers that no double holds stay exact. A field that may be missing is asked for first:
- * `has(data.total) && data.total > 100`. There is no `matches`: a regular expression can take longer than anyone waits.
- * The language is loaded when the first expression is compiled.
+ * `has(data.total) && data.total > 100`. What could take longer than anyone waits is left out: `matches`, `split`, `map`,
+ * `cel.bind`, and more than one list looked through for each item of another one. The language is loaded when the first
+ * expression is compiled.
  */
 import type { ASTNode } from "@marcbachmann/cel-js"
 import * as Effect from "effect/Effect"
@@ -106,15 +107,56 @@ const readable = (value: unknown): unknown => {
   return changed.every(([, item], i) => item === entries[i]?.[1]) ? value : Object.fromEntries(changed)
 }
 
+/** How many values there are in a value. */
+const sizeOf = (value: unknown): number => {
+  if (typeof value !== "object" || value === null || Json.isRaw(value)) return 1
+  let size = 1
+  for (const item of Object.values(value)) size += sizeOf(item)
+  return size
+}
+
 const isNode = (u: unknown): u is ASTNode => typeof u === "object" && u !== null && "op" in u && "args" in u
 
-/** Every node of an expression. */
-const nodesOf = function*(node: unknown): Generator<ASTNode> {
-  if (Array.isArray(node)) for (const item of node) yield* nodesOf(item)
-  if (!isNode(node)) return
-  yield node
-  yield* nodesOf(node.args)
+// They go through a list: their last argument is worked out for each item.
+const quantifiers: ReadonlySet<string> = new Set(["all", "exists", "exists_one", "filter"])
+
+// A regular expression may never end; the others make values that may grow without bound.
+const refused: ReadonlySet<string> = new Set(["matches", "split", "map", "bind"])
+
+/** A node of an expression, and for how many lists at once it is worked out anew for each item. */
+interface Place {
+  readonly node: ASTNode
+  readonly depth: number
 }
+
+const placesOf = function*(node: unknown, depth: number): Generator<Place> {
+  if (Array.isArray(node)) for (const item of node) yield* placesOf(item, depth)
+  if (!isNode(node)) return
+  yield { node, depth }
+  if (node.op === "rcall" && quantifiers.has(node.args[0])) {
+    yield* placesOf(node.args[1], depth)
+    yield* placesOf(node.args[2], depth + 1)
+  } else yield* placesOf(node.args, depth)
+}
+
+/** Whether a node is something that may be large, and not a part of the item at hand. */
+const isWhole = ({ args, op }: ASTNode): boolean =>
+  op === "list" || op === "map" || (op === "id" && (args === "state" || args === "data" || args === "event"))
+
+/** What is wrong with an expression that the language itself takes. */
+const problemIn = (places: ReadonlyArray<Place>): Problem | undefined => {
+  for (const { depth, node } of places) {
+    if (node.op === "rcall" && refused.has(node.args[0])) {
+      const instead = node.args[0] === "matches" ? "; use contains, startsWith or endsWith" : ""
+      return { problem: `there is no ${node.args[0]} here${instead}`, at: node.start }
+    }
+    if (depth > 1 && isWhole(node)) return { problem: "looks through too many lists for each item of another one", at: node.start }
+  }
+  return undefined
+}
+
+// Values that are looked at, of a state that is looked through for each item of a list in it.
+const maxSteps = 10_000_000
 
 /** Compiles an expression; fails with what is wrong with it. */
 export const compile = Effect.fnUntraced(function*(text: string): Effect.fn.Return<Condition, Problem> {
@@ -125,11 +167,10 @@ export const compile = Effect.fnUntraced(function*(text: string): Effect.fn.Retu
   const parsed = Result.try({ try: () => cel.parse(text), catch: problemOf })
   if (Result.isFailure(parsed)) return yield* Effect.fail(parsed.failure)
   const run = parsed.success
-  const nodes = [...nodesOf(run.ast)]
-  const regular = nodes.find((node) => node.op === "rcall" && node.args[0] === "matches")
-  if (regular !== undefined) {
-    return yield* Effect.fail({ problem: "there is no matches here; use contains, startsWith or endsWith", at: regular.start })
-  }
+  const places = [...placesOf(run.ast, 0)]
+  const problem = problemIn(places)
+  if (problem !== undefined) return yield* Effect.fail(problem)
+  const square = places.find(({ depth, node }) => depth === 1 && isWhole(node))
   const checked = run.check()
   if (!checked.valid) return yield* Effect.fail(problemOf(checked.error))
   if (checked.type !== "bool" && checked.type !== "dyn") {
@@ -137,8 +178,11 @@ export const compile = Effect.fnUntraced(function*(text: string): Effect.fn.Retu
   }
   return {
     text,
-    isOfState: nodes.every((node) => node.op !== "id" || (node.args !== "event" && node.args !== "data")),
+    isOfState: places.every(({ node }) => node.op !== "id" || (node.args !== "event" && node.args !== "data")),
     holds: ({ data, event, state }) => {
+      if (square !== undefined && (sizeOf(state) + sizeOf(data) + limits.maxAstNodes) ** 2 > maxSteps) {
+        return Result.fail({ problem: "the state is too large to be looked through for each item of a list", at: square.node.start })
+      }
       const scope = { state: readable(state), event: event ?? {}, data: readable(data ?? null) }
       const answer = Result.try({ try: (): unknown => run(scope), catch: problemOf })
       if (Result.isFailure(answer)) return Result.fail(answer.failure)

@@ -143,20 +143,25 @@ export const open = Effect.fnUntraced(function*<S>(
 
 // --------------------------------------------------------------------------------------------------------- bisecting
 
-/** The least number for which it holds, of those above `low`, for which it does not, and up to `high`, for which it does. */
+// Fewer facts than this are read one by one: that takes no longer than a look at the past.
+const nearVersions = 64
+const nearPositions = 1000
+
+/** A number for which it does not hold, at most `near` below one for which it does; so it is for `low` and `high`. */
 const bisect = Effect.fnUntraced(function*<E, R>(
   low: number,
   high: number,
+  near: number,
   holds: (n: number) => Effect.Effect<boolean, E, R>
 ): Effect.fn.Return<number, E, R> {
   let below = low
   let at = high
-  while (at - below > 1) {
+  while (at - below > near) {
     const middle = Math.floor((below + at) / 2)
     if (yield* holds(middle)) at = middle
     else below = middle
   }
-  return at
+  return below
 })
 
 const broken = (from: number, to: number): KsiError.Reason =>
@@ -179,6 +184,7 @@ const lookAt = Effect.fnUntraced(function*<S>(
   return { moment, holds: moment === undefined ? holdsInitially(projection, holds) : yield* Effect.fromResult(holds(moment.state)) }
 })
 
+/** Where to read on from to find it soon; `undefined` where there is nothing to find. */
 const bisectStream = Effect.fnUntraced(function*<S>(
   projection: Projection<S>,
   holds: Holds<S>,
@@ -191,15 +197,13 @@ const bisectStream = Effect.fnUntraced(function*<S>(
   if (start.holds && !end.holds) return yield* KsiError.fail(broken(from, to))
   if (start.holds) return from
   if (!end.holds || end.moment === undefined) return undefined
-  let position = to
-  const version = yield* bisect(start.moment?.version ?? 0, end.moment.version, Effect.fnUntraced(function*(version) {
+  const below = yield* bisect(start.moment?.version ?? 0, end.moment.version, nearVersions, Effect.fnUntraced(function*(version) {
     const [fact] = yield* store.readStream({ streamId, from: version, limit: 1 })
     if (fact === undefined) return true
     return (yield* lookAt(projection, holds, fact.position, streamId)).holds
   }))
-  const [fact] = yield* store.readStream({ streamId, from: version, limit: 1 })
-  if (fact !== undefined) position = fact.position
-  return position
+  const [fact] = yield* store.readStream({ streamId, from: below + 1, limit: 1 })
+  return fact?.position ?? to
 })
 
 const bisectAll = Effect.fnUntraced(function*<S>(
@@ -221,7 +225,7 @@ const bisectAll = Effect.fnUntraced(function*<S>(
   const atEnd = yield* some(to)
   if (atStart && !atEnd) return yield* KsiError.fail(broken(from, to))
   if (atStart) return from
-  return atEnd ? yield* bisect(from - 1, to, some) : undefined
+  return atEnd ? 1 + (yield* bisect(from - 1, to, nearPositions, some)) : undefined
 })
 
 /**
@@ -243,7 +247,7 @@ export const findMonotone = Effect.fnUntraced(function*<S>(
     ? yield* bisectAll(projection, holds, from, to)
     : yield* bisectStream(projection, holds, { from, to, streamId })
   if (position === undefined) return Option.none()
-  // From here on it is found at once, unless it held before: then the next fact of a stream for which it does is looked for.
+  // From here on it is found soon, unless it held before: then the next fact of a stream for which it does is looked for.
   return yield* findFrom(projection, holds, { streamId, from: BigInt(position), to: BigInt(to) })
 })
 

@@ -38,7 +38,7 @@ const pack = (): string => {
 const install = (tarball: string): void => {
   mkdirSync(installed, { recursive: true })
   execFileSync("tar", ["-xzf", tarball, "--strip-components=1", "-C", installed])
-  for (const name of ["effect", "@effect"]) symlinkSync(join(root, "node_modules", name), join(app, "node_modules", name))
+  for (const name of ["effect", "@effect", "@marcbachmann"]) symlinkSync(join(root, "node_modules", name), join(app, "node_modules", name))
   const bin = join(installed, manifest.bin.ksi)
   mkdirSync(join(app, "node_modules", ".bin"))
   chmodSync(bin, 0o755)

@@ -53,6 +53,11 @@ describe("Cel", () => {
       expect(yield* refused("1 + 2")).toMatchObject({ problem: "is of type int, not true or false" })
       expect(yield* refused("\"a\" + 1 == \"a1\"")).toMatchObject({ problem: "no such overload: string + int" })
       expect(yield* refused("state.paid && state.name.matches(\"(a+)+$\")")).toMatchObject({ problem: expect.stringContaining("there is no matches"), at: 14 })
+      for (const text of ["state.name.split(\"\").size() > 0", "state.lines.map(l, l.n).exists(n, n > 1)", "cel.bind(x, state.lines + state.lines, x.exists(l, l.n > 1))"]) {
+        expect(yield* refused(text), text).toMatchObject({ problem: expect.stringMatching(/^there is no (split|map|bind) here$/) })
+      }
+      expect(yield* refused("state.a.all(x, state.b.all(y, state.c.all(z, x == y)))")).toEqual({ problem: "looks through too many lists for each item of another one", at: 30 })
+      expect(yield* refused("[1].all(a, [2].all(b, [3].all(c, true)))")).toMatchObject({ problem: expect.stringContaining("too many lists") })
       expect(yield* refused(`state.paid${" || state.paid".repeat(400)}`)).toMatchObject({ problem: expect.any(String) })
       expect(yield* refused("(".repeat(300))).toMatchObject({ problem: expect.any(String) })
       expect(yield* refused(" ".repeat(5000))).toMatchObject({ problem: "has 5000 characters, at most 4096 are allowed" })
@@ -72,6 +77,16 @@ describe("Cel", () => {
       }
       expect(yield* holds("data.amount > 1", { state: {} })).toMatchObject({ _tag: "Failure" })
       expect(yield* holds("data == null && !has(data.amount)", { state: {} })).toEqual(Result.succeed(true))
+    }))
+
+  it.effect("a large state is looked through once, not once for each of its items", () =>
+    Effect.gen(function*() {
+      const state = { limit: 1, lines: Array.from({ length: 20_000 }, (_, n) => ({ n, parts: [n, n] })) }
+      expect(yield* holds("state.lines.exists(l, l.n == 19999.0 && l.parts.all(p, p == l.n))", { state })).toEqual(Result.succeed(true))
+      expect(yield* holds("state.lines.exists(l, l.n == state.limit)", { state })).toEqual(
+        Result.fail({ problem: "the state is too large to be looked through for each item of a list", at: 29 })
+      )
+      expect(yield* holds("state.lines.exists(l, l.n == state.lines[1].n)", { state: { lines: state.lines.slice(0, 100) } })).toEqual(Result.succeed(true))
     }))
 
   it.effect("knows whether it asks for more than the state, and tells problems in one line", () =>

@@ -71,11 +71,27 @@ describe("find", () => {
 
   it.effect("looks at few facts where the caller promises monotone", () =>
     Effect.gen(function*() {
-      yield* counts(...Array.from({ length: 1000 }, () => 1))
-      let asked = 0
-      const found = yield* Search.find(Count, (state) => (asked++, state >= 777), { streamId: "a", monotone: true })
-      expect(Option.map(found, ({ after, before, fact }) => [before, after, fact.version])).toEqual(Option.some([776, 777, 777]))
-      expect(asked).toBeLessThan(20)
+      const store = yield* EventStore.EventStore
+      for (let i = 0; i < 8; i++) yield* store.appendTo("a", Array.from({ length: 500 }, () => ({ name: "test:counted", data: { by: 1 } })))
+      for (const [streamId, most] of [["a", 80], [undefined, 1010]] as const) {
+        let asked = 0
+        const found = yield* Search.find(Count, (state) => (asked++, state >= 2777), { streamId, monotone: true })
+        expect(Option.map(found, ({ after, before, fact }) => [before, after, fact.version])).toEqual(Option.some([2776, 2777, 2777]))
+        expect(asked).toBeLessThan(most)
+      }
+    }).pipe(Effect.provide(memory)))
+
+  it.effect("bisects to where reading from the first fact comes to, in a history that is long", () =>
+    Effect.gen(function*() {
+      for (let i = 0; i < 3; i++) yield* append(factsOf(11, 1000).map((fact) => ({ ...fact, id: `${fact.id}-${i}` })))
+      for (const least of [1, 40, 333, 480, 5000]) {
+        for (const range of [{}, { from: 1200n }, { to: 1500n }, { from: 700n, to: 2900n }]) {
+          for (const streamId of [undefined, "s-0", "s-2"]) {
+            const expected = yield* Search.find(Count, (state) => state >= least, { ...range, streamId })
+            expect(yield* Search.find(Count, (state) => state >= least, { ...range, streamId, monotone: true })).toEqual(expected)
+          }
+        }
+      }
     }).pipe(Effect.provide(memory)))
 
   it.effect("says so where the promise is seen broken at the ends", () =>
