@@ -27,6 +27,7 @@ import * as lossless from "./internal/lossless.ts"
 import {
   type Case, everything, fact, facts, invalidAt, kinds, positions, promise, refused, type Store, upTo, versions
 } from "./internal/promise.ts"
+import * as snapshots from "./internal/snapshots.ts"
 
 export type { Case } from "./internal/promise.ts"
 
@@ -490,5 +491,5 @@ const appending: ReadonlyArray<Case> = [
 
 /** All promises of an event store. */
 export const cases: ReadonlyArray<Case> = [
-  ...identity, ...expectations, ...lossless.cases, ...reading, ...listening, ...appending
+  ...identity, ...expectations, ...lossless.cases, ...reading, ...listening, ...appending, ...snapshots.cases
 ]
