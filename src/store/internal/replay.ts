@@ -206,7 +206,8 @@ const complete = <S>(projection: Projection<S>, subject: Subject, shelf: Shelf<S
     const known = yield* quietly(shelf.snapshots.before(shelf.chain, bounds.position, Infinity), undefined)
     const [more] = yield* subject.read((known?.through ?? 0) + subject.least - 1, Infinity, 1)
     if (more === undefined || more.position > bounds.position) return
-    yield* Effect.ignore(toPosition(projection, subject, shelf, bounds, known))
+    // Also where a reducer throws: it may be at a fact that does not count.
+    yield* Effect.ignoreCause(toPosition(projection, subject, shelf, bounds, known))
   })
 
 const toInstant = <S>(projection: Projection<S>, subject: Subject, shelf: Shelf<S>, bounds: Bounds) =>
