@@ -16,20 +16,25 @@
  * TimeTravel.parseMoment("2018-03-15")          // Result.succeed({ instant: 1521072000000 })
  * ```
  *
+ * What was folded once leaves snapshots behind (`Snapshots`), so that the next question reads a few hundred facts wherever its
+ * moment is. `stream` gives the whole system a part at a time.
+ *
  * **Gotchas** `version`, `lastEvent` and `timestamp` of a moment are those of the stream's last fact by then, whether
  * the projection handles it or not, so that `version` may be used as the expected version of an append. Streams without
  * any fact that the projection handles are left out of the answer for all streams. An instant later than the present is
  * the present, as far as facts go.
  */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
 import type { Folded } from "./internal/Folding.ts"
-import { type Bounds, replay, type Shelf, type Subject } from "./internal/replay.ts"
+import { type Bounds, gradually, replay, type Shelf, type Subject } from "./internal/replay.ts"
 import { formatOf, type Projection } from "./Projection.ts"
 import * as Snapshots from "./Snapshots.ts"
 
@@ -135,28 +140,54 @@ const atStream = <S>(
     return yield* first === undefined ? streamNotFound(store, streamId) : KsiError.fail(notYet(first, when))
   })
 
+type All = When & { readonly all?: boolean | undefined }
+
+/** All streams, or all but KSI's own. */
+const allOf = (store: EventStore["Service"], { all }: All, bounds: Bounds, pageItems: number, policy: Snapshots.PolicyShape): Subject => ({
+  name: all === true ? Snapshots.ofEverything : Snapshots.ofAll,
+  read: (after, until, limit) => store.read({ from: after + 1, to: Math.min(bounds.position, until), limit }),
+  place: ({ position }) => position,
+  counts: all === true ? () => true : ({ streamId }) => !ownStream(streamId),
+  least: policy.allFacts,
+  pageItems
+})
+
 const atAll = <S>(
   projection: Projection<S>,
-  when: When & { readonly all?: boolean | undefined }
+  when: All
 ): Effect.Effect<ReadonlyArray<Moment<S>>, KsiError.KsiError, EventStore> =>
   Effect.gen(function*() {
     const store = yield* EventStore
     const { pageItems } = yield* Limits.Limits
     const policy = yield* Snapshots.Policy
     const bounds = yield* boundsOf(store, when)
-    const subject: Subject = {
-      name: when.all === true ? Snapshots.ofEverything : Snapshots.ofAll,
-      read: (after, until, limit) => store.read({ from: after + 1, to: Math.min(bounds.position, until), limit }),
-      place: ({ position }) => position,
-      counts: when.all === true ? () => true : ({ streamId }) => !ownStream(streamId),
-      least: policy.allFacts,
-      pageItems
-    }
-    const shelf = shelfOf(store, projection, subject.name, policy)
-    const { streams } = yield* replay(projection, subject, shelf, bounds)
+    const subject = allOf(store, when, bounds, pageItems, policy)
+    const { streams } = yield* replay(projection, subject, shelfOf(store, projection, subject.name, policy), bounds)
     return streams.filter(({ handled }) => handled).map(momentOf)
       .toSorted((a, b) => (a.streamId < b.streamId ? -1 : 1))
   })
+
+/**
+ * As `at` for all streams, a few thousand at a time and in the order of their first facts: for more than fit into memory. What
+ * it holds besides are the facts after the snapshot that it begins at. Of a projection without snapshots it folds everything
+ * first. Fails as `at` does, and with `StoreFailure` where a snapshot turns out to be damaged: ask again, it is made anew.
+ */
+export const stream = <S>(projection: Projection<S>, when: All = {}): Stream.Stream<Moment<S>, KsiError.KsiError, EventStore> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const store = yield* EventStore
+    const { pageItems } = yield* Limits.Limits
+    const policy = yield* Snapshots.Policy
+    const bounds = yield* boundsOf(store, when)
+    const subject = allOf(store, when, bounds, pageItems, policy)
+    const shelf = shelfOf(store, projection, subject.name, policy)
+    const shown = (streams: ReadonlyArray<Folded<S>>) => streams.filter(({ handled }) => handled).map(momentOf)
+    if (shelf === undefined || policy.allFacts === Infinity) {
+      return Stream.fromIterable(shown((yield* replay(projection, subject, undefined, bounds)).streams))
+    }
+    const { next } = yield* gradually(projection, subject, shelf, bounds)
+    return Stream.paginate(undefined, () =>
+      Effect.map(next, (streams) => [shown(streams), streams.length === 0 ? Option.none() : Option.some(undefined)] as const))
+  }))
 
 /**
  * The state of one stream at a moment; `NotFound` where the stream has no fact by then. Fails with `StoreFailure` where

@@ -29,6 +29,7 @@ import * as lossless from "./internal/lossless.ts"
 import {
   type Case, everything, fact, facts, invalidAt, kinds, positions, promise, refused, type Store, upTo, versions
 } from "./internal/promise.ts"
+import * as snapshots from "./internal/snapshots.ts"
 
 export type { Case } from "./internal/promise.ts"
 
@@ -493,5 +494,5 @@ const appending: ReadonlyArray<Case> = [
 /** All promises of an event store. */
 export const cases: ReadonlyArray<Case> = [
   ...identity, ...expectations, ...lossless.cases, ...correlations.cases, ...reading, ...listening, ...appending,
-  ...decisions.cases
+  ...decisions.cases, ...snapshots.cases
 ]

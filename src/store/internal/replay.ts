@@ -6,10 +6,11 @@
 // and the facts are folded.
 import * as Effect from "effect/Effect"
 import type { StoredFact } from "../../event/CloudEvent.ts"
+import * as KsiErrors from "../../event/KsiError.ts"
 import type { KsiError } from "../../event/KsiError.ts"
 import type { Format, Projection } from "../Projection.ts"
-import type { Body, Chain, Point, PolicyShape, Snapshots } from "../Snapshots.ts"
-import { Folding } from "./Folding.ts"
+import type { Body, Chain, Chunk, Point, PolicyShape, Snapshots } from "../Snapshots.ts"
+import { type Folded, Folding } from "./Folding.ts"
 
 /** What is folded: one stream, or all. */
 export interface Subject {
@@ -79,6 +80,16 @@ const adding = <S>(folding: Folding<S>, instant: number) => (fact: StoredFact): 
   return error === undefined ? undefined : Effect.fail(error)
 }
 
+/** Takes chunks over; whether they are whole. */
+const restored = <S>(folding: Folding<S>, format: Format<S>, chunks: ReadonlyArray<Chunk>): boolean => {
+  try {
+    for (const chunk of chunks) folding.restore(format, chunk)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** The state at a point; `undefined` where it is damaged. */
 const restore = <S>(projection: Projection<S>, { chain, format, snapshots }: Shelf<S>, point: Point): Effect.Effect<Folding<S> | undefined> =>
   Effect.gen(function*() {
@@ -88,11 +99,7 @@ const restore = <S>(projection: Projection<S>, { chain, format, snapshots }: She
       const wanted = Math.min(turnChunks, point.chunks - first)
       const chunks = yield* quietly(snapshots.chunks(chain, point, first, wanted), [])
       if (chunks.length < wanted) return undefined
-      try {
-        for (const chunk of chunks) folding.restore(format, chunk)
-      } catch {
-        return undefined
-      }
+      if (!restored(folding, format, chunks)) return undefined
     }
     return folding.written === point.written ? folding : undefined
   })
@@ -193,14 +200,19 @@ const planOf = <S>({ chain, snapshots }: Shelf<S>, { instant, position }: Bounds
     return { point, ranges: [[point?.through ?? 0, next.through], ...blocks, [last.through, Infinity]] }
   })
 
-const toInstant = <S>(projection: Projection<S>, subject: Subject, shelf: Shelf<S>, bounds: Bounds) =>
+/** Makes points that are missing, of all facts: what had happened by an instant cannot say where others may begin. */
+const complete = <S>(projection: Projection<S>, subject: Subject, shelf: Shelf<S>, bounds: Bounds): Effect.Effect<void, KsiError> =>
   Effect.gen(function*() {
     const known = yield* quietly(shelf.snapshots.before(shelf.chain, bounds.position, Infinity), undefined)
-    // Where a point is missing it is made, of all facts: what had happened by an instant cannot say where others may begin.
     const [more] = yield* subject.read((known?.through ?? 0) + subject.least - 1, Infinity, 1)
-    if (more !== undefined && more.position <= bounds.position) {
-      yield* Effect.ignore(toPosition(projection, subject, shelf, bounds, known))
-    }
+    if (more === undefined || more.position > bounds.position) return
+    // Also where a reducer throws: it may be at a fact that does not count.
+    yield* Effect.ignoreCause(toPosition(projection, subject, shelf, bounds, known))
+  })
+
+const toInstant = <S>(projection: Projection<S>, subject: Subject, shelf: Shelf<S>, bounds: Bounds) =>
+  Effect.gen(function*() {
+    yield* complete(projection, subject, shelf, bounds)
     const plan = yield* quietly(planOf(shelf, bounds), undefined)
     if (plan === undefined) return yield* plainly(projection, subject, bounds)
     const { folding, start } = yield* from(projection, shelf, plan.point)
@@ -216,6 +228,75 @@ const plainly = <S>(projection: Projection<S>, subject: Subject, bounds: Bounds)
     const folding = new Folding(projection)
     return Effect.as(scan(subject, bounds, 0, Infinity, adding(folding, bounds.instant)), folding)
   })
+
+/** How the streams of a subject are handed out: those of the snapshot, then those whose first facts came after it. */
+export interface Gradual<S> {
+  /** Some streams, in the order of their first facts; none at the end. */
+  readonly next: Effect.Effect<ReadonlyArray<Folded<S>>, KsiError>
+}
+
+const damaged = (): KsiError =>
+  KsiErrors.make(new KsiErrors.StoreFailure({ operation: "read snapshots", problem: "one was damaged or taken away meanwhile; ask again, it is made anew" }))
+
+/**
+ * As `replay`, some streams at a time: the facts after the snapshot are held, and of the states those of one turn. Fails with
+ * `StoreFailure` where a snapshot turns out to be damaged; it is gone then, so that who asks again is answered.
+ */
+export const gradually = <S>(
+  projection: Projection<S>,
+  subject: Subject,
+  shelf: Shelf<S>,
+  bounds: Bounds
+): Effect.Effect<Gradual<S>, KsiError> =>
+  Effect.gen(function*() {
+    const { chain, format, snapshots } = shelf
+    yield* complete(projection, subject, shelf, bounds)
+    const { point, ranges } = yield* planOf(shelf, bounds)
+    const recent = new Map<string, Array<StoredFact>>()
+    for (const [after, until] of ranges) {
+      yield* scan(subject, bounds, after, until, (fact) => {
+        if (fact.timestamp > bounds.instant) return undefined
+        const known = recent.get(fact.streamId)
+        if (known === undefined) recent.set(fact.streamId, [fact])
+        else known.push(fact)
+        return undefined
+      })
+    }
+    const begun = point ?? origin
+    let first = 0
+    let written = 0
+    const some = Effect.gen(function*() {
+      const folding = new Folding(projection)
+      if (first < begun.chunks) {
+        const wanted = Math.min(turnChunks, begun.chunks - first)
+        const chunks = yield* snapshots.chunks(chain, begun, first, wanted)
+        first += wanted
+        written += chunks.reduce((sum, { position }) => sum + position, 0)
+        const isWhole = chunks.length === wanted && (first < begun.chunks || written === begun.written)
+        if (!isWhole || !restored(folding, format, chunks)) {
+          yield* quietly(snapshots.drop(chain), undefined)
+          return yield* Effect.fail(damaged())
+        }
+        for (const { streamId } of folding.streams) {
+          for (const fact of recent.get(streamId) ?? []) yield* added(folding, fact)
+          recent.delete(streamId)
+        }
+        return folding.streams
+      }
+      for (const [streamId, facts] of recent) {
+        for (const fact of facts) yield* added(folding, fact)
+        recent.delete(streamId)
+        if (folding.chunks >= turnChunks) break
+      }
+      return folding.streams
+    })
+    return { next: some }
+  })
+
+const added = <S>(folding: Folding<S>, fact: StoredFact): Effect.Effect<void, KsiError> => {
+  const error = folding.add(fact)
+  return error === undefined ? Effect.void : Effect.fail(error)
+}
 
 /** The streams of a subject within bounds. Fails with `StoreFailure` where a fact cannot be read or folded. */
 export const replay = <S>(
