@@ -36,15 +36,19 @@ export const exportEvents = Command.make(
   "export",
   {
     stream: Flag.String("stream").pipe(Flag.withDescription("Only this stream"), Flag.optional),
+    pattern: Flag.String("pattern").pipe(Flag.withDescription("Only events of this pattern, as \"order:*\""), Flag.optional),
+    tag: Flag.String("tag").pipe(Flag.withDescription("Only facts that have this tag"), Flag.optional),
     from: Flag.Int("from").pipe(Flag.withDescription("First position"), Flag.optional),
     to: Flag.Int("to").pipe(Flag.withDescription("Last position"), Flag.optional),
     all
   },
-  Effect.fnUntraced(function*({ all: own, from, stream, to }) {
+  Effect.fnUntraced(function*({ all: own, from, pattern, stream, tag, to }) {
     const remote = yield* Remote.connect
     const items = Remote.pages(remote, "store:export", {
       ...Remote.given({
         stream: Option.getOrUndefined(stream),
+        pattern: Option.getOrUndefined(pattern),
+        tag: Option.getOrUndefined(tag),
         from: Option.getOrUndefined(from),
         to: Option.getOrUndefined(to)
       }),

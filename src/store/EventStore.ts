@@ -63,7 +63,7 @@ import type { Driver, Search } from "./internal/Driver.ts"
 import { follow } from "./internal/Following.ts"
 import { makeMemory } from "./internal/MemoryDriver.ts"
 
-export type { Driver, StreamInfo } from "./internal/Driver.ts"
+export type { Driver, Found, Search, StreamInfo } from "./internal/Driver.ts"
 
 /** A fact as a program appends it; what is left out is filled in. */
 export interface FactInput {
