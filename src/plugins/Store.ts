@@ -294,6 +294,36 @@ const factPage = Effect.fnUntraced(function*(options: {
 
 const numberOr = (next: number | string | undefined, first: number): number => typeof next === "number" ? next : first
 
+/** Pages of an export that asks for a pattern or a tag. */
+const makeExportFound = (store: Store, pageBytes: number, pageItems: number) => {
+  /** The next facts of a query, from a position on; none where there are no more. */
+  const search = Effect.fnUntraced(function*(query: FactQuery.Compiled, from: number, to: number, limit: number) {
+    for (let at: number | undefined = from; at !== undefined;) {
+      const found: Found = yield* store.search({ query, from: at, to, limit, backward: false })
+      if (found.facts.length > 0) return found.facts
+      at = found.next
+      yield* Effect.yieldNow
+    }
+    return []
+  })
+
+  return Effect.fnUntraced(function*(
+    { cursor, next, position, query: { all, from = 1, pattern, stream, tag, to = position } }: Paging.Paged<Event.Payload<typeof Export>>,
+    limit: number
+  ) {
+    if (stream !== undefined && (yield* versionAt(store, stream, position)) === 0) return yield* streamNotFound(store, stream)
+    const item = { ...(stream === undefined ? {} : { streamIds: [stream] }), ...(tag === undefined ? {} : { tags: [tag] }) }
+    const query = yield* Effect.fromResult(Result.mapError(FactQuery.compile({ pattern, query: [item] }), KsiError.make))
+    const last = Math.min(to, position)
+    return yield* factPage({
+      start: numberOr(next, from), last, step: 1, limit, pageBytes, cursor,
+      read: (at, limit) => search(query, at, last, Math.min(limit, pageItems)),
+      place: (fact) => fact.position,
+      shown: all === true || stream !== undefined ? () => true : (fact) => !ownStream(fact.streamId)
+    })
+  })
+}
+
 const makePages = Effect.gen(function*() {
   const store = yield* EventStore
   const { pageBytes, pageItems } = yield* Limits
@@ -315,32 +345,7 @@ const makePages = Effect.gen(function*() {
     })
   })
 
-  /** The next facts of a query, from a position on; none where there are no more. */
-  const search = Effect.fnUntraced(function*(query: FactQuery.Compiled, from: number, to: number, limit: number) {
-    for (let at: number | undefined = from; at !== undefined;) {
-      const found: Found = yield* store.search({ query, from: at, to, limit, backward: false })
-      if (found.facts.length > 0) return found.facts
-      at = found.next
-      yield* Effect.yieldNow
-    }
-    return []
-  })
-
-  const exportFound = Effect.fnUntraced(function*(
-    { cursor, next, position, query: { all, from = 1, pattern, stream, tag, to = position } }: Paging.Paged<Event.Payload<typeof Export>>,
-    limit: number
-  ) {
-    if (stream !== undefined && (yield* versionAt(store, stream, position)) === 0) return yield* streamNotFound(store, stream)
-    const item = { ...(stream === undefined ? {} : { streamIds: [stream] }), ...(tag === undefined ? {} : { tags: [tag] }) }
-    const query = yield* Effect.fromResult(Result.mapError(FactQuery.compile({ pattern, query: [item] }), KsiError.make))
-    const last = Math.min(to, position)
-    return yield* factPage({
-      start: numberOr(next, from), last, step: 1, limit, pageBytes, cursor,
-      read: (at, limit) => search(query, at, last, Math.min(limit, pageItems)),
-      place: (fact) => fact.position,
-      shown: all === true || stream !== undefined ? () => true : (fact) => !ownStream(fact.streamId)
-    })
-  })
+  const exportFound = makeExportFound(store, pageBytes, pageItems)
 
   const exportPage = Effect.fnUntraced(function*(payload: Event.Payload<typeof Export>) {
     const paged = yield* Paging.open(Export, payload, store.head())
