@@ -58,8 +58,19 @@ export const payloadOf = ({ app, from, given, group, stream, to, trace }: Select
   groups: group.length === 0 ? undefined : group
 })
 
+const usage = (message: string) => new Output.Usage({ message, similar: [], next: "ksi export --help" })
+
+/** What chooses facts one by one, where a test needs all that a request led to. */
+interface Filters {
+  readonly pattern: Option.Option<string>
+  readonly tag: Option.Option<string>
+}
+
 /** Prints the tests. */
-export const print = Effect.fnUntraced(function*(remote: Remote.Remote, selected: Selected) {
+export const print = Effect.fnUntraced(function*(remote: Remote.Remote, selected: Selected & Filters) {
+  if (Option.isSome(selected.pattern) || Option.isSome(selected.tag)) {
+    return yield* Effect.fail(usage("--pattern and --tag choose facts; a test has all that a request led to: choose with --trace or --stream"))
+  }
   const { write } = yield* Io
   const { text } = yield* remote.call("time:test", payloadOf(selected))
   yield* (yield* Output.Json) ? write(`${JSON.stringify({ text })}\n`) : write(Output.textOf(text))
@@ -69,4 +80,4 @@ export const print = Effect.fnUntraced(function*(remote: Remote.Remote, selected
 export const refuse = ({ app, given, group, trace }: Only): Effect.Effect<void, Output.Usage> =>
   Option.isNone(app) && Option.isNone(trace) && given.length + group.length === 0
     ? Effect.void
-    : Effect.fail(new Output.Usage({ message: "--trace, --given, --app and --group are for --as test", similar: [], next: "ksi export --help" }))
+    : Effect.fail(usage("--trace, --given, --app and --group are for --as test"))

@@ -37,18 +37,22 @@ export const exportEvents = Command.make(
   "export",
   {
     stream: Flag.String("stream").pipe(Flag.withDescription("Only this stream"), Flag.optional),
+    pattern: Flag.String("pattern").pipe(Flag.withDescription("Only events of this pattern, as \"order:*\""), Flag.optional),
+    tag: Flag.String("tag").pipe(Flag.withDescription("Only facts that have this tag"), Flag.optional),
     from: Flag.Int("from").pipe(Flag.withDescription("First position"), Flag.optional),
     to: Flag.Int("to").pipe(Flag.withDescription("Last position"), Flag.optional),
     all,
     ...Recorded.flags
   },
-  Effect.fnUntraced(function*({ all: own, app, as, from, given, group, stream, to, trace }) {
+  Effect.fnUntraced(function*({ all: own, app, as, from, given, group, pattern, stream, tag, to, trace }) {
     const remote = yield* Remote.connect
-    if (as === "test") return yield* Recorded.print(remote, { app, from, given, group, stream, to, trace })
+    if (as === "test") return yield* Recorded.print(remote, { app, from, given, group, pattern, stream, tag, to, trace })
     yield* Recorded.refuse({ app, given, group, trace })
     const items = Remote.pages(remote, "store:export", {
       ...Remote.given({
         stream: Option.getOrUndefined(stream),
+        pattern: Option.getOrUndefined(pattern),
+        tag: Option.getOrUndefined(tag),
         from: Option.getOrUndefined(from),
         to: Option.getOrUndefined(to)
       }),

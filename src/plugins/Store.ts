@@ -31,9 +31,10 @@ import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
 import type * as EventRegistry from "../event/EventRegistry.ts"
+import * as FactQuery from "../event/FactQuery.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
-import { EventStore, ownStream, type StreamInfo, streamNotFound } from "../store/EventStore.ts"
+import { EventStore, type Found, ownStream, type StreamInfo, streamNotFound } from "../store/EventStore.ts"
 import { Count, Opaque, optional, Ordinal, Page, paging } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
 
@@ -68,6 +69,8 @@ export const Import = Event.make("store:import", {
 export const Export = Event.make("store:export", {
   payload: {
     stream: optional(Schema.String, "only facts of this stream"),
+    pattern: optional(Schema.String, "only events of this pattern"),
+    tag: optional(Schema.NonEmptyString, "only facts that have this tag"),
     from: optional(Ordinal, "first position"),
     to: optional(Ordinal, "last position"),
     all: optional(Schema.Boolean, "also KSI's own streams (`ksi-…`)"),
@@ -78,7 +81,7 @@ export const Export = Event.make("store:export", {
   annotations: {
     description: "Facts in the order of their positions, as CloudEvents with the extensions `position` and `version`; " +
       "what `store:import` takes.",
-    examples: [{}, { from: 1, to: 1000, limit: 100 }, { stream: "order-1" }]
+    examples: [{}, { from: 1, to: 1000, limit: 100 }, { stream: "order-1" }, { pattern: "order:*", tag: "vip" }]
   }
 })
 
@@ -291,6 +294,36 @@ const factPage = Effect.fnUntraced(function*(options: {
 
 const numberOr = (next: number | string | undefined, first: number): number => typeof next === "number" ? next : first
 
+/** Pages of an export that asks for a pattern or a tag. */
+const makeExportFound = (store: Store, pageBytes: number, pageItems: number) => {
+  /** The next facts of a query, from a position on; none where there are no more. */
+  const search = Effect.fnUntraced(function*(query: FactQuery.Compiled, from: number, to: number, limit: number) {
+    for (let at: number | undefined = from; at !== undefined;) {
+      const found: Found = yield* store.search({ query, from: at, to, limit, backward: false })
+      if (found.facts.length > 0) return found.facts
+      at = found.next
+      yield* Effect.yieldNow
+    }
+    return []
+  })
+
+  return Effect.fnUntraced(function*(
+    { cursor, next, position, query: { all, from = 1, pattern, stream, tag, to = position } }: Paging.Paged<Event.Payload<typeof Export>>,
+    limit: number
+  ) {
+    if (stream !== undefined && (yield* versionAt(store, stream, position)) === 0) return yield* streamNotFound(store, stream)
+    const item = { ...(stream === undefined ? {} : { streamIds: [stream] }), ...(tag === undefined ? {} : { tags: [tag] }) }
+    const query = yield* Effect.fromResult(Result.mapError(FactQuery.compile({ pattern, query: [item] }), KsiError.make))
+    const last = Math.min(to, position)
+    return yield* factPage({
+      start: numberOr(next, from), last, step: 1, limit, pageBytes, cursor,
+      read: (at, limit) => search(query, at, last, Math.min(limit, pageItems)),
+      place: (fact) => fact.position,
+      shown: all === true || stream !== undefined ? () => true : (fact) => !ownStream(fact.streamId)
+    })
+  })
+}
+
 const makePages = Effect.gen(function*() {
   const store = yield* EventStore
   const { pageBytes, pageItems } = yield* Limits
@@ -312,10 +345,13 @@ const makePages = Effect.gen(function*() {
     })
   })
 
+  const exportFound = makeExportFound(store, pageBytes, pageItems)
+
   const exportPage = Effect.fnUntraced(function*(payload: Event.Payload<typeof Export>) {
     const paged = yield* Paging.open(Export, payload, store.head())
     const { cursor, next, position, query } = paged
     const { limit = pageItems } = payload
+    if (query.pattern !== undefined || query.tag !== undefined) return yield* exportFound(paged, limit)
     if (query.stream !== undefined) return yield* exportStream(query.stream, paged, limit)
     const last = Math.min(query.to ?? position, position)
     return yield* factPage({

@@ -63,7 +63,7 @@ import type { Driver, Search } from "./internal/Driver.ts"
 import { follow } from "./internal/Following.ts"
 import { makeMemory } from "./internal/MemoryDriver.ts"
 
-export type { Driver, StreamInfo } from "./internal/Driver.ts"
+export type { Driver, Found, Search, StreamInfo } from "./internal/Driver.ts"
 
 /** A fact as a program appends it; what is left out is filled in. */
 export interface FactInput {
@@ -248,7 +248,10 @@ const sayingOver = (below: Saying, limits: Limits.LimitsShape): Saying => ({
 
 const isWhole = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0
 
-const expectations = ["expectedVersion", "expectedVersions", "condition"] as const
+const expectingNothing: AppendOptions = {}
+
+const expectsSomething = ({ condition, expectedVersion, expectedVersions }: Append): boolean =>
+  expectedVersion !== undefined || expectedVersions !== undefined || condition !== undefined
 
 /** What is wrong with what an append expects; `undefined` where nothing is. */
 const expectationProblem = (request: Append, head: number, { idLength, queryTerms: max }: Limits.LimitsShape): KsiError.Reason | undefined => {
@@ -277,7 +280,7 @@ const expectationProblem = (request: Append, head: number, { idLength, queryTerm
 
 /** The append with every fact checked; the first thing wrong refuses all of it. */
 const admitAll = (request: Append, limits: Limits.LimitsShape, own: boolean, head: () => number): Result.Result<Append, KsiError.Reason> => {
-  const unfit = expectations.some((key) => request[key] !== undefined) ? expectationProblem(request, head(), limits) : undefined
+  const unfit = expectsSomething(request) ? expectationProblem(request, head(), limits) : undefined
   if (unfit !== undefined) return Result.fail(unfit)
   if (request.facts.length > limits.appendEvents) {
     return Result.fail(overLimit("appendEvents", limits.appendEvents, request.facts.length))
@@ -448,7 +451,8 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
             if (Result.isFailure(fact)) return KsiError.fail(fact.failure)
             facts.push(fact.success)
           }
-          return append(options === undefined ? { facts } : { ...options, facts })
+          const { condition, expectedVersion, expectedVersions } = options ?? expectingNothing
+          return append({ facts, expectedVersion, expectedVersions, condition })
         }),
       stream: streamOf(driver, limits.pageItems),
       readAll,

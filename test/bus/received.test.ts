@@ -50,6 +50,33 @@ const open: AuthorizerShape = { ...ownerOnly, allows: () => true, hears: () => t
 const withOpen = <A, E, R>(program: Effect.Effect<A, E, R>, layer: Layer.Layer<R, KsiError>) =>
   Effect.scoped(Effect.provide(program, Layer.fresh(layer).pipe(Layer.provide(Layer.succeed(Authorizer, open)))))
 
+describe("the tags of a fact", () => {
+  const Tagged = Event.fact("shop:tagged", {
+    payload: { n: Schema.Int, who: Schema.String }, streamId: () => "tagged", tags: ({ n, who }) => n === 0 ? [] : [`who:${who}`, `n:${n}`]
+  })
+  const layer = serve(EventGroup.make(Tagged)).pipe(Layer.provide(EventGroup.make(Tagged).toLayer({})), Layer.provideMerge(telling(() => {}, () => {})))
+
+  it.effect("are those of its definition, emitted or made elsewhere; with wrong ones it is refused", () => withOpen(Effect.gen(function*() {
+    const ksi = yield* KsiService
+    yield* ksi.emit(Tagged, { n: 1, who: "ann,bob" })
+    yield* ksi.emit(Tagged, { n: 0, who: "ann" })
+    const elsewhere = (id: string, n: number) => fact({ ksitags: "forged" }, { id, name: Tagged.name, data: { n, who: "cy" } })
+    yield* post(elsewhere("e-1", 2))
+    yield* post(elsewhere("e-2", 0))
+    const refused = yield* Effect.flip(ksi.emit(Tagged, { n: 1, who: "\ud800" }))
+    expect([refused.reason._tag, refused.message]).toEqual(["PayloadInvalid", "shop:tagged rejected before any handler ran: tags: must be well-formed Unicode"])
+    expect((yield* stored).map(({ attributes }) => attributes["ksitags"])).toEqual(["n:1,who:ann%2Cbob", undefined, "n:2,who:cy", undefined])
+  }), layer))
+
+  it.effect("that a definition says nothing of are kept as they came", () => {
+    const { layer } = world()
+    return withOpen(Effect.gen(function*() {
+      yield* post(fact({ ksitags: "own" }))
+      expect((yield* stored).map(({ attributes }) => attributes["ksitags"])).toEqual(["own"])
+    }), layer)
+  })
+})
+
 describe("a fact that was made elsewhere", () => {
   const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

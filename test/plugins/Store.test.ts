@@ -126,6 +126,25 @@ describe("store:export", () => {
       expect(sizes.length).toBeGreaterThan(3)
     }), { pageBytes: 2000 }))
 
+  it.effect("takes a pattern, a tag and a stream, page by page of one moment", () =>
+    withRuntime(Effect.gen(function*() {
+      const event = (n: number) =>
+        cloudEvent(n, { subject: n % 2 === 0 ? "even" : "odd", type: n % 3 === 0 ? "order:line:added" : "stock:moved", ...(n % 5 === 0 ? { ksitags: "five,x" } : {}) })
+      yield* importAll(Array.from({ length: 60 }, (_, n) => event(n + 1)))
+      const between = Effect.suspend(() => importAll([event(990), event(15)]))
+      const positions = (payload: Record<string, unknown>) =>
+        Effect.map(pagesOf("store:export", { limit: 3, ...payload }, between), ({ items }) => items.map(({ position }) => Number(position)))
+      const of = (wanted: (n: number) => boolean) => Array.from({ length: 60 }, (_, n) => n + 1).filter(wanted)
+      expect(yield* positions({ pattern: "order:*", to: 60 })).toEqual(of((n) => n % 3 === 0))
+      expect(yield* positions({ tag: "five", to: 60 })).toEqual(of((n) => n % 5 === 0))
+      expect(yield* positions({ tag: "five", pattern: "order:line:added", stream: "even", from: 10, to: 60 })).toEqual([30, 60])
+      expect(yield* positions({ tag: "six" })).toEqual([])
+      const page = yield* ask("store:export", { tag: "five", limit: 1 })
+      expect(page).toMatchObject({ items: [{ position: 5, ksitags: "five,x" }] })
+      expect(yield* reasonOf(ask("store:export", { pattern: "st*" }))).toMatchObject({ _tag: "PatternInvalid" })
+      expect(yield* reasonOf(ask("store:export", { tag: "five", stream: "evne" }))).toMatchObject({ _tag: "NotFound", similar: ["even"] })
+    })))
+
   it.effect("takes a range of positions, of all or of one stream", () =>
     withRuntime(Effect.gen(function*() {
       yield* importAll(many(20, (n) => n % 2 === 0 ? "even" : "odd"))

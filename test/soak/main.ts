@@ -4,6 +4,7 @@
  *   npm run soak -- suite [times]     the whole suite again and again (20)
  *   npm run soak -- arena [times]     the promises of the arena in so many times their seeds, from 1000 on (20)
  *   npm run soak -- crash [times]     kills a process that uses a store, so many times (1,000), and looks at what is left
+ *   npm run soak -- store [times]     the store against its model, under disk faults, in so many times 100 seeds (20)
  *   npm run soak -- control           the arena's bugs, first come, first served: what is found without a seeded order
  */
 import { spawnSync, type SpawnSyncReturns } from "node:child_process"
@@ -27,6 +28,7 @@ const isBroken = ({ error, status, stderr }: SpawnSyncReturns<string>): boolean 
 
 const controlMillis = 60_000
 const firstSeed = 1000
+const modelSeeds = 100
 
 const soaks: Readonly<Record<string, (times: number) => boolean>> = {
   suite: (times) => {
@@ -51,6 +53,15 @@ const soaks: Readonly<Record<string, (times: number) => boolean>> = {
     const script = Path.join(import.meta.dirname, "crash.ts")
     const node = ["--disable-warning=ExperimentalWarning", "--conditions=ksi-source"]
     return spawnSync(process.execPath, [...node, script, `${times}`], { stdio: "inherit" }).status === 0
+  },
+  store: (times) => {
+    for (let round = 1; round <= times; round++) {
+      const env = { ...process.env, KSI_MODEL_SEEDS: String(modelSeeds), KSI_MODEL_FROM: String(firstSeed + modelSeeds * round) }
+      const { status, stdout } = spawnSync("npx", ["vitest", "run", "--reporter=dot", "test/store/model"], { env, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], maxBuffer: Infinity })
+      say(`round ${round} of ${times}: ${status === 0 ? "as the model" : stdout}`)
+      if (status !== 0) return false
+    }
+    return true
   },
   control: () => {
     let count = 0

@@ -12,6 +12,8 @@ interface Version {
 
 /** What one append expects. */
 export interface Expectations {
+  /** Of the stream of the first fact; most appends expect nothing else. */
+  readonly own: Version | undefined
   readonly versions: ReadonlyArray<Version>
   readonly condition: { readonly query: Compiled; readonly after: number } | undefined
 }
@@ -29,21 +31,28 @@ const none: ReadonlyArray<Version> = []
 /** What an append expects; `undefined` where it is nothing. */
 export const of = ({ condition, expectedVersion, expectedVersions = none, facts }: Append): Expectations | KsiError.KsiError | undefined => {
   if (expectedVersion === undefined && condition === undefined && expectedVersions.length === 0) return undefined
-  const own: ReadonlyArray<Version> = expectedVersion === undefined ? none : facts.slice(0, 1).map(({ streamId }) => ({ streamId, version: expectedVersion }))
-  const versions = expectedVersions.length === 0 ? own : [...own, ...expectedVersions]
-  if (condition === undefined) return { versions, condition }
+  const [first] = facts
+  const own = expectedVersion === undefined || first === undefined ? undefined : { streamId: first.streamId, version: expectedVersion }
+  if (condition === undefined) return { own, versions: expectedVersions, condition }
   // Its length has been looked at before.
   const query = compile(condition, Infinity)
   return Result.isFailure(query)
     ? KsiError.make(query.failure)
-    : { versions, condition: { query: query.success, after: Number(condition.after ?? 0) } }
+    : { own, versions: expectedVersions, condition: { query: query.success, after: Number(condition.after ?? 0) } }
+}
+
+const movedFrom = ({ streamId, version: expected }: Version, place: Place): KsiError.Reason | undefined => {
+  const actual = place.version(streamId)
+  return actual === expected ? undefined : new KsiError.VersionConflict({ streamId, expected, actual })
 }
 
 /** The first expectation that does not hold. */
-export const unmet = ({ condition, versions }: Expectations, place: Place): KsiError.Reason | undefined => {
-  for (const { streamId, version: expected } of versions) {
-    const actual = place.version(streamId)
-    if (actual !== expected) return new KsiError.VersionConflict({ streamId, expected, actual })
+export const unmet = ({ condition, own, versions }: Expectations, place: Place): KsiError.Reason | undefined => {
+  const moved = own && movedFrom(own, place)
+  if (moved !== undefined) return moved
+  for (const version of versions) {
+    const other = movedFrom(version, place)
+    if (other !== undefined) return other
   }
   if (condition === undefined) return undefined
   const { after, query } = condition

@@ -142,6 +142,8 @@ const readBack = Effect.gen(function*() {
   const log = stored.map((fact): Model.Fact => ({ id: fact.id, name: fact.name, streamId: fact.streamId, tags: Tags.of(fact), data: Schema.decodeUnknownSync(Schema.Number)(fact.data) }))
   assert.deepEqual(stored.map(({ position }) => position), log.map((_, at) => at + 1))
   assert.deepEqual(stored.map(({ version }) => version), log.map(({ streamId }, at) => Model.versionOf(log.slice(0, at + 1), streamId)))
+  const known = [...new Set(log.map(({ streamId }) => streamId))].toSorted()
+  assert.deepEqual(yield* store.streams({ limit: 9 }), known.map((streamId) => ({ streamId, version: Model.versionOf(log, streamId) })))
   for (const query of queries) {
     const found = (yield* Stream.runCollect(store.all({ query }))).map(({ position }) => position)
     assert.deepEqual(found, log.flatMap((fact, at) => Model.matches(query, fact) ? [at + 1] : []))
