@@ -34,6 +34,7 @@ import * as EventStore from "./store/EventStore.ts"
 import * as IdempotencyTable from "./store/IdempotencyTable.ts"
 import * as Permissions from "./store/Permissions.ts"
 import * as Projection from "./store/Projection.ts"
+import * as ReadModel from "./store/ReadModel.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 
 /** What a layer of this module provides: the five words, and the parts that plugins build on. */
@@ -48,6 +49,7 @@ export type Runtime =
   | Idempotency
   | Permissions.Permissions
   | Projection.Projections
+  | ReadModel.ReadModels
 
 // One after the other, each in the context of those before it: a layer for each part takes longer to build than the part, and
 // a test starts a runtime for every scenario.
@@ -67,7 +69,8 @@ const inMemory = (options?: ActivityTable.Options): Layer.Layer<Runtime> =>
       Context.add(Journal, store),
       Context.add(Activity, yield* ActivityTable.inMemory(options)),
       Context.add(DeadLetters, yield* DeadLetterTable.inMemory),
-      Context.add(Idempotency, yield* IdempotencyTable.inMemory)
+      Context.add(Idempotency, yield* IdempotencyTable.inMemory),
+      Context.add(ReadModel.ReadModels, yield* Effect.provideService(ReadModel.inMemory, EventStore.EventStore, store))
     )
     // There is nothing yet that could not be read.
     return Context.merge(stores, yield* Effect.orDie(Effect.provideContext(bus, stores)))

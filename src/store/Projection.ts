@@ -38,6 +38,7 @@ import * as EventName from "../event/EventName.ts"
 import * as Json from "../event/Json.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
+import { fingerprint } from "./internal/fingerprint.ts"
 
 /** A state computed from facts. */
 export interface Projection<in out S> {
@@ -50,6 +51,12 @@ export interface Projection<in out S> {
   readonly apply: (state: S, fact: StoredFact) => Result.Result<S, KsiError.KsiError>
   /** The state as JSON. Throws a `SchemaError` when a reducer made a state that is none. */
   readonly encode: (state: S) => unknown
+  /** The state that `encode` wrote. Throws a `SchemaError` when it is none. */
+  readonly decode: (json: unknown) => S
+  /** Another one where name, version, initial state, events or the text of reducers are others. */
+  readonly fingerprint: string
+  /** What a fact counts for; without it, for its stream. Fails as `apply` does. */
+  readonly keys: ((fact: StoredFact) => Result.Result<ReadonlyArray<string>, KsiError.KsiError>) | undefined
 }
 
 /** A schema that reads and writes without any service. */
@@ -67,6 +74,12 @@ export type Reducers<S, Ev extends Event.AnyFact> = {
   ) => S
 }
 
+/** What a fact of these events counts for. */
+export type KeyOf<Ev extends Event.AnyFact> = (
+  payload: Event.Payload<Ev>,
+  envelope: Envelope.Delivery<Event.Payload<Ev>>
+) => string | ReadonlyArray<string>
+
 type AnyReducer<S> = (state: S, payload: unknown, envelope: Envelope.Delivery) => S
 
 const unreadable = (name: string, fact: StoredFact, error: KsiError.KsiError): KsiError.KsiError => {
@@ -79,13 +92,14 @@ const unreadable = (name: string, fact: StoredFact, error: KsiError.KsiError): K
   )
 }
 
-const step = <S>(name: string, event: Event.AnyFact, reducer: AnyReducer<S>): Projection<S>["apply"] => {
+type Reading<A> = (fact: StoredFact, use: (payload: unknown, envelope: Envelope.Delivery) => A) => Result.Result<A, KsiError.KsiError>
+
+/** Reads facts of one event for whoever uses their payload. */
+const reading = <A>(name: string, event: Event.AnyFact): Reading<A> => {
   const { decodePayload } = EventCodec.compile(event)
-  return (state, fact) => {
+  return (fact, use) => {
     const payload = decodePayload(fact.data)
-    if (Exit.isSuccess(payload)) {
-      return Result.succeed(reducer(state, payload.value, Envelope.fromFact(fact, payload.value)))
-    }
+    if (Exit.isSuccess(payload)) return Result.succeed(use(payload.value, Envelope.fromFact(fact, payload.value)))
     for (const reason of payload.cause.reasons) {
       if (reason._tag === "Fail") return Result.fail(unreadable(name, fact, reason.error))
     }
@@ -108,22 +122,45 @@ export const make = <
     readonly state: St
     readonly initial: NoInfer<St>["Type"]
     readonly on: Reducers<NoInfer<St>["Type"], NoInfer<Events>[number]>
+    /** Say another one when functions change that the reducers call: the text of the reducers themselves is compared. */
+    readonly version?: string | number
+    /**
+     * What a fact counts for in a read model (`ReadModel.layer`): one state is kept for each key, so that it may gather
+     * several streams. Several keys change several states, none changes nothing. Default: the id of the stream.
+     */
+    readonly key?: KeyOf<NoInfer<Events>[number]>
   }
 ): Projection<St["Type"]> => {
   // Keyed by exactly the names of `events`; a payload is what its event decodes, so each reducer gets its own.
   const reducers = options.on as Readonly<Record<string, AnyReducer<St["Type"]>>>
+  // As above: it gets what its events decode.
+  const key = options.key as ((payload: unknown, envelope: Envelope.Delivery) => string | ReadonlyArray<string>) | undefined
   const steps = new Map<string, Projection<St["Type"]>["apply"]>()
+  const keys = new Map<string, NonNullable<Projection<St["Type"]>["keys"]>>()
+  const texts: Array<string> = [name, `${options.version ?? ""}`, String(key)]
+  const encode = Schema.encodeUnknownSync(Schema.toCodecJson(options.state))
   for (const event of options.events) {
     const reducer = reducers[event.name]
     if (reducer === undefined) throw new TypeError(`the projection "${name}" has no reducer for ${event.name}`)
-    steps.set(event.name, step(name, event, reducer))
+    const step = reading<St["Type"]>(name, event)
+    steps.set(event.name, (state, fact) => step(fact, (payload, envelope) => reducer(state, payload, envelope)))
+    if (key !== undefined) {
+      const find = reading<ReadonlyArray<string>>(name, event)
+      keys.set(event.name, (fact) => find(fact, (payload, envelope) => [key(payload, envelope)].flat()))
+    }
+    texts.push(event.name, String(reducer))
   }
   return {
     name,
     initial: options.initial,
     handles: (event) => steps.has(event),
     apply: (state, fact) => steps.get(fact.name)?.(state, fact) ?? Result.succeed(state),
-    encode: Schema.encodeUnknownSync(Schema.toCodecJson(options.state))
+    encode,
+    decode: Schema.decodeUnknownSync(Schema.toCodecJson(options.state)),
+    get fingerprint() {
+      return fingerprint([...texts, JSON.stringify(encode(options.initial))])
+    },
+    keys: key === undefined ? undefined : (fact) => keys.get(fact.name)?.(fact) ?? Result.succeed([])
   }
 }
 
@@ -140,7 +177,11 @@ export const latest: Projection<JsonObject> = {
     // Spread defines keys, as JSON.parse does: "__proto__" is a key like any other.
     return Result.succeed(Json.isObject(data) ? { ...state, ...data } : { ...state, value: data })
   },
-  encode: (state) => state
+  encode: (state) => state,
+  // `encode` wrote it, or it is none.
+  decode: (json) => Json.isObject(json) ? json : {},
+  fingerprint: "latest",
+  keys: undefined
 }
 
 // ------------------------------------------------------------------------------------------------------------ by name

@@ -43,6 +43,7 @@ import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
+import { layerTable, type ReadModels } from "./ReadModel.ts"
 import { type NextTurn, nextTurn } from "./internal/turns.ts"
 
 /** How the store is opened. */
@@ -240,9 +241,9 @@ const makeDriver = (options: Options): Effect.Effect<
 /** What one file holds: the facts, the requests, the reactions that failed, the answers under idempotency keys. */
 export const layer = (
   options: Options
-): Layer.Layer<EventStore.EventStore | Journal | Activity | DeadLetters | Idempotency, KsiError.KsiError> =>
+): Layer.Layer<EventStore.EventStore | Journal | Activity | DeadLetters | Idempotency | ReadModels, KsiError.KsiError> =>
   Layer.mergeAll(
-    EventStore.layerOf(makeDriver(options)),
+    Layer.provideMerge(layerTable, EventStore.layerOf(makeDriver(options))),
     ActivityTable.layer({ audit: options.audit }),
     DeadLetterTable.layer,
     IdempotencyTable.layer

@@ -2,6 +2,8 @@
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import type { OutcomeKind } from "../../bus/Activity.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
+import * as ConsumerTable from "./consumerTables.ts"
+import * as ModelTable from "./modelTables.ts"
 
 /**
  * The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. 3: the tables of
@@ -10,7 +12,10 @@ import * as ActivityBlock from "./ActivityBlock.ts"
 export const newest = 3
 
 /** Tables that came with format 3, each as whoever owns it lays it out. */
-export const since3: ReadonlyArray<string> = []
+export const since3: ReadonlyArray<string> = [
+  ...ModelTable.tables,
+  ...ConsumerTable.tables
+]
 
 /** Tables and indexes that files of an older format lack, or have otherwise. */
 export const changed: ReadonlySet<string> = new Set([
