@@ -29,11 +29,13 @@ import * as Router from "./bus/Router.ts"
 import * as Subscription from "./bus/Subscription.ts"
 import type { KsiError } from "./event/KsiError.ts"
 import * as ActivityTable from "./store/ActivityTable.ts"
+import * as Consumer from "./store/Consumer.ts"
 import * as DeadLetterTable from "./store/DeadLetterTable.ts"
 import * as EventStore from "./store/EventStore.ts"
 import * as IdempotencyTable from "./store/IdempotencyTable.ts"
 import * as Permissions from "./store/Permissions.ts"
 import * as Projection from "./store/Projection.ts"
+import * as ReadModel from "./store/ReadModel.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 import * as StoreMaintenance from "./store/StoreMaintenance.ts"
 
@@ -49,6 +51,8 @@ export type Runtime =
   | Idempotency
   | Permissions.Permissions
   | Projection.Projections
+  | ReadModel.ReadModels
+  | Consumer.Consumers
 
 // One after the other, each in the context of those before it: a layer for each part takes longer to build than the part, and
 // a test starts a runtime for every scenario.
@@ -69,7 +73,9 @@ const inMemory = (options?: ActivityTable.Options): Layer.Layer<Runtime> =>
       Context.add(Activity, yield* ActivityTable.inMemory(options)),
       Context.add(DeadLetters, yield* DeadLetterTable.inMemory),
       Context.add(Idempotency, yield* IdempotencyTable.inMemory),
-      Context.add(StoreMaintenance.StoreMaintenance, StoreMaintenance.makeMemory())
+      Context.add(StoreMaintenance.StoreMaintenance, StoreMaintenance.makeMemory()),
+      Context.add(ReadModel.ReadModels, yield* Effect.provideService(ReadModel.inMemory, EventStore.EventStore, store)),
+      Context.add(Consumer.Consumers, yield* Effect.provideService(Consumer.inMemory, EventStore.EventStore, store))
     )
     // There is nothing yet that could not be read.
     return Context.merge(stores, yield* Effect.orDie(Effect.provideContext(bus, stores)))

@@ -30,11 +30,13 @@ import * as EventName from "../event/EventName.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { Ksi } from "../Ksi.ts"
+import * as Consumers from "../plugins/Consumers.ts"
 import * as DeadLetter from "../plugins/DeadLetter.ts"
 import * as Maintenance from "../plugins/Maintenance.ts"
 import * as Module from "../plugins/Module.ts"
 import * as Monitor from "../plugins/Monitor.ts"
 import * as Permission from "../plugins/Permission.ts"
+import * as ReadModels from "../plugins/ReadModels.ts"
 import * as Store from "../plugins/Store.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
@@ -144,6 +146,8 @@ const builtins = Layer.mergeAll(
   Trace.layer,
   Monitor.layer,
   DeadLetter.layer,
+  ReadModels.layer,
+  Consumers.layer,
   Module.layer,
   Permission.layer,
   Control.layer,

@@ -24,7 +24,7 @@ export const maxForeignLength = 256
 /** Namespaces that belong to KSI's own plugins. User events defined under them are refused by `Ksi.serve`. */
 export const reserved: ReadonlySet<string> = new Set([
   "system", "store", "time", "wire", "stream", "pubsub", "module", "permission", "monitor", "event_log",
-  "deadletter", "saga", "flow", "pool", "breaker", "node"
+  "deadletter", "projection", "consumer", "saga", "flow", "pool", "breaker", "node"
 ])
 
 /** Why a text is not an event name. */

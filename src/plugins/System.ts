@@ -202,6 +202,8 @@ const described: { readonly [namespace: string]: string } = {
   monitor: "What happened: requests and facts, and who caused what",
   event_log: "What happened, filtered and paged",
   deadletter: "Reactions to facts that failed: list, show, rerun, discard",
+  projection: "Read models: how far each is, its states, build one anew",
+  consumer: "Consumer groups: how far each is, what is parked",
   pubsub: "Following events over a connection",
   module: "The daemon's modules: state, events, start",
   permission: "Who may do what: grants, profiles, tokens",

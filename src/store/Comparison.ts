@@ -55,7 +55,8 @@ export const both = <A, B>(a: Projection<A>, b: Projection<B>): Projection<Both<
     const nextB = b.apply(stateB, fact)
     return Result.isFailure(nextB) ? Result.fail(nextB.failure) : Result.succeed([nextA.success, nextB.success])
   },
-  encode: ([stateA, stateB]) => [a.encode(stateA), b.encode(stateB)]
+  encode: ([stateA, stateB]) => [a.encode(stateA), b.encode(stateB)],
+  keys: undefined
 })
 
 /** Opens a comparison that can be carried on piece by piece. */

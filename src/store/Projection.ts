@@ -57,6 +57,8 @@ export interface Projection<in out S> {
   readonly apply: (state: S, fact: StoredFact) => Result.Result<S, KsiError.KsiError>
   /** The state as JSON. Throws a `SchemaError` when a reducer made a state that is none. */
   readonly encode: (state: S) => unknown
+  /** What a fact counts for; without it, for its stream. Fails as `apply` does. */
+  readonly keys: ((fact: StoredFact) => Result.Result<ReadonlyArray<string>, KsiError.KsiError>) | undefined
 }
 
 /** A schema that reads and writes without any service. */
@@ -74,6 +76,12 @@ export type Reducers<S, Ev extends Event.AnyFact> = {
   ) => S
 }
 
+/** What a fact of these events counts for. */
+export type KeyOf<Ev extends Event.AnyFact> = (
+  payload: Event.Payload<Ev>,
+  envelope: Envelope.Delivery<Event.Payload<Ev>>
+) => string | ReadonlyArray<string>
+
 type AnyReducer<S> = (state: S, payload: unknown, envelope: Envelope.Delivery) => S
 
 const unreadable = (name: string, fact: StoredFact, error: KsiError.KsiError): KsiError.KsiError => {
@@ -89,15 +97,16 @@ const unreadable = (name: string, fact: StoredFact, error: KsiError.KsiError): K
   )
 }
 
-const step = <S>(name: string, event: Event.AnyFact, reducer: AnyReducer<S>): Projection<S>["apply"] => {
+type Reading<A> = (fact: StoredFact, use: (payload: unknown, envelope: Envelope.Delivery) => A) => Result.Result<A, KsiError.KsiError>
+
+/** Reads facts of one event for whoever uses their payload. */
+const reading = <A>(name: string, event: Event.AnyFact): Reading<A> => {
   const { decodeFact } = EventCodec.compile(event)
   // What was called otherwise is called what its event is.
   const today = (fact: StoredFact): StoredFact => fact.name === event.name ? fact : { ...fact, name: event.name }
-  return (state, fact) => {
+  return (fact, use) => {
     const payload = decodeFact(fact, fact.attributes[versionAttribute])
-    if (Exit.isSuccess(payload)) {
-      return Result.succeed(reducer(state, payload.value, Envelope.fromFact(today(fact), payload.value)))
-    }
+    if (Exit.isSuccess(payload)) return Result.succeed(use(payload.value, Envelope.fromFact(today(fact), payload.value)))
     for (const reason of payload.cause.reasons) {
       if (reason._tag === "Fail") return Result.fail(unreadable(name, fact, reason.error))
     }
@@ -106,7 +115,7 @@ const step = <S>(name: string, event: Event.AnyFact, reducer: AnyReducer<S>): Pr
   }
 }
 
-/** How states of a projection are kept in snapshots. */
+/** How states of a projection are kept. */
 export interface Format<out S> {
   /** Of its code: its name and version, its schemas, its reducers as they are written. Another one is another projection. */
   readonly fingerprint: string
@@ -117,7 +126,7 @@ export interface Format<out S> {
 // By the very projection: a copy with another reducer must not find the states of the first.
 const formats = new WeakMap<object, Format<unknown>>()
 
-/** The format of a projection; a copy of one has none, and is folded without snapshots. */
+/** The format of a projection; a copy of one has none: it is folded without snapshots, and no read model keeps it. */
 export const formatOf = <S>(projection: Projection<S>): Format<S> | undefined =>
   // It was put there together with the projection.
   formats.get(projection) as Format<S> | undefined
@@ -136,19 +145,30 @@ export const make = <
     readonly state: St
     readonly initial: NoInfer<St>["Type"]
     readonly on: Reducers<NoInfer<St>["Type"], NoInfer<Events>[number]>
-    /** Changed by whoever changes code that the reducers call: snapshots know the reducers' own text only. */
+    /** Say another one when functions change that the reducers call: what is kept knows the reducers' own text only. */
     readonly version?: string | number
+    /**
+     * What a fact counts for in a read model (`ReadModel.layer`): one state is kept for each key, so that it may gather
+     * several streams. Several keys change several states, none changes nothing. Default: the id of the stream.
+     */
+    readonly key?: KeyOf<NoInfer<Events>[number]>
   }
 ): Projection<St["Type"]> => {
   // Keyed by exactly the names of `events`; a payload is what its event decodes, so each reducer gets its own.
   const reducers = options.on as Readonly<Record<string, AnyReducer<St["Type"]>>>
+  // As above: it gets what its events decode.
+  const key = options.key as ((payload: unknown, envelope: Envelope.Delivery) => string | ReadonlyArray<string>) | undefined
   const steps = new Map<string, Projection<St["Type"]>["apply"]>()
+  const keys = new Map<string, NonNullable<Projection<St["Type"]>["keys"]>>()
   for (const event of options.events) {
     const reducer = reducers[event.name]
     if (reducer === undefined) throw new TypeError(`the projection "${name}" has no reducer for ${event.name}`)
+    const step = reading<St["Type"]>(name, event)
+    const find = reading<ReadonlyArray<string>>(name, event)
     for (const called of [event.name, ...event.formerly]) {
       if (steps.has(called)) throw new TypeError(`the projection "${name}" has two events for facts called ${called}`)
-      steps.set(called, step(name, event, reducer))
+      steps.set(called, (state, fact) => step(fact, (payload, envelope) => reducer(state, payload, envelope)))
+      if (key !== undefined) keys.set(called, (fact) => find(fact, (payload, envelope) => [key(payload, envelope)].flat()))
     }
   }
   const codec = Schema.toCodecJson(options.state)
@@ -157,14 +177,15 @@ export const make = <
     initial: options.initial,
     handles: (event) => steps.has(event),
     apply: (state, fact) => steps.get(fact.name)?.(state, fact) ?? Result.succeed(state),
-    encode: Schema.encodeUnknownSync(codec)
+    encode: Schema.encodeUnknownSync(codec),
+    keys: key === undefined ? undefined : (fact) => keys.get(fact.name)?.(fact) ?? Result.succeed([])
   }
   let fingerprint: string | undefined
   let decode: ((json: unknown) => St["Type"]) | undefined
   formats.set(projection, {
     // Both cost something, and most projections of a short-lived program never need them.
     get fingerprint() {
-      return fingerprint ??= fingerprintOf([name, options.version, options.initial, codec, options.events, options.on])
+      return fingerprint ??= fingerprintOf([name, options.version, options.initial, codec, options.events, options.on, options.key])
     },
     decode: (json) => {
       if (decode === undefined) JIT.enable(codec.ast)
@@ -187,7 +208,8 @@ export const latest: Projection<JsonObject> = {
     // Spread defines keys, as JSON.parse does: "__proto__" is a key like any other.
     return Result.succeed(Json.isObject(data) ? { ...state, ...data } : { ...state, value: data })
   },
-  encode: (state) => state
+  encode: (state) => state,
+  keys: undefined
 }
 
 formats.set(latest, {

@@ -35,6 +35,7 @@ import type { Append, Journal, Outcome } from "../bus/Journal.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as ActivityTable from "./ActivityTable.ts"
+import * as Consumer from "./Consumer.ts"
 import * as DeadLetterTable from "./DeadLetterTable.ts"
 import * as EventStore from "./EventStore.ts"
 import * as IdempotencyTable from "./IdempotencyTable.ts"
@@ -46,6 +47,7 @@ import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWri
 import { fromSortable, toSortable } from "./internal/sortable.ts"
 import * as SnapshotTable from "./internal/SnapshotTable.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
+import * as ReadModel from "./ReadModel.ts"
 import { type NextTurn, nextTurn } from "./internal/turns.ts"
 import * as StoreMaintenance from "./StoreMaintenance.ts"
 
@@ -274,9 +276,9 @@ const makeDriver = (options: Options): Effect.Effect<
 /** What one file holds: the facts, the requests, the reactions that failed, the answers under idempotency keys. */
 export const layer = (
   options: Options
-): Layer.Layer<EventStore.EventStore | Journal | Activity | DeadLetters | Idempotency, KsiError.KsiError> =>
+): Layer.Layer<EventStore.EventStore | Journal | Activity | DeadLetters | Idempotency | ReadModel.ReadModels | Consumer.Consumers, KsiError.KsiError> =>
   Layer.mergeAll(
-    EventStore.layerOf(makeDriver(options)),
+    Layer.provideMerge(Layer.merge(ReadModel.layerTable, Consumer.layerTable), EventStore.layerOf(makeDriver(options))),
     ActivityTable.layer({ audit: options.audit }),
     DeadLetterTable.layer,
     IdempotencyTable.layer,

@@ -8,20 +8,24 @@ import { Router } from "../../src/bus/Router.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
 import * as Limits from "../../src/event/Limits.ts"
+import * as Consumers from "../../src/plugins/Consumers.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
 import * as Maintenance from "../../src/plugins/Maintenance.ts"
 import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
+import * as ReadModels from "../../src/plugins/ReadModels.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import * as Trace from "../../src/plugins/Trace.ts"
 import * as ActivityTable from "../../src/store/ActivityTable.ts"
+import * as Consumer from "../../src/store/Consumer.ts"
 import * as DeadLetterTable from "../../src/store/DeadLetterTable.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import { Permissions } from "../../src/store/Permissions.ts"
 import * as Projection from "../../src/store/Projection.ts"
+import * as ReadModel from "../../src/store/ReadModel.ts"
 
 export const groups = [
   System.Group,
@@ -31,6 +35,8 @@ export const groups = [
   Trace.Group,
   Monitor.Group,
   DeadLetter.Group,
+  ReadModels.Group,
+  Consumers.Group,
   Module.Group,
   Permission.Group
 ]
@@ -42,7 +48,7 @@ const bus = Router.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(
     EventStore.layerMemory, ActivityTable.layerMemory(), DeadLetterTable.layerMemory, Projection.Projections.layer,
     System.Shutdown.layer, Plugins.layer
-  ))
+  ).pipe((stores) => Layer.provideMerge(Layer.merge(ReadModel.layerMemory, Consumer.layerMemory), stores)))
 )
 
 const plugins = Layer.mergeAll(
@@ -53,13 +59,15 @@ const plugins = Layer.mergeAll(
   Trace.layer,
   Monitor.layer,
   DeadLetter.layer,
+  ReadModels.layer,
+  Consumers.layer,
   Module.layer,
   Permission.layer
 )
 
 export type Runtime =
   | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | DeadLetters | Projection.Projections
-  | System.Shutdown | Plugins | Permissions
+  | System.Shutdown | Plugins | Permissions | ReadModel.ReadModels | Consumer.Consumers
 
 /** A fresh runtime; `limits` replaces some of the defaults. */
 export const runtime = (limits: Partial<Limits.LimitsShape> = {}, more: Layer.Layer<never> = Layer.empty) =>

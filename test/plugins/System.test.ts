@@ -57,7 +57,7 @@ describe("system:discover", () => {
       const reply = yield* ask("system:discover")
       expect(Object.keys(reply)).toEqual(expect.arrayContaining([...recorded("system:discover")]))
       expect(reply).toMatchObject({
-        total_namespaces: 9, total_events: events.length + 2, _level: "summary",
+        total_namespaces: 11, total_events: events.length + 2, _level: "summary",
         _filters: { namespace: null, event: null, module: null }
       })
       expect(reply["namespaces"]).toMatchObject({

@@ -19,10 +19,12 @@ import * as Grant from "../../src/event/Grant.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
 import { Ksi } from "../../src/Ksi.ts"
+import * as Consumers from "../../src/plugins/Consumers.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
 import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
+import * as ReadModels from "../../src/plugins/ReadModels.ts"
 import * as Store from "../../src/plugins/Store.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
@@ -46,7 +48,7 @@ const Shop = EventGroup.make(Order, Wait, Items, Placed)
 /** What a daemon has, but the process around it. */
 const daemon = (gate: Deferred.Deferred<void>) =>
   Layer.mergeAll(
-    System.layer, Store.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer, Control.layer,
+    System.layer, Store.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, ReadModels.layer, Consumers.layer, Module.layer, Permission.layer, Control.layer,
     Ksi.serve(Shop).pipe(Layer.provide(Shop.toLayer({
       "shop:order": ({ n }) => Effect.succeed(n),
       "shop:wait": () => Deferred.await(gate),

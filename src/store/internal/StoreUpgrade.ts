@@ -5,6 +5,8 @@ import * as ActivityBlock from "./ActivityBlock.ts"
 import * as CorrelationIndex from "./CorrelationIndex.ts"
 import { tables as snapshotTables } from "./snapshotTables.ts"
 import * as TagTable from "./TagTable.ts"
+import * as ConsumerTable from "./consumerTables.ts"
+import * as ModelTable from "./modelTables.ts"
 
 /**
  * The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. 3: the tables of
@@ -16,7 +18,9 @@ export const newest = 3
 export const since3: ReadonlyArray<string> = [
   CorrelationIndex.table,
   snapshotTables,
-  TagTable.table
+  TagTable.table,
+  ...ModelTable.tables,
+  ...ConsumerTable.tables
 ]
 
 /** Tables and indexes that files of an older format lack, or have otherwise. */
