@@ -74,6 +74,7 @@ export const exitCodes = {
   ListenFailed: 5,
   IoFailed: 5,
   VersionConflict: 6,
+  StreamDeleted: 6,
   IdConflict: 6,
   IdempotencyConflict: 6,
   CheckFailed: 7,

@@ -61,6 +61,7 @@ export const statuses = {
   VersionConflict: 409,
   IdConflict: 409,
   IdempotencyConflict: 409,
+  StreamDeleted: 410,
   LimitExceeded: 413,
   MediaTypeUnsupported: 415,
   DeclaredFailure: 422,

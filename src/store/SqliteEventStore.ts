@@ -40,7 +40,8 @@ import * as EventStore from "./EventStore.ts"
 import * as IdempotencyTable from "./IdempotencyTable.ts"
 import { type Announcer, makeAnnouncer } from "./internal/Announcer.ts"
 import { FactReader } from "./internal/FactReader.ts"
-import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
+import { encode, type Encoded, FactWriter, storedFact, type Written } from "./internal/FactWriter.ts"
+import { Retention } from "./internal/Retention.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import { type NextTurn, nextTurn } from "./internal/turns.ts"
@@ -188,6 +189,29 @@ const listStreams = (
   }
 }
 
+/** What takes facts out of a file, and the settings by which it does. */
+const retention = (
+  file: StoreFile.StoreFile["Service"],
+  reader: FactReader,
+  writer: FactWriter,
+  clock: Clock.Clock,
+  announce: (facts: ReadonlyArray<Written>) => void
+): Pick<EventStore.Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> => {
+  const retention = new Retention(file.db, reader, writer)
+  return {
+    details: (streamId) => StoreFile.attempt("read", () => retention.details(streamId)),
+    configure: (streamId, settings) => StoreFile.attempt("configure", () => retention.configure(streamId, settings)),
+    retainSome: (options) => StoreFile.attempt("retain", () => retention.apply(options, clock.currentTimeMillisUnsafe())),
+    entomb: (tombstone, expectedVersion) =>
+      StoreFile.attempt("delete", () => {
+        const { facts, outcome } = retention.entomb(tombstone, expectedVersion, clock.currentTimeMillisUnsafe())
+        announce(facts)
+        return outcome
+      }),
+    onRemoved: (hook) => void reader.removals.hooks.push(hook)
+  }
+}
+
 /** The driver over an open file. */
 const makeDriver = (options: Options): Effect.Effect<
   EventStore.Driver,
@@ -222,21 +246,24 @@ const makeDriver = (options: Options): Effect.Effect<
       read: ({ from, limit, to }) =>
         StoreFile.attempt("read", () => {
           const first = Math.max(1, from)
-          const last = Math.min(to ?? writer.head, writer.head, first + reader.rows(limit) - 1)
-          return first > last || limit < 1 ? [] : reader.between(first, last)
+          const last = Math.min(to ?? writer.head, writer.head)
+          return first > last || limit < 1 ? [] : reader.read(first, last, limit)
         }),
       readStream: ({ backward = false, from, limit, streamId, to = Number.MAX_SAFE_INTEGER }) =>
         StoreFile.attempt("read", () => {
           const stream = reader.streams.find(streamId)
           if (stream === undefined || limit < 1) return []
           const rows = reader.rows(limit)
-          const first = Math.max(1, from)
+          const first = Math.max(from, reader.removals.first(stream))
           const last = Math.min(to, writer.index.version(stream), first + rows - 1)
           const onDisk = !backward && first <= last && last < writer.index.firstRecent(stream)
           return (onDisk ? reader.ofIndex(stream, first, last) : undefined) ??
             reader.at(writer.index.positions({ stream, from, to, limit: rows, backward }))
         }),
       streams: (options) => StoreFile.attempt("read", () => streams(options)),
+      ...retention(file, reader, writer, clock, (facts) => {
+        if (!announcer.isIdle()) announcer.announce(facts.map(storedFact)).forEach(report.listenerThrew)
+      }),
       byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),
       describe: { kind: "sqlite", file: file.filename }
     }

@@ -24,6 +24,7 @@ import * as Json from "../event/Json.ts"
 import type * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as lossless from "./internal/lossless.ts"
+import * as removing from "./internal/removing.ts"
 import {
   type Case, everything, fact, facts, invalidAt, kinds, positions, promise, refused, type Store, upTo, versions
 } from "./internal/promise.ts"
@@ -490,5 +491,5 @@ const appending: ReadonlyArray<Case> = [
 
 /** All promises of an event store. */
 export const cases: ReadonlyArray<Case> = [
-  ...identity, ...expectations, ...lossless.cases, ...reading, ...listening, ...appending
+  ...identity, ...expectations, ...lossless.cases, ...reading, ...listening, ...appending, ...removing.cases
 ]

@@ -93,6 +93,11 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
     "✗ VersionConflict  stream \"order-1\" is at version 2, not 1\n  next       ksi stream-log order-1\n"
   ],
   [
+    new KsiError.StreamDeleted({ streamId: "order-1" }),
+    6,
+    "✗ StreamDeleted  stream \"order-1\" was deleted; no fact can be appended to it any more\n  next       ksi stream-log order-1\n"
+  ],
+  [
     new KsiError.IdConflict({ source: "/a", id: "1", position: 7 }),
     6,
     "✗ IdConflict  an event \"1\" of source \"/a\" is stored at position 7 with other content\n  next       ksi export --from 7 --to 7\n"

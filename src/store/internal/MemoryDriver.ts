@@ -13,7 +13,8 @@ import * as KsiError from "../../event/KsiError.ts"
 import * as Limits from "../../event/Limits.ts"
 import { makeAnnouncer } from "./Announcer.ts"
 import { onForget } from "../Forgetting.ts"
-import type { Driver, StreamInfo } from "./Driver.ts"
+import * as StreamSettings from "../StreamSettings.ts"
+import type { Driver, Removed, Retained, StreamDetails, StreamInfo } from "./Driver.ts"
 
 /** The bytes of a fact's JSON and labels. */
 const bytesOf = ({ attributes, data, id, name, source, streamId }: StoredFact): number => {
@@ -40,7 +41,8 @@ const toStored = ({ cause, data, id, moment, name, position, streamId, version }
  * at when somebody asks: then it becomes a fact that can be handed out, and then ids are looked up.
  */
 class Memory {
-  private readonly kept: Array<StoredFact | Said> = []
+  /** By position - 1; `undefined` where a fact was removed. */
+  private readonly kept: Array<StoredFact | Said | undefined> = []
   /** By position - 1; 0 where nobody has asked. */
   private readonly bytes: Array<number> = []
   /** Positions of a stream's facts by version - 1. */
@@ -53,6 +55,10 @@ class Memory {
   /** Of what was said last: what follows in the same millisecond shares it. */
   private moment: Moment = { timestamp: 0, recordedAt: 0 }
   private sorted: ReadonlyArray<string> | undefined = []
+  /** The first versions that are left, of streams that lost some. */
+  private readonly firsts = new Map<string, number>()
+  private readonly deleted = new Set<string>()
+  readonly settings = new Map<string, StreamSettings.StreamSettings>()
 
   get length(): number {
     return this.kept.length
@@ -60,6 +66,29 @@ class Memory {
 
   version(streamId: string): number {
     return this.byStream.get(streamId)?.length ?? 0
+  }
+
+  /** The first version that a stream may hold. */
+  first(streamId: string): number {
+    return this.firsts.get(streamId) ?? 1
+  }
+
+  isDeleted(streamId: string): boolean {
+    return this.deleted.has(streamId)
+  }
+
+  /** Removes what a stream holds before a version; with `forEver` it takes no more. Of a fact that is gone, its place is left. */
+  cut(streamId: string, first: number, forEver: boolean): void {
+    for (const position of this.positions(streamId).slice(this.first(streamId) - 1, first - 1)) {
+      const gone = this.kept[position - 1]
+      this.kept[position - 1] = undefined
+      this.bytes[position - 1] = 0
+      if (gone !== undefined && position <= this.indexed) this.unindex(gone)
+    }
+    this.firsts.set(streamId, first)
+    if (!forEver) return
+    this.deleted.add(streamId)
+    this.settings.delete(streamId)
   }
 
   positions(streamId: string): ReadonlyArray<number> {
@@ -130,15 +159,20 @@ class Memory {
       if (stream?.length === 0) this.byStream.delete(last.streamId)
       if (this.indexed <= this.kept.length) continue
       this.indexed = this.kept.length
-      const others = several(this.ids.get(last.id) ?? []).filter((position) => position !== last.position)
-      if (others.length === 0) this.ids.delete(last.id)
-      else this.ids.set(last.id, others)
+      this.unindex(last)
     }
   }
 
   /** Begins anew. */
   forget(): void {
-    this.truncate(0)
+    this.kept.length = 0
+    this.bytes.length = 0
+    this.byStream.clear()
+    this.ids.clear()
+    this.indexed = 0
+    this.firsts.clear()
+    this.deleted.clear()
+    this.settings.clear()
     this.latest = -Infinity
     this.sorted = undefined
   }
@@ -155,6 +189,12 @@ class Memory {
   private index({ id, position }: StoredFact | Said): void {
     const known = this.ids.get(id)
     this.ids.set(id, known === undefined ? position : [...several(known), position])
+  }
+
+  private unindex({ id, position }: StoredFact | Said): void {
+    const others = several(this.ids.get(id) ?? []).filter((other) => other !== position)
+    if (others.length === 0) this.ids.delete(id)
+    else this.ids.set(id, others)
   }
 
   /** The version of the fact that is kept next. */
@@ -183,6 +223,9 @@ const commit = (memory: Memory, request: Append, now: number): Result.Result<Rea
 const put = (memory: Memory, request: Append, now: number): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
   const before = memory.length
   const outcomes: Array<Outcome> = []
+  for (const { streamId } of request.facts) {
+    if (memory.isDeleted(streamId)) return Result.fail(new KsiError.StreamDeleted({ streamId }))
+  }
   for (const fact of request.facts) {
     const found = memory.find(fact)
     if (found !== undefined) {
@@ -219,7 +262,7 @@ const page = (
     let left = pageBytes
     for (let index = 0; index < count && facts.length < limit; index++) {
       const fact = at(index)
-      if (fact === undefined) break
+      if (fact === undefined) continue
       left -= memory.bytesAt(fact)
       if (left < 0 && facts.length > 0) break
       facts.push(fact)
@@ -250,6 +293,70 @@ const listStreams = (memory: Memory, options: Parameters<Driver["streams"]>[0]):
     if (streamId !== after) infos.push({ streamId, version: memory.version(streamId) })
   }
   return infos
+}
+
+const detailsOf = (memory: Memory, streamId: string): StreamDetails | undefined => {
+  const settings = memory.settings.get(streamId)
+  const version = memory.version(streamId)
+  if (version === 0 && settings === undefined) return undefined
+  const first = memory.first(streamId)
+  const isDeleted = memory.isDeleted(streamId)
+  return { streamId, version, first, count: version - first + 1, isDeleted, settings: settings ?? StreamSettings.none }
+}
+
+/** What takes facts out, and the settings by which it does. */
+const retention = (
+  memory: Memory,
+  clock: Clock.Clock,
+  tell: (from: number) => Effect.Effect<void> | undefined
+): Pick<Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> => {
+  const hooks: Array<(removed: Removed) => void> = []
+  const cut = (streamId: string, first: number, forEver: boolean) => {
+    const fromPosition = memory.positions(streamId)[first - 1] ?? memory.length + 1
+    for (const hook of hooks) hook({ streamId, fromPosition })
+    memory.cut(streamId, first, forEver)
+  }
+  const apply = ({ facts, from, streams }: Parameters<Driver["retainSome"]>[0], now: number): Retained => {
+    const ids = [...memory.settings.keys()].filter((id) => id >= from).toSorted()
+    let removed = 0
+    for (const streamId of ids.slice(0, streams)) {
+      const first = memory.first(streamId)
+      const kept = StreamSettings.firstKept(memory.settings.get(streamId) ?? StreamSettings.none, {
+        first, last: memory.version(streamId), now,
+        recordedAt: (version) => memory.at(memory.positions(streamId)[version - 1] ?? 0)?.recordedAt ?? 0
+      })
+      const to = Math.min(kept, first + facts - removed)
+      if (to > first) cut(streamId, to, false)
+      removed += to - first
+      if (to < kept) return { facts: removed, next: streamId }
+    }
+    return { facts: removed, next: ids[streams] }
+  }
+  return {
+    details: (streamId) => Effect.sync(() => detailsOf(memory, streamId)),
+    configure: (streamId, settings) =>
+      Effect.suspend(() => {
+        if (memory.isDeleted(streamId)) return KsiError.fail(new KsiError.StreamDeleted({ streamId }))
+        if (StreamSettings.isNone(settings)) memory.settings.delete(streamId)
+        else memory.settings.set(streamId, settings)
+        return Effect.void
+      }),
+    retainSome: (options) => Effect.sync(() => apply(options, clock.currentTimeMillisUnsafe())),
+    entomb: (tombstone, expectedVersion) =>
+      Effect.suspend(() => {
+        const before = memory.length
+        const committed = commit(memory, { facts: [tombstone], expectedVersion }, clock.currentTimeMillisUnsafe())
+        if (Result.isFailure(committed)) return KsiError.fail(committed.failure)
+        const [outcome] = committed.success
+        if (outcome?.kind !== "appended") {
+          const { id, source } = tombstone
+          return KsiError.fail(new KsiError.IdConflict({ source, id, position: outcome?.position ?? 0 }))
+        }
+        cut(tombstone.streamId, outcome.version, true)
+        return Effect.as(tell(before + 1) ?? Effect.void, outcome)
+      }),
+    onRemoved: (hook) => void hooks.push(hook)
+  }
 }
 
 /** A new store in memory. */
@@ -286,10 +393,10 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
     return tell(said.position)
   }
   return {
-    append: withSaying((request) => atOnce(() => append(request)), { frameBytes, jsonDepth, takes: () => true, say }),
+    append: withSaying((request) => atOnce(() => append(request)), { frameBytes, jsonDepth, takes: ({ streamId }) => !memory.isDeleted(streamId), say }),
     read: ({ from, limit, to }) => {
       const first = Math.max(1, from)
-      const count = (to ?? Number.MAX_SAFE_INTEGER) - first + 1
+      const count = Math.min(to ?? memory.length, memory.length) - first + 1
       return page(memory, pageBytes, limit, count, (index) => memory.at(first + index))
     },
     head: () => memory.length,
@@ -297,13 +404,14 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
     readStream: ({ backward, from, limit, streamId, to }) =>
       Effect.suspend(() => {
         const stream = memory.positions(streamId)
-        const first = Math.max(1, from)
+        const first = Math.max(memory.first(streamId), from)
         const last = Math.min(to ?? stream.length, stream.length)
         return page(memory, pageBytes, limit, last - first + 1, (index) =>
           memory.at(stream[backward === true ? last - 1 - index : first - 1 + index] ?? 0))
       }),
     streams: (options) => Effect.sync(() => listStreams(memory, options)),
     byId: (id) => Effect.sync(() => [...memory.byId(id)]),
+    ...retention(memory, clock, tell),
     describe: { kind: "memory", file: undefined }
   }
 })

@@ -2,6 +2,7 @@
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import type { OutcomeKind } from "../../bus/Activity.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
+import * as Removals from "./Removals.ts"
 
 /**
  * The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. 3: the tables of
@@ -10,7 +11,9 @@ import * as ActivityBlock from "./ActivityBlock.ts"
 export const newest = 3
 
 /** Tables that came with format 3, each as whoever owns it lays it out. */
-export const since3: ReadonlyArray<string> = []
+export const since3: ReadonlyArray<string> = [
+  Removals.tables
+]
 
 /** Tables and indexes that files of an older format lack, or have otherwise. */
 export const changed: ReadonlySet<string> = new Set([
