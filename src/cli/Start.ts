@@ -35,6 +35,7 @@ import * as Module from "../plugins/Module.ts"
 import * as Monitor from "../plugins/Monitor.ts"
 import * as Permission from "../plugins/Permission.ts"
 import * as Store from "../plugins/Store.ts"
+import * as Streams from "../plugins/Streams.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
 import * as Config from "../server/Config.ts"
@@ -134,8 +135,11 @@ const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
   yield* plugins.start(paths.map((path) => ({ from: path, load: Effect.provideContext(loadModule(host, path), platform) })))
 })
 
+// Facts stay this much longer than they must, at most.
+const retainEvery = "1 minute"
+
 const builtins = Layer.mergeAll(
-  System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer, Control.layer,
+  System.layer, Store.layer, Streams.layer, Streams.layerRetaining(retainEvery), Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer, Control.layer,
   Middleware.use(Builtin.idempotency)
 )
 

@@ -18,7 +18,6 @@
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { JsonObject } from "../event/Json.ts"
 
 const Count = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }))
 
@@ -31,12 +30,7 @@ export const StreamSettings = Schema.Struct({
 })
 
 /** The settings of a stream. */
-export interface StreamSettings {
-  readonly maxCount?: number | undefined
-  readonly maxAge?: number | undefined
-  readonly truncateBefore?: number | undefined
-  readonly metadata?: JsonObject | undefined
-}
+export type StreamSettings = typeof StreamSettings.Type
 
 /** Settings that keep everything. */
 export const none: StreamSettings = {}

@@ -9,6 +9,7 @@ import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
+import * as Streams from "../../src/plugins/Streams.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 
@@ -66,6 +67,7 @@ export const layer = Layer.mergeAll(
   Ksi.serve(Stock),
   System.layer.pipe(Layer.provide(System.Shutdown.layer)),
   Store.layer,
+  Streams.layer,
   Time.layer,
   Monitor.layer,
   DeadLetter.layer,

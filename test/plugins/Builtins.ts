@@ -13,6 +13,7 @@ import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
+import * as Streams from "../../src/plugins/Streams.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import * as ActivityTable from "../../src/store/ActivityTable.ts"
@@ -21,7 +22,7 @@ import * as EventStore from "../../src/store/EventStore.ts"
 import { Permissions } from "../../src/store/Permissions.ts"
 import * as Projection from "../../src/store/Projection.ts"
 
-export const groups = [System.Group, Store.Group, Time.Group, Monitor.Group, DeadLetter.Group, Module.Group, Permission.Group]
+export const groups = [System.Group, Store.Group, Streams.Group, Time.Group, Monitor.Group, DeadLetter.Group, Module.Group, Permission.Group]
 export const events = groups.flatMap((group) => Object.values(group.events))
 
 const bus = Router.layer.pipe(
@@ -33,7 +34,7 @@ const bus = Router.layer.pipe(
   ))
 )
 
-const plugins = Layer.mergeAll(System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer)
+const plugins = Layer.mergeAll(System.layer, Store.layer, Streams.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer)
 
 export type Runtime =
   | Router | KsiService | Subscriptions | EventStore.EventStore | Activity | DeadLetters | Projection.Projections

@@ -60,7 +60,7 @@ describe("system:discover", () => {
         _filters: { namespace: null, event: null, module: null }
       })
       expect(reply["namespaces"]).toMatchObject({
-        system: { count: 4 }, store: { count: 4 }, stock: { count: 2, description: "reserve, reserved" }
+        system: { count: 4 }, store: { count: 7 }, stock: { count: 2, description: "reserve, reserved" }
       })
       expect(JSON.stringify(reply)).not.toContain("\"events\"")
     }).pipe(Effect.provide(served)))
@@ -85,7 +85,7 @@ describe("system:discover", () => {
     withRuntime(Effect.gen(function*() {
       for (const filter of [{ namespace: "store" }, { module: "store" }]) {
         expect(yield* ask("system:discover", { ...filter, detail: true })).toMatchObject({
-          total_namespaces: 1, total_events: 4, _filters: { namespace: null, event: null, module: null, ...filter }
+          total_namespaces: 1, total_events: 7, _filters: { namespace: null, event: null, module: null, ...filter }
         })
       }
       const one = yield* ask("system:discover", { event: "store:read", level: "events" })
