@@ -24,6 +24,7 @@ import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
+import * as Streams from "../../src/plugins/Streams.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import { EventStore } from "../../src/store/EventStore.ts"
@@ -45,7 +46,7 @@ const Shop = EventGroup.make(Order, Wait, Items, Placed)
 /** What a daemon has, but the process around it. */
 const daemon = (gate: Deferred.Deferred<void>) =>
   Layer.mergeAll(
-    System.layer, Store.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer, Control.layer,
+    System.layer, Store.layer, Streams.layer, Time.layer, Monitor.layer, DeadLetter.layer, Module.layer, Permission.layer, Control.layer,
     Ksi.serve(Shop).pipe(Layer.provide(Shop.toLayer({
       "shop:order": ({ n }) => Effect.succeed(n),
       "shop:wait": () => Deferred.await(gate),
