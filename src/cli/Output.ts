@@ -83,6 +83,7 @@ export const exitCodes = {
   IoFailed: 5,
   VersionConflict: 6,
   ConditionFailed: 6,
+  StreamDeleted: 6,
   IdConflict: 6,
   IdempotencyConflict: 6,
   CheckFailed: 7,

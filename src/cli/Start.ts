@@ -38,6 +38,7 @@ import * as Monitor from "../plugins/Monitor.ts"
 import * as Permission from "../plugins/Permission.ts"
 import * as ReadModels from "../plugins/ReadModels.ts"
 import * as Store from "../plugins/Store.ts"
+import * as Streams from "../plugins/Streams.ts"
 import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
 import * as Trace from "../plugins/Trace.ts"
@@ -138,9 +139,14 @@ const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
   yield* plugins.start(paths.map((path) => ({ from: path, load: Effect.provideContext(loadModule(host, path), platform) })))
 })
 
+// Facts stay this much longer than they must, at most.
+const retainEvery = "1 minute"
+
 const builtins = Layer.mergeAll(
   System.layer,
   Store.layer,
+  Streams.layer,
+  Streams.layerRetaining(retainEvery),
   Maintenance.layer,
   Time.layer,
   Trace.layer,

@@ -252,6 +252,19 @@ export class ConditionFailed extends Schema.TaggedClass<ConditionFailed>()("Cond
   }
 }
 
+/** The stream was deleted: its tombstone is its last fact for ever. */
+export class StreamDeleted extends Schema.TaggedClass<StreamDeleted>()("StreamDeleted", { streamId: Schema.String }) {
+  get message(): string {
+    return `stream "${this.streamId}" was deleted; no fact can be appended to it any more`
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get next(): string {
+    return `ksi stream-log ${this.streamId}`
+  }
+}
+
 /** An event with this source and id is stored already, with other content. */
 export class IdConflict extends Schema.TaggedClass<IdConflict>()("IdConflict", {
   source: Schema.String,
@@ -450,7 +463,7 @@ export class Unauthenticated extends Schema.TaggedClass<Unauthenticated>()("Unau
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
   UnknownEvent, NoHandler, PayloadInvalid, PatternInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid,
-  LimitExceeded, DeadlineExceeded, VersionConflict, ConditionFailed, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
+  LimitExceeded, DeadlineExceeded, VersionConflict, ConditionFailed, StreamDeleted, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
   ConnectionLost, ListenFailed, PluginInvalid, Rejected, HandlerFailed,
   PermissionDenied, Unauthenticated
 ])

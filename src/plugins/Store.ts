@@ -194,7 +194,7 @@ const count = (counts: Counts, candidates: ReadonlyArray<Candidate>, outcomes: R
 }
 
 /** Reasons that one fact alone may be to blame for; the store then takes none of those that came with it. */
-const blames = new Set<KsiError.Reason["_tag"]>(["PayloadInvalid", "LimitExceeded"])
+const blames = new Set<KsiError.Reason["_tag"]>(["PayloadInvalid", "LimitExceeded", "StreamDeleted"])
 
 /** Appends, each for itself. A fact that makes the store refuse all is found by halving: the others still get in. */
 const append = (store: Store, counts: Counts, candidates: ReadonlyArray<Candidate>): Effect.Effect<void, KsiError.KsiError> =>

@@ -62,6 +62,7 @@ export const statuses = {
   ConditionFailed: 409,
   IdConflict: 409,
   IdempotencyConflict: 409,
+  StreamDeleted: 410,
   LimitExceeded: 413,
   MediaTypeUnsupported: 415,
   DeclaredFailure: 422,

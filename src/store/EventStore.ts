@@ -1,6 +1,7 @@
 /**
  * Streams of facts, remembered: append, read, follow. A *stream* is the history of one thing, in versions from 1; a
- * *position* is a place in the order of everything, from 1; neither has gaps.
+ * *position* is a place in the order of everything, from 1. Neither has gaps, until facts are removed on purpose: by what is set
+ * for a stream (`configure`, `retain`) or with the whole stream (`delete`). No version and no position is ever given out twice.
  *
  * The rule: a fact is one (`source`, `id`). The same content again changes nothing and says where it is; other content
  * under the same identity is refused. Whoever appends learns the outcome of every fact, and may say which version it
@@ -38,8 +39,8 @@
  * facts behind `after`, while other appends wait: without `after`, and in a large store, give such facts a tag.
  *
  * Streams whose id starts with `ksi-` are KSI's own: nobody else can append to them. Data is kept as JSON: a
- * `Date` comes back as its text, a key whose value is `undefined` is gone. `layerMemory` keeps every fact for as long
- * as its scope lives.
+ * `Date` comes back as its text, a key whose value is `undefined` is gone. `layerMemory` keeps facts no longer than
+ * its scope lives. An id whose fact was removed is not known any more: appended again, it is new.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -59,11 +60,12 @@ import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Tags from "../event/Tags.ts"
-import type { Driver, Search } from "./internal/Driver.ts"
+import type { Driver, Search, StreamDetails } from "./internal/Driver.ts"
 import { follow } from "./internal/Following.ts"
 import { makeMemory } from "./internal/MemoryDriver.ts"
+import * as StreamSettings from "./StreamSettings.ts"
 
-export type { Driver, Found, Search, StreamInfo } from "./internal/Driver.ts"
+export type { Driver, Found, Removed, Search, StreamDetails, StreamInfo } from "./internal/Driver.ts"
 
 /** A fact as a program appends it; what is left out is filled in. */
 export interface FactInput {
@@ -102,10 +104,21 @@ export interface FollowOptions extends FactQuery.Selection {
   readonly from?: From | undefined
 }
 
+/** What a deletion came to. */
+export interface Deleted {
+  /** `deleted` now, or `already` before. */
+  readonly kind: "deleted" | "already"
+  /** Version of the tombstone. */
+  readonly version: number
+}
+
+/** The name of a tombstone, the last fact of a deleted stream: data `{ reason? }`. */
+export const streamDeleted = "store:stream_deleted"
+
 type StoredFact = CloudEvent.StoredFact
 
 /** The event store. */
-export class EventStore extends Context.Service<EventStore, Driver & {
+export class EventStore extends Context.Service<EventStore, Omit<Driver, "details"> & {
   /**
    * Appends facts to one stream, all or none. Fails with `VersionConflict`, `ConditionFailed`, `IdConflict`,
    * `PayloadInvalid`, `PatternInvalid`, `LimitExceeded`, `StoreFailure`.
@@ -138,6 +151,18 @@ export class EventStore extends Context.Service<EventStore, Driver & {
    * repeat. Who is slow holds up nobody and misses nothing: beyond `subscriptionBuffer` facts it reads on in the store.
    */
   readonly subscribe: (options?: FollowOptions) => Stream.Stream<StoredFact, KsiError.KsiError>
+  /** What a stream holds and what is set for it; `NotFound` where it neither has a fact nor settings. */
+  readonly details: (streamId: string) => Effect.Effect<StreamDetails, KsiError.KsiError>
+  /**
+   * Deletes a stream: appends a last fact (`store:stream_deleted`) and removes all before it, both or neither. The stream takes
+   * no fact any more (`StreamDeleted`). Deleting it again changes nothing. Fails with `NotFound`, `VersionConflict`.
+   */
+  readonly delete: (
+    streamId: string,
+    options?: { readonly expectedVersion?: number | undefined; readonly reason?: string | undefined }
+  ) => Effect.Effect<Deleted, KsiError.KsiError>
+  /** Removes what the settings of streams let go, a bounded number at a time; answers with how many facts went. */
+  readonly retain: Effect.Effect<number, KsiError.KsiError>
 }>()("ksi/store/EventStore") {}
 
 /** Whether a stream belongs to KSI: its id starts with `ksi-`. Users may read such a stream, never append to it. */
@@ -360,7 +385,10 @@ const pages = <S>(
 const streamOf = (driver: Driver, limit: number): EventStore["Service"]["stream"] => (streamId, options) =>
   Stream.unwrap(Effect.gen(function*() {
     const [newest] = yield* driver.readStream({ streamId, from: 1, limit: 1, backward: true })
-    if (newest === undefined) return yield* streamNotFound(driver, streamId)
+    if (newest === undefined) {
+      const details = yield* driver.details(streamId)
+      return details === undefined || details.version === 0 ? yield* streamNotFound(driver, streamId) : Stream.empty
+    }
     const from = Math.max(1, options?.from ?? 1)
     const to = Math.min(newest.version, options?.to ?? newest.version)
     if (from > to) return Stream.empty
@@ -415,6 +443,63 @@ const followOf = (driver: Driver, { queryTerms, subscriptionBuffer }: Limits.Lim
       return follow(driver, query, subscriptionBuffer, from)
     }))
 
+const detailsOf = (driver: Driver): EventStore["Service"]["details"] => (streamId) =>
+  Effect.flatMap(driver.details(streamId), (details) =>
+    details === undefined ? streamNotFound(driver, streamId) : Effect.succeed(details))
+
+const refuseOwn = (streamId: string): Effect.Effect<void, KsiError.KsiError> =>
+  ownStream(streamId) ? KsiError.fail(notOwn(streamDeleted)) : Effect.void
+
+const configureOf = (driver: Driver, limits: Limits.LimitsShape): EventStore["Service"]["configure"] => (streamId, settings) =>
+  Effect.suspend(() => {
+    const wrong = (path: string, problem: string) => KsiError.fail(KsiError.invalidAt("store:configure_stream", path, problem))
+    const problem = labelProblem(streamId, limits.idLength)
+    if (problem !== undefined) return wrong("stream", problem)
+    if (ownStream(streamId)) return wrong("stream", "streams named \"ksi-…\" belong to KSI; nothing can be set for them")
+    const checked = StreamSettings.check(settings)
+    if (Result.isFailure(checked)) return wrong("settings", checked.failure)
+    const { metadata } = checked.success
+    if (metadata !== undefined && spend(metadata, limits.frameBytes, Math.min(walkDepth, limits.jsonDepth)) < 0) {
+      return wrong("metadata", "must be JSON, and not too long")
+    }
+    return driver.configure(streamId, metadata === undefined
+      ? checked.success
+      // A copy: what the caller does with its own object later sets nothing.
+      : { ...checked.success, metadata: Json.frozen(metadata) as JsonObject })
+  })
+
+const deleteOf = (driver: Driver, ids: Envelope.Ids): EventStore["Service"]["delete"] => (streamId, options) =>
+  Effect.gen(function*() {
+    yield* refuseOwn(streamId)
+    const details = yield* driver.details(streamId)
+    if (details === undefined || details.version === 0) return yield* streamNotFound(driver, streamId)
+    if (details.isDeleted) return { kind: "already", version: details.version }
+    const millis = yield* Effect.clockWith((clock) => Effect.succeed(clock.currentTimeMillisUnsafe()))
+    const data = options?.reason === undefined ? {} : { reason: options.reason }
+    const tombstone = complete(streamId, { name: streamDeleted, data }, millis, ids)
+    if (Result.isFailure(tombstone)) return yield* KsiError.fail(tombstone.failure)
+    const { version } = yield* driver.entomb(tombstone.success, options?.expectedVersion)
+    return { kind: "deleted", version }
+  })
+
+// One turn of retention: it blocks the event loop as long as a batch of appends may.
+const turnFacts = 1024
+const turnStreams = 64
+
+const retainOf = (driver: Driver): EventStore["Service"]["retain"] =>
+  Effect.gen(function*() {
+    let facts = 0
+    for (let from: string | undefined = ""; from !== undefined;) {
+      const turn: { readonly facts: number; readonly next: string | undefined } = yield* driver.retainSome({
+        from, facts: turnFacts, streams: turnStreams
+      })
+      facts += turn.facts
+      from = turn.next
+      yield* Effect.yieldNow
+    }
+    return facts
+  })
+
 /** The event store over a driver: checks what is appended, fills in what is left out, reads in pages. */
 export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
   Effect.gen(function*() {
@@ -441,6 +526,13 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
       byId: (id) => driver.byId(id),
       byCorrelation: (options) => driver.byCorrelation(options),
       snapshots: driver.snapshots,
+      details: detailsOf(driver),
+      configure: configureOf(driver, limits),
+      delete: deleteOf(driver, ids),
+      retain: retainOf(driver),
+      retainSome: driver.retainSome,
+      entomb: driver.entomb,
+      onRemoved: driver.onRemoved,
       describe: driver.describe,
       appendTo: (streamId, inputs, options) =>
         Effect.clockWith((clock) => {

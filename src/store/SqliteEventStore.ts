@@ -43,7 +43,8 @@ import { type Announcer, makeAnnouncer } from "./internal/Announcer.ts"
 import { CorrelationIndex } from "./internal/CorrelationIndex.ts"
 import { type Found, goOn, type Search, windowOf } from "./internal/Driver.ts"
 import { FactReader } from "./internal/FactReader.ts"
-import { encode, type Encoded, FactWriter, storedFact } from "./internal/FactWriter.ts"
+import { encode, type Encoded, FactWriter, storedFact, type Written } from "./internal/FactWriter.ts"
+import { Retention } from "./internal/Retention.ts"
 import { fromSortable, toSortable } from "./internal/sortable.ts"
 import * as SnapshotTable from "./internal/SnapshotTable.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
@@ -208,6 +209,29 @@ const search = (
   return { facts, next: isAll ? next : goOn(options, last.position) }
 }
 
+/** What takes facts out of a file, and the settings by which it does. */
+const retention = (
+  file: StoreFile.StoreFile["Service"],
+  reader: FactReader,
+  writer: FactWriter,
+  clock: Clock.Clock,
+  announce: (facts: ReadonlyArray<Written>) => void
+): Pick<EventStore.Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> => {
+  const retention = new Retention(file.db, reader, writer)
+  return {
+    details: (streamId) => StoreFile.attempt("read", () => retention.details(streamId)),
+    configure: (streamId, settings) => StoreFile.attempt("configure", () => retention.configure(streamId, settings)),
+    retainSome: (options) => StoreFile.attempt("retain", () => retention.apply(options, clock.currentTimeMillisUnsafe())),
+    entomb: (tombstone, expectedVersion) =>
+      StoreFile.attempt("delete", () => {
+        const { facts, outcome } = retention.entomb(tombstone, expectedVersion, clock.currentTimeMillisUnsafe())
+        announce(facts)
+        return outcome
+      }),
+    onRemoved: (hook) => void reader.removals.hooks.push(hook)
+  }
+}
+
 /** The driver over an open file. */
 const makeDriver = (options: Options): Effect.Effect<
   EventStore.Driver,
@@ -235,6 +259,8 @@ const makeDriver = (options: Options): Effect.Effect<
       (commits) => Effect.sync(() => commits.close())
     )
     const streams = yield* StoreFile.attempt("open", () => listStreams(file, writer))
+    const snapshots = SnapshotTable.make(file)
+    reader.removals.hooks.push(({ positions: [fromPosition = 0], streamId }) => snapshots.forget({ streamId, fromPosition }))
     const correlations = yield* StoreFile.attempt("open", () => new CorrelationIndex(file.db, file.transactionBehind))
     // A turn of the event loop between slices, so that everything else goes on meanwhile.
     const correlated: Effect.Effect<void, KsiError.KsiError> = Effect.flatMap(
@@ -248,15 +274,15 @@ const makeDriver = (options: Options): Effect.Effect<
       read: ({ from, limit, to }) =>
         StoreFile.attempt("read", () => {
           const first = Math.max(1, from)
-          const last = Math.min(to ?? writer.head, writer.head, first + reader.rows(limit) - 1)
-          return first > last || limit < 1 ? [] : reader.between(first, last)
+          const last = Math.min(to ?? writer.head, writer.head)
+          return first > last || limit < 1 ? [] : reader.read(first, last, limit)
         }),
       readStream: ({ backward = false, from, limit, streamId, to = Number.MAX_SAFE_INTEGER }) =>
         StoreFile.attempt("read", () => {
           const stream = reader.streams.find(streamId)
           if (stream === undefined || limit < 1) return []
           const rows = reader.rows(limit)
-          const first = Math.max(1, from)
+          const first = Math.max(from, reader.removals.first(stream))
           const last = Math.min(to, writer.index.version(stream), first + rows - 1)
           const onDisk = !backward && first <= last && last < writer.index.firstRecent(stream)
           return (onDisk ? reader.ofIndex(stream, first, last) : undefined) ??
@@ -264,11 +290,14 @@ const makeDriver = (options: Options): Effect.Effect<
         }),
       search: (options) => StoreFile.attempt("read", () => search(reader, writer, options)),
       streams: (options) => StoreFile.attempt("read", () => streams(options)),
+      ...retention(file, reader, writer, clock, (facts) => {
+        if (!announcer.isIdle()) announcer.announce(facts.map(storedFact)).forEach(report.listenerThrew)
+      }),
       byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),
       byCorrelation: ({ correlationId, from, limit }) =>
         Effect.andThen(correlated, StoreFile.attempt("read", () =>
           limit < 1 ? [] : reader.at(correlations.positions(correlationId, from, reader.rows(limit))))),
-      snapshots: SnapshotTable.make(file),
+      snapshots,
       describe: { kind: "sqlite", file: file.filename }
     }
   })

@@ -118,7 +118,10 @@ const stateOf = (db: DatabaseSync): State => {
   if (format > StoreFile.schemaVersion) return { _tag: "Newer", format, known: StoreFile.schemaVersion }
   const altered = alteredIn(db, format)
   if (altered.includes("events")) return { _tag: "Ready", format, position: 0, recordedAt: undefined, altered }
-  const position = StoreFile.number(db, "SELECT max(position) FROM events")
+  const position = StoreFile.number(db, !layoutOf(db).has("log_end")
+    ? "SELECT max(position) FROM events"
+    // The last fact may have been removed.
+    : "SELECT max(p) FROM (SELECT max(position) AS p FROM events UNION ALL SELECT position FROM log_end)")
   const recordedAt = StoreFile.number(db, "SELECT recorded FROM events ORDER BY position DESC LIMIT 1")
   return { _tag: "Ready", format, position, recordedAt: position === 0 ? undefined : recordedAt, altered }
 }

@@ -26,6 +26,7 @@ import * as Limits from "../event/Limits.ts"
 import * as correlations from "./internal/correlations.ts"
 import * as decisions from "./internal/decisions.ts"
 import * as lossless from "./internal/lossless.ts"
+import * as removing from "./internal/removing.ts"
 import {
   type Case, everything, fact, facts, invalidAt, kinds, positions, promise, refused, type Store, upTo, versions
 } from "./internal/promise.ts"
@@ -494,5 +495,5 @@ const appending: ReadonlyArray<Case> = [
 /** All promises of an event store. */
 export const cases: ReadonlyArray<Case> = [
   ...identity, ...expectations, ...lossless.cases, ...correlations.cases, ...reading, ...listening, ...appending,
-  ...decisions.cases, ...snapshots.cases
+  ...decisions.cases, ...snapshots.cases, ...removing.cases
 ]

@@ -167,3 +167,26 @@ describe("scope", () => {
       }
     }).pipe(Effect.provide(bus)))
 })
+
+describe("facts that were removed", () => {
+  it.effect("are stepped over by who catches up, also where they were the last ones", () =>
+    Effect.gen(function*() {
+      yield* define
+      const ksi = yield* KsiService
+      const store = yield* EventStore.EventStore
+      const subscriptions = yield* Subscriptions
+      for (let n = 1; n <= 30; n++) yield* n % 3 === 0 ? ksi.emit(Other, {}) : ksi.emit(Ticked, { n })
+      for (let n = 31; n <= 60; n++) yield* ksi.emit(Ticked, { n })
+      const early = yield* subscriptions.open("*", { from: "start" })
+      yield* store.configure("clock", { truncateBefore: 100 })
+      expect(yield* store.retain).toBe(50)
+      expect((yield* early.next).map((d) => d.position)).toEqual([3n, 6n, 9n, 12n, 15n, 18n, 21n, 24n])
+      expect((yield* early.next).map((d) => d.position)).toEqual([27n, 30n])
+      const none = yield* subscriptions.open("*", { from: 31n })
+      const waiting = yield* Effect.forkChild(Effect.all([early.next, none.next]))
+      yield* Effect.yieldNow
+      yield* ksi.emit(Other, {})
+      const live = yield* Fiber.join(waiting)
+      expect(live.map((deliveries) => deliveries.map((d) => d.position))).toEqual([[61n], [61n]])
+    }).pipe(Effect.provide(small)))
+})

@@ -98,6 +98,11 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
     "✗ ConditionFailed  a fact that matches the condition of the append is at position 7\n  next       read again, decide again, and append with the new position\n"
   ],
   [
+    new KsiError.StreamDeleted({ streamId: "order-1" }),
+    6,
+    "✗ StreamDeleted  stream \"order-1\" was deleted; no fact can be appended to it any more\n  next       ksi stream-log order-1\n"
+  ],
+  [
     new KsiError.IdConflict({ source: "/a", id: "1", position: 7 }),
     6,
     "✗ IdConflict  an event \"1\" of source \"/a\" is stored at position 7 with other content\n  next       ksi export --from 7 --to 7\n"

@@ -10,6 +10,7 @@ import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
 import * as Store from "../../src/plugins/Store.ts"
+import * as Streams from "../../src/plugins/Streams.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import * as Trace from "../../src/plugins/Trace.ts"
@@ -69,6 +70,7 @@ export const layer = Layer.mergeAll(
   System.layer.pipe(Layer.provide(System.Shutdown.layer)),
   Store.layer,
   Maintenance.layer,
+  Streams.layer,
   Time.layer,
   Trace.layer,
   Monitor.layer,

@@ -16,6 +16,7 @@ import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
 import * as ReadModels from "../../src/plugins/ReadModels.ts"
 import * as Store from "../../src/plugins/Store.ts"
+import * as Streams from "../../src/plugins/Streams.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import * as Trace from "../../src/plugins/Trace.ts"
@@ -30,6 +31,7 @@ import * as ReadModel from "../../src/store/ReadModel.ts"
 export const groups = [
   System.Group,
   Store.Group,
+  Streams.Group,
   Maintenance.Group,
   Time.Group,
   Trace.Group,
@@ -54,6 +56,7 @@ const bus = Router.layer.pipe(
 const plugins = Layer.mergeAll(
   System.layer,
   Store.layer,
+  Streams.layer,
   Maintenance.layer,
   Time.layer,
   Trace.layer,

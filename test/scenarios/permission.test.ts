@@ -26,6 +26,7 @@ import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
 import * as ReadModels from "../../src/plugins/ReadModels.ts"
 import * as Store from "../../src/plugins/Store.ts"
+import * as Streams from "../../src/plugins/Streams.ts"
 import * as System from "../../src/plugins/System.ts"
 import * as Time from "../../src/plugins/Time.ts"
 import * as Trace from "../../src/plugins/Trace.ts"
@@ -48,7 +49,7 @@ const Shop = EventGroup.make(Order, Wait, Items, Placed)
 /** What a daemon has, but the process around it. */
 const daemon = (gate: Deferred.Deferred<void>) =>
   Layer.mergeAll(
-    System.layer, Store.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, ReadModels.layer, Consumers.layer, Module.layer, Permission.layer, Control.layer,
+    System.layer, Store.layer, Streams.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, ReadModels.layer, Consumers.layer, Module.layer, Permission.layer, Control.layer,
     Ksi.serve(Shop).pipe(Layer.provide(Shop.toLayer({
       "shop:order": ({ n }) => Effect.succeed(n),
       "shop:wait": () => Deferred.await(gate),

@@ -111,7 +111,7 @@ for (const [name, make] of kinds) {
 
     it.effect("a stream is the key by default; KSI's own streams are left out", () =>
       Effect.gen(function*() {
-        const Latest = { ...Projection.latest, name: "newest" }
+        const Latest = Projection.latest
         yield* Layer.build(ReadModel.layer(Latest))
         yield* place(order(1, "ann"), order(2, "bob"), order(6, "eve"))
         yield* (yield* EventStore).appendOwn({ facts: [{ id: "x", source: "/ksi", name: "a:b", streamId: "ksi-own", data: {}, time: undefined, attributes: {} }] })

@@ -195,6 +195,7 @@ describe("failures", () => {
       new KsiError.DeadlineExceeded({ event: "a:b", millis: 5 }),
       new KsiError.VersionConflict({ streamId: "s", expected: 1, actual: 2 }),
       new KsiError.ConditionFailed({ position: 4, after: 3 }),
+      new KsiError.StreamDeleted({ streamId: "s" }),
       new KsiError.IdConflict({ source: "/a", id: "1", position: 4 }),
       new KsiError.StoreLocked({ file: "f" }),
       new KsiError.StoreFailure({ operation: "append", problem: "full" }),

@@ -143,14 +143,18 @@ export class Follower {
 
   // ------------------------------------------------------------------------------------------------------ what goes out
 
-  private readonly readOn = Effect.suspend(() => this.shared.journal.read({ from: this.next, limit: this.capacity })).pipe(
-    Effect.map((page) => {
+  private readonly readOn = Effect.suspend(() => {
+    const { head, read } = this.shared.journal
+    const reached = head()
+    return Effect.map(read({ from: this.next, limit: this.capacity }), (page) => {
+      // What was there has been removed.
+      if (page.length === 0) this.next = Math.max(this.next, reached + 1)
       for (const fact of page) {
         this.next = fact.position + 1
         if (this.pattern.matches(fact.name) && this.sees?.(fact.name) !== false) this.backlog.facts.push(fact)
       }
     })
-  )
+  })
 
   // Whether the journal has to be read before anything is handed out.
   private isBehind(): boolean {

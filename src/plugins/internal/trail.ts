@@ -138,6 +138,13 @@ export const positionsOf = Effect.fnUntraced(function*(
   }
 })
 
+/** Whether there is more up to `end` than a page that begins at `start` has. */
+const endsEarly = (store: Reader, page: ReadonlyArray<StoredFact>, start: number, end: number) => {
+  const last = page.at(-1)?.position ?? end
+  if (last >= end || page.length === end - start + 1) return Effect.succeed(false)
+  return Effect.map(store.read({ from: last + 1, to: end, limit: 1 }), (more) => more.length > 0)
+}
+
 /** Looks through the facts, at most `maxScanned` of them and in at most `maxReads` reads. */
 export const search = Effect.fnUntraced(function*(
   store: Reader,
@@ -153,9 +160,8 @@ export const search = Effect.fnUntraced(function*(
     const start = forward ? next : Math.max(low, next - chunk + 1)
     const end = forward ? Math.min(high, next + chunk - 1) : next
     const page = yield* store.read({ from: start, to: end, limit: end - start + 1 })
-    if (page.length === 0) break
-    // Big facts: the page ended before its end. Going back, that leaves a hole just where the newest ones are.
-    if (!forward && page.length < end - start + 1) {
+    // Big facts: the page ended before its end. Going back, that leaves out just the newest ones.
+    if (!forward && (yield* endsEarly(store, page, start, end))) {
       chunk = Math.max(1, Math.min(page.length, chunk >> 1))
       continue
     }
@@ -165,6 +171,9 @@ export const search = Effect.fnUntraced(function*(
       total++
       if (facts.length < keep) facts.push(fact)
     }
+    // Behind the first and the last of a page facts may have been removed; going forward, the page may have ended for its bytes.
+    if (!forward) next = start - 1
+    else if (page.length === 0) next = end + 1
     if (!count && facts.length >= keep) break
     chunk = Math.min(chunkFacts, chunk * 2)
   }

@@ -15,6 +15,7 @@ import type { StoredFact } from "../../event/CloudEvent.ts"
 import * as Json from "../../event/Json.ts"
 import type { JsonObject } from "../../event/Json.ts"
 import { Dictionary } from "./Dictionary.ts"
+import { Removals } from "./Removals.ts"
 import * as StoreFile from "./StoreFile.ts"
 
 // What a fact costs on a page besides its data and attributes.
@@ -46,17 +47,20 @@ export class FactReader {
   readonly streams: Dictionary
   readonly names: Dictionary
   readonly sources: Dictionary
+  readonly removals: Removals
   /** The first position with a number that a double cannot hold. */
   careful: number
   private readonly readCareful: () => number
   private readonly pageBytes: number
   private readonly bytes: StatementSync
   private readonly fitting: StatementSync
+  private readonly left: StatementSync
   private readonly joined: StatementSync
   private readonly listed: StatementSync
   private readonly indexed: StatementSync
   private readonly single: StatementSync
   private readonly unreadable: StatementSync
+  private readonly positionsIn: StatementSync
   private readonly positionsById: StatementSync
   private readonly positionById: StatementSync
 
@@ -64,12 +68,15 @@ export class FactReader {
     this.streams = new Dictionary(db, "streams")
     this.names = new Dictionary(db, "names")
     this.sources = new Dictionary(db, "sources")
+    this.removals = new Removals(db)
     this.pageBytes = pageBytes
     this.readCareful = () => StoreFile.number(db, "SELECT careful FROM meta") || Infinity
     this.careful = this.readCareful()
     this.bytes = db.prepare(`SELECT total(${size}) AS n FROM ${range}`)
-    this.fitting = db.prepare(`SELECT count(*) AS n FROM
-      (SELECT sum(${size}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) AS upto FROM ${range}) WHERE upto <= ?3`)
+    this.fitting = db.prepare(`SELECT max(position) AS last FROM
+      (SELECT e.position, sum(${size}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) AS upto FROM ${range}) WHERE upto <= ?3`)
+    this.left = db.prepare(`SELECT min(position) AS first, max(position) AS last FROM
+      (SELECT e.position FROM ${range} ORDER BY e.position LIMIT ?3)`)
     this.joined = db.prepare(`SELECT concat('[', group_concat(${json}), ']') AS page FROM ${range}`)
     // CROSS JOIN keeps the order of the list.
     this.listed = db.prepare(`SELECT ${size}, ${json} FROM json_each(?) p CROSS JOIN events e ON e.position = p.value`, {
@@ -80,6 +87,7 @@ export class FactReader {
       FROM stream_index i CROSS JOIN events e ON e.position = i.position WHERE i.stream = ? AND i.version BETWEEN ? AND ?`)
     this.single = db.prepare(`SELECT ${json} AS page FROM events e WHERE e.position = ?`)
     this.unreadable = db.prepare(`SELECT ${withoutTexts} AS page FROM events e WHERE e.position = ?`)
+    this.positionsIn = db.prepare(`SELECT e.position FROM ${range} ORDER BY e.position`)
     this.positionsById = db.prepare("SELECT position FROM events WHERE id = ? ORDER BY position LIMIT ?")
     this.positionById = db.prepare("SELECT position FROM events WHERE id = ? AND source = ?")
   }
@@ -89,14 +97,22 @@ export class FactReader {
     return Math.max(1, Math.min(limit, Math.ceil(this.pageBytes / overheadBytes)))
   }
 
+  /** The first facts with `from <= position <= to`, at most `limit`; none only where none is left. */
+  read(from: number, to: number, limit: number): ReadonlyArray<StoredFact> {
+    const rows = this.rows(limit)
+    if (!this.removals.hasHoles) return this.between(from, Math.min(to, from + rows - 1))
+    const { first, last } = this.left.get(from, to, rows) ?? {}
+    return typeof first === "number" && typeof last === "number" ? this.between(first, last) : []
+  }
+
   /** Facts with `from <= position <= to`, both of them there. */
-  between(from: number, to: number): ReadonlyArray<StoredFact> {
+  private between(from: number, to: number): ReadonlyArray<StoredFact> {
     const { pageBytes } = this
     const last = Number(this.bytes.get(from, to)?.["n"]) <= pageBytes
       ? to
-      : from + Math.max(1, Number(this.fitting.get(from, to, pageBytes)?.["n"])) - 1
+      : Number(this.fitting.get(from, to, pageBytes)?.["last"] ?? from)
     const page = String(this.joined.get(from, last)?.["page"])
-    return this.parse(page, last) ?? Array.from({ length: last - from + 1 }, (_, i) => this.salvage(from + i))
+    return this.parse(page, last) ?? this.salvageAll(from, last)
   }
 
   /** The facts at these positions, in this order. */
@@ -152,6 +168,7 @@ export class FactReader {
     this.streams.reset()
     this.names.reset()
     this.sources.reset()
+    this.removals.reset()
     this.careful = this.readCareful()
   }
 
@@ -165,6 +182,10 @@ export class FactReader {
       return undefined
     }
     return rows.map((row) => this.factOf(row))
+  }
+
+  private salvageAll(from: number, to: number): ReadonlyArray<StoredFact> {
+    return this.positionsIn.all(from, to).map(({ position }) => this.salvage(Number(position)))
   }
 
   /** One fact, of a page that could not be parsed. */

@@ -162,7 +162,7 @@ export class FactWriter {
     const { db } = file
     this.file = file
     this.reader = reader
-    this.index = new StreamIndex(db, threshold)
+    this.index = new StreamIndex(db, reader.removals, threshold)
     this.finder = new FactFinder(db, reader, this.index)
     this.insert = db.prepare(insertInto(1))
     this.insertMany = db.prepare(insertInto(rowsPerStatement))
@@ -172,8 +172,11 @@ export class FactWriter {
     this.load()
   }
 
-  /** Writes appends in one transaction. Throws where that fails as a whole; then nothing of it remains. */
-  commit(appends: ReadonlyArray<Encoded>, now: number): Committed {
+  /**
+   * Writes appends in one transaction, and what belongs into it after them. Throws where that fails as a whole; then nothing of
+   * it remains.
+   */
+  commit(appends: ReadonlyArray<Encoded>, now: number, after?: (answers: ReadonlyArray<Answer>) => void): Committed {
     this.facts = []
     let recorded = now
     const careful = this.reader.careful
@@ -185,6 +188,7 @@ export class FactWriter {
         this.index.advance(this.facts.length)
         // Last: nothing of it has to be taken back for an append that is refused.
         this.tag()
+        after?.(answers)
         if (this.reader.careful !== careful) this.file.db.prepare("UPDATE meta SET careful = ?").run(this.reader.careful)
         return answers
       })
@@ -199,6 +203,25 @@ export class FactWriter {
     }
   }
 
+  /** Removes facts, or changes what is kept beside them, in a transaction of its own. */
+  change<A>(f: () => A): A {
+    try {
+      return this.file.transaction(() => {
+        if (this.fileVersion() !== this.seen) this.load()
+        return f()
+      })
+    } catch (cause) {
+      this.reader.reset()
+      throw cause
+    }
+  }
+
+  /** The last fact of the log, with those of the batch at hand. */
+  end(): { readonly position: number; readonly recorded: number } {
+    const last = this.facts.at(-1)
+    return { position: Math.max(this.head, last?.position ?? 0), recorded: Math.max(this.recorded, last?.recordedAt ?? 0) }
+  }
+
   private fileVersion(): number {
     return Number(this.dataVersion.get()?.["data_version"])
   }
@@ -207,9 +230,10 @@ export class FactWriter {
   private load(): void {
     const { db } = this.file
     this.seen = this.fileVersion()
-    this.head = StoreFile.number(db, "SELECT max(position) FROM events")
-    this.recorded = StoreFile.number(db, "SELECT recorded FROM events ORDER BY position DESC LIMIT 1")
     this.reader.reset()
+    const { position, recorded } = this.reader.removals.end
+    this.head = Math.max(position, StoreFile.number(db, "SELECT max(position) FROM events"))
+    this.recorded = Math.max(recorded, StoreFile.number(db, "SELECT recorded FROM events ORDER BY position DESC LIMIT 1"))
     this.index.load()
   }
 
@@ -258,7 +282,7 @@ export class FactWriter {
   }
 
   private append(append: Encoded, recorded: number): Answer {
-    const moved = this.moved(append)
+    const moved = this.gone(append) ?? this.moved(append)
     if (moved !== undefined) return moved
     const facts = this.facts.length
     const streams = this.reader.streams.mark
@@ -282,6 +306,17 @@ export class FactWriter {
     this.flush()
     if (this.undo(facts)) this.removeAfter.run(this.head + facts)
     this.reader.streams.undo(streams)
+  }
+
+  /** Why an append to a deleted stream is refused. */
+  private gone({ rows }: Encoded): KsiError.KsiError | undefined {
+    const { removals, streams } = this.reader
+    if (!removals.hasHoles) return undefined
+    for (const { fact: { streamId } } of rows) {
+      const stream = streams.find(streamId)
+      if (stream !== undefined && removals.isDeleted(stream)) return KsiError.make(new KsiError.StreamDeleted({ streamId }))
+    }
+    return undefined
   }
 
   /**

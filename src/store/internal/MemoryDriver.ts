@@ -15,8 +15,11 @@ import * as Limits from "../../event/Limits.ts"
 import * as Tags from "../../event/Tags.ts"
 import { makeAnnouncer } from "./Announcer.ts"
 import { onForget } from "../Forgetting.ts"
-import { makeMemory as makeSnapshots } from "../Snapshots.ts"
-import { type Driver, type Found, goOn, type Search, type StreamInfo, windowOf } from "./Driver.ts"
+import { makeMemory as makeSnapshots, type Snapshots } from "../Snapshots.ts"
+import * as StreamSettings from "../StreamSettings.ts"
+import {
+  type Driver, type Found, goOn, type Removed, type Retained, type Search, type StreamDetails, type StreamInfo, windowOf
+} from "./Driver.ts"
 import * as Expectations from "./Expectations.ts"
 
 const nothing: JsonObject = {}
@@ -46,7 +49,8 @@ const toStored = ({ cause, data, id, moment, name, position, streamId, version }
  * at when somebody asks: then it becomes a fact that can be handed out, and then ids are looked up.
  */
 class Memory {
-  private readonly kept: Array<StoredFact | Said> = []
+  /** By position - 1; `undefined` where a fact was removed. */
+  private readonly kept: Array<StoredFact | Said | undefined> = []
   /** By position - 1; 0 where nobody has asked. */
   private readonly bytes: Array<number> = []
   /** Positions of a stream's facts by version - 1. */
@@ -64,6 +68,10 @@ class Memory {
   /** Of what was said last: what follows in the same millisecond shares it. */
   private moment: Moment = { timestamp: 0, recordedAt: 0 }
   private sorted: ReadonlyArray<string> | undefined = []
+  /** The first versions that are left, of streams that lost some. */
+  private readonly firsts = new Map<string, number>()
+  private readonly deleted = new Set<string>()
+  readonly settings = new Map<string, StreamSettings.StreamSettings>()
 
   get length(): number {
     return this.kept.length
@@ -71,6 +79,35 @@ class Memory {
 
   version(streamId: string): number {
     return this.byStream.get(streamId)?.length ?? 0
+  }
+
+  /** The first version that a stream may hold. */
+  first(streamId: string): number {
+    return this.firsts.get(streamId) ?? 1
+  }
+
+  isDeleted(streamId: string): boolean {
+    return this.deleted.has(streamId)
+  }
+
+  /** Removes what a stream holds before a version; with `forEver` it takes no more. Of a fact that is gone, its place is left. */
+  cut(streamId: string, first: number, forEver: boolean): void {
+    for (const position of this.left(streamId, first)) {
+      const gone = this.kept[position - 1]
+      this.kept[position - 1] = undefined
+      this.bytes[position - 1] = 0
+      if (gone !== undefined && position <= this.indexed) this.unindex(gone)
+      if (gone !== undefined && !(gone instanceof Said)) this.untag(gone)
+    }
+    this.firsts.set(streamId, first)
+    if (!forEver) return
+    this.deleted.add(streamId)
+    this.settings.delete(streamId)
+  }
+
+  /** Positions of what a stream holds before a version. */
+  left(streamId: string, before: number): ReadonlyArray<number> {
+    return this.positions(streamId).slice(this.first(streamId) - 1, before - 1)
   }
 
   positions(streamId: string): ReadonlyArray<number> {
@@ -166,17 +203,23 @@ class Memory {
       if (!(last instanceof Said)) this.untag(last)
       if (this.indexed <= this.kept.length) continue
       this.indexed = this.kept.length
-      const others = several(this.ids.get(last.id) ?? []).filter((position) => position !== last.position)
-      if (others.length === 0) this.ids.delete(last.id)
-      else this.ids.set(last.id, others)
+      this.unindex(last)
     }
   }
 
   /** Begins anew. */
   forget(): void {
-    this.truncate(0)
+    this.kept.length = 0
+    this.bytes.length = 0
+    this.byStream.clear()
+    this.ids.clear()
+    this.indexed = 0
+    this.firsts.clear()
+    this.deleted.clear()
+    this.settings.clear()
     this.chains.clear()
     this.correlated = 0
+    this.byTag.clear()
     this.latest = -Infinity
     this.sorted = undefined
   }
@@ -188,7 +231,8 @@ class Memory {
   private untag(last: StoredFact): void {
     for (const tag of Tags.of(last)) {
       const known = this.byTag.get(tag)
-      known?.pop()
+      // Mostly the last one: an append that is taken back.
+      known?.splice(known.lastIndexOf(last.position), 1)
       if (known?.length === 0) this.byTag.delete(tag)
     }
   }
@@ -213,6 +257,12 @@ class Memory {
       if (known === undefined) this.chains.set(chain, [kept.position])
       else known.push(kept.position)
     }
+  }
+
+  private unindex({ id, position }: StoredFact | Said): void {
+    const others = several(this.ids.get(id) ?? []).filter((other) => other !== position)
+    if (others.length === 0) this.ids.delete(id)
+    else this.ids.set(id, others)
   }
 
   /** The version of the fact that is kept next. */
@@ -279,6 +329,9 @@ const put = (memory: Memory, request: Append, now: number): Result.Result<Readon
   const expected = Expectations.of(request)
   if (KsiError.is(expected)) return Result.fail(expected.reason)
   const outcomes: Array<Outcome> = []
+  for (const { streamId } of request.facts) {
+    if (memory.isDeleted(streamId)) return Result.fail(new KsiError.StreamDeleted({ streamId }))
+  }
   for (const fact of request.facts) {
     const found = memory.find(fact)
     if (found !== undefined) {
@@ -311,7 +364,7 @@ const pageNow = (
   let left = pageBytes
   for (let index = 0; index < count && facts.length < limit; index++) {
     const fact = at(index)
-    if (fact === undefined) break
+    if (fact === undefined) continue
     left -= memory.bytesAt(fact)
     if (left < 0 && facts.length > 0) break
     facts.push(fact)
@@ -356,6 +409,73 @@ const listStreams = (memory: Memory, options: Parameters<Driver["streams"]>[0]):
   return infos
 }
 
+const detailsOf = (memory: Memory, streamId: string): StreamDetails | undefined => {
+  const settings = memory.settings.get(streamId)
+  const version = memory.version(streamId)
+  if (version === 0 && settings === undefined) return undefined
+  const first = memory.first(streamId)
+  const isDeleted = memory.isDeleted(streamId)
+  return { streamId, version, first, count: version - first + 1, isDeleted, settings: settings ?? StreamSettings.none }
+}
+
+/** What takes facts out, and the settings by which it does. */
+const retention = (
+  memory: Memory,
+  clock: Clock.Clock,
+  snapshots: Snapshots,
+  tell: (from: number) => Effect.Effect<void> | undefined
+): Pick<Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> => {
+  const hooks: Array<(removed: Removed) => void> = [
+    ({ positions: [fromPosition = 0], streamId }) => snapshots.forget({ streamId, fromPosition })
+  ]
+  const cut = (streamId: string, first: number, forEver: boolean) => {
+    const positions = memory.left(streamId, first)
+    if (positions.length > 0) for (const hook of hooks) hook({ streamId, positions })
+    memory.cut(streamId, first, forEver)
+  }
+  const apply = ({ facts, from, streams }: Parameters<Driver["retainSome"]>[0], now: number): Retained => {
+    const ids = [...memory.settings.keys()].filter((id) => id >= from).toSorted()
+    let removed = 0
+    for (const streamId of ids.slice(0, streams)) {
+      const first = memory.first(streamId)
+      const kept = StreamSettings.firstKept(memory.settings.get(streamId) ?? StreamSettings.none, {
+        first, last: memory.version(streamId), now,
+        recordedAt: (version) => memory.at(memory.positions(streamId)[version - 1] ?? 0)?.recordedAt ?? 0
+      })
+      const to = Math.min(kept, first + facts - removed)
+      if (to > first) cut(streamId, to, false)
+      removed += to - first
+      if (to < kept) return { facts: removed, next: streamId }
+    }
+    return { facts: removed, next: ids[streams] }
+  }
+  return {
+    details: (streamId) => Effect.sync(() => detailsOf(memory, streamId)),
+    configure: (streamId, settings) =>
+      Effect.suspend(() => {
+        if (memory.isDeleted(streamId)) return KsiError.fail(new KsiError.StreamDeleted({ streamId }))
+        if (StreamSettings.isNone(settings)) memory.settings.delete(streamId)
+        else memory.settings.set(streamId, settings)
+        return Effect.void
+      }),
+    retainSome: (options) => Effect.sync(() => apply(options, clock.currentTimeMillisUnsafe())),
+    entomb: (tombstone, expectedVersion) =>
+      Effect.suspend(() => {
+        const before = memory.length
+        const committed = commit(memory, { facts: [tombstone], expectedVersion }, clock.currentTimeMillisUnsafe())
+        if (Result.isFailure(committed)) return KsiError.fail(committed.failure)
+        const [outcome] = committed.success
+        if (outcome?.kind !== "appended") {
+          const { id, source } = tombstone
+          return KsiError.fail(new KsiError.IdConflict({ source, id, position: outcome?.position ?? 0 }))
+        }
+        cut(tombstone.streamId, outcome.version, true)
+        return Effect.as(tell(before + 1) ?? Effect.void, outcome)
+      }),
+    onRemoved: (hook) => void hooks.push(hook)
+  }
+}
+
 /** A new store in memory. */
 export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
   const { frameBytes, jsonDepth, pageBytes } = yield* Limits.Limits
@@ -392,10 +512,10 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
     return tell(said.position)
   }
   return {
-    append: withSaying((request) => atOnce(() => append(request)), { frameBytes, jsonDepth, takes: () => true, say }),
+    append: withSaying((request) => atOnce(() => append(request)), { frameBytes, jsonDepth, takes: ({ streamId }) => !memory.isDeleted(streamId), say }),
     read: ({ from, limit, to }) => {
       const first = Math.max(1, from)
-      const count = (to ?? Number.MAX_SAFE_INTEGER) - first + 1
+      const count = Math.min(to ?? memory.length, memory.length) - first + 1
       return page(memory, pageBytes, limit, count, (index) => memory.at(first + index))
     },
     head: () => memory.length,
@@ -403,7 +523,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
     readStream: ({ backward, from, limit, streamId, to }) =>
       Effect.suspend(() => {
         const stream = memory.positions(streamId)
-        const first = Math.max(1, from)
+        const first = Math.max(memory.first(streamId), from)
         const last = Math.min(to ?? stream.length, stream.length)
         return page(memory, pageBytes, limit, last - first + 1, (index) =>
           memory.at(stream[backward === true ? last - 1 - index : first - 1 + index] ?? 0))
@@ -418,6 +538,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
         return page(memory, pageBytes, limit, first < 0 ? 0 : chain.length - first, (index) => memory.at(chain[first + index] ?? 0))
       }),
     snapshots,
+    ...retention(memory, clock, snapshots, tell),
     describe: { kind: "memory", file: undefined }
   }
 })

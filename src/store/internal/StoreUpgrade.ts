@@ -7,6 +7,7 @@ import { tables as snapshotTables } from "./snapshotTables.ts"
 import * as TagTable from "./TagTable.ts"
 import * as ConsumerTable from "./consumerTables.ts"
 import * as ModelTable from "./modelTables.ts"
+import * as Removals from "./Removals.ts"
 
 /**
  * The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. 3: the tables of
@@ -20,7 +21,8 @@ export const since3: ReadonlyArray<string> = [
   snapshotTables,
   TagTable.table,
   ...ModelTable.tables,
-  ...ConsumerTable.tables
+  ...ConsumerTable.tables,
+  Removals.tables
 ]
 
 /** Tables and indexes that files of an older format lack, or have otherwise. */

@@ -10,6 +10,7 @@
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { BoundedMap } from "./BoundedMap.ts"
+import type { Removals } from "./Removals.ts"
 import { StreamTail } from "./StreamTail.ts"
 
 const cachedHeads = 32_768
@@ -28,6 +29,7 @@ interface Range {
 /** The stream index of an open store. */
 export class StreamIndex {
   private readonly db: DatabaseSync
+  private readonly removals: Removals
   private readonly threshold: number
   private readonly heads = new BoundedMap<number, number>(cachedHeads)
   private readonly maxVersion: StatementSync
@@ -43,8 +45,9 @@ export class StreamIndex {
   private staged = 0
   private target = 0
 
-  constructor(db: DatabaseSync, threshold: number) {
+  constructor(db: DatabaseSync, removals: Removals, threshold: number) {
     this.db = db
+    this.removals = removals
     this.threshold = threshold
     this.maxVersion = db.prepare("SELECT max(version) AS version FROM stream_index WHERE stream = ?")
     const select = "SELECT position FROM stream_index WHERE stream = ? AND version BETWEEN ? AND ? ORDER BY version"
@@ -70,12 +73,12 @@ export class StreamIndex {
     }
   }
 
-  /** The last version of a stream; 0 where it has none. */
+  /** The last version of a stream, also where that fact was removed; 0 where it never had one. */
   version(stream: number): number {
     const known = this.heads.get(stream)
     if (known !== undefined) return known
     const version = this.tail.last(stream) ?? this.moving?.last(stream) ??
-      Number(this.maxVersion.get(stream)?.["version"] ?? 0)
+      Number(this.maxVersion.get(stream)?.["version"] ?? this.removals.first(stream) - 1)
     this.heads.set(stream, version)
     return version
   }
@@ -129,7 +132,7 @@ export class StreamIndex {
   positions(range: Range): ReadonlyArray<number> {
     const { backward, stream } = range
     const to = Math.min(range.to, this.version(stream))
-    const from = Math.max(range.from, 1)
+    const from = Math.max(range.from, this.removals.first(stream))
     if (from > to || range.limit < 1) return []
     const count = Math.min(range.limit, to - from + 1)
     const low = backward ? to - count + 1 : from

@@ -238,7 +238,10 @@ const makeReader = (work: Work, ledger: Ledger, lanes: ReadonlyArray<Lane>, some
           handed.closeUnsafe()
           if (room() <= 0) yield* handed.await
         }
+        const head = store.head()
         const facts = yield* store.read({ from: ledger.fetched + 1, limit: Math.min(page, room()) })
+        // Where no fact is left up to the head, all of them were removed.
+        if (facts.length === 0) ledger.fetched = head
         for (const fact of facts) {
           const isNew = !ledger.done.has(fact.position)
           if (isNew && !fact.streamId.startsWith("ksi-") && wants(fact)) {

@@ -179,7 +179,8 @@ const makeStep = <S>(folding: Folding<S>, set: ModelSet, progress: Progress) => 
     const from = progress.position
     const head = store.head()
     const facts = from < head ? yield* store.read({ from: from + 1, limit }) : []
-    const last = facts.at(-1)?.position ?? from
+    // Where no fact is left up to the head, all of them were removed.
+    const last = facts.at(-1)?.position ?? Math.max(from, head)
     const collected = collect(projection, facts.filter(({ name, streamId }) => projection.handles(name) && !streamId.startsWith("ksi-")))
     const problem = yield* states.load(new Set(collected.keyed.flatMap(([, keys]) => keys)))
     if (problem !== undefined) {
