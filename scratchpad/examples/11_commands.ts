@@ -41,7 +41,7 @@ const app = (atOnce: number) => KsiTest.layer(Ksi.serve(Bank).pipe(Layer.provide
 
 // What is told below, as it was pasted.
 const pasted = KsiTest.scenario
-  .withSeed(1)
+  .withSeed(8)
   .whenTogether(
     [KsiTest.ask(Deposit, { amount: 1 })],
     [KsiTest.ask(Deposit, { amount: 1 })]
@@ -71,7 +71,7 @@ await Effect.runPromise(Effect.gen(function*() {
 // not ok  at the same time: no order of what was asked together explains what came of it, each list in turn:
 // // Deposit is bank:deposit
 // KsiTest.scenario
-//   .withSeed(1)
+//   .withSeed(8)
 //   .whenTogether(
 //     [KsiTest.ask(Deposit, { amount: 1 })],
 //     [KsiTest.ask(Deposit, { amount: 1 })]

@@ -183,7 +183,7 @@ describe("a disk that is full", () => {
 
   it.runIf(canLimit)("as one that fails to write for another reason", async () => {
     await using home = new Home()
-    const daemon = await home.startIn({ under: ["sh", "-c", "trap '' XFSZ; ulimit -S -f 600; exec \"$@\"", "sh"] }, notes)
+    const daemon = await home.startIn({ under: ["sh", "-c", "trap '' XFSZ; ulimit -S -f 900; exec \"$@\"", "sh"] }, notes)
     await story(home, daemon, "disk I/O error", async () => {}, () => {
       expect(spawnSync("prlimit", ["--pid", String(daemon.child.pid), "--fsize=unlimited:"]).status).toBe(0)
     })

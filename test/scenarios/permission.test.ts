@@ -21,6 +21,7 @@ import { KsiError } from "../../src/event/KsiError.ts"
 import { Ksi } from "../../src/Ksi.ts"
 import * as Consumers from "../../src/plugins/Consumers.ts"
 import * as DeadLetter from "../../src/plugins/DeadLetter.ts"
+import * as Maintenance from "../../src/plugins/Maintenance.ts"
 import * as Module from "../../src/plugins/Module.ts"
 import * as Monitor from "../../src/plugins/Monitor.ts"
 import * as Permission from "../../src/plugins/Permission.ts"
@@ -49,7 +50,7 @@ const Shop = EventGroup.make(Order, Wait, Items, Placed)
 /** What a daemon has, but the process around it. */
 const daemon = (gate: Deferred.Deferred<void>) =>
   Layer.mergeAll(
-    System.layer, Store.layer, Streams.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, ReadModels.layer, Consumers.layer, Module.layer, Permission.layer, Control.layer,
+    System.layer, Store.layer, Streams.layer, Maintenance.layer, Time.layer, Trace.layer, Monitor.layer, DeadLetter.layer, ReadModels.layer, Consumers.layer, Module.layer, Permission.layer, Control.layer,
     Ksi.serve(Shop).pipe(Layer.provide(Shop.toLayer({
       "shop:order": ({ n }) => Effect.succeed(n),
       "shop:wait": () => Deferred.await(gate),
