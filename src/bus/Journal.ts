@@ -37,9 +37,8 @@ export interface Condition {
   readonly after?: number | bigint | undefined
 }
 
-/** One append. */
-export interface Append {
-  readonly facts: ReadonlyArray<NewFact>
+/** What an append expects of the store; where that does not hold, nothing is stored. */
+export interface Expectations {
   /**
    * The version that the stream of the first fact must have; 0 says that it must not exist. Facts that are all stored
    * already are a no-op even when it has moved on, so that a retry is safe.
@@ -52,6 +51,11 @@ export interface Append {
    * must be none at all). As with versions, facts that are all stored already are a no-op.
    */
   readonly condition?: Condition | undefined
+}
+
+/** One append. */
+export interface Append extends Expectations {
+  readonly facts: ReadonlyArray<NewFact>
   /**
    * `all` (the default): every fact or none; a conflict fails the append with `IdConflict`.
    * `each`: every fact for itself; a conflict is told in its outcome.

@@ -27,6 +27,7 @@ import type * as Event from "../event/Event.ts"
 import { isObject } from "../event/Json.ts"
 import type { KsiError } from "../event/KsiError.ts"
 import type { Origin } from "./Causation.ts"
+import type { Expectations } from "./Journal.ts"
 
 /** Where a fact now is. */
 export interface Emitted {
@@ -130,11 +131,13 @@ export interface KsiShape {
   ) => Effect.Effect<Event.Success<Ev>, Event.Failure<Ev> | KsiError>
   /**
    * Says what happened. Answers when the fact is durable and has its position; its handlers then run on their own.
-   * Fails with `PayloadInvalid`, `UnknownEvent`, `LimitExceeded`, `StoreFailure`.
+   * Fails with `PayloadInvalid`, `UnknownEvent`, `LimitExceeded`, `StoreFailure`; where it expects something of the store, with
+   * `VersionConflict` or `ConditionFailed`, and then nothing happened.
    */
   readonly emit: <Ev extends Event.AnyFact>(
     event: Ev,
-    payload: Event.PayloadInput<Ev>
+    payload: Event.PayloadInput<Ev>,
+    expects?: Expectations
   ) => Effect.Effect<Emitted, KsiError>
   /** Asks for a stream of items, pulled by the consumer. Ending the stream early interrupts the handler's. */
   readonly stream: <Ev extends StreamEvent>(

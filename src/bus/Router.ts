@@ -55,7 +55,7 @@ import { type Hook, hooksIn, type MiddlewareService } from "./internal/pipeline.
 import * as Reactions from "./internal/reactions.ts"
 import * as Requests from "./internal/requests.ts"
 import * as Table from "./internal/table.ts"
-import type { Journal } from "./Journal.ts"
+import type { Expectations, Journal } from "./Journal.ts"
 import { type Answer, DeclaredFailure, type DispatchOptions, type Emitted, KsiService, type KsiShape, type SubscribeOptions } from "./KsiService.ts"
 import { Subscriptions } from "./Subscription.ts"
 
@@ -217,7 +217,7 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
     const run = requests.call(fiber, entry, payload)
     return knowsAll(event, entry) ? enter(fiber, run) : enterWithin(fiber, told(event, run), run)
   })
-  const emit = emitOf((fiber, event: Event.AnyFact, payload) => {
+  const emitting = (fiber: AnyFiber, event: Event.AnyFact, payload: unknown, expects?: Expectations): Run => {
     const entry = find(event, "emit")
     if (entry === undefined || !Facts.isFactEntry(entry)) return refused(event, "emit")
     let data: unknown
@@ -230,9 +230,14 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
       if (Exit.isFailure(made)) return made
       data = made.value
     }
-    const run = facts.emit(fiber, entry, table.child(fiber, event.name, data))
+    const run = facts.emit(fiber, entry, table.child(fiber, event.name, data), expects)
     return knowsAll(event, entry) ? enter(fiber, run) : enterWithin(fiber, told(event, run), run)
-  })
+  }
+  const plainly = emitOf(emitting)
+  const emit = (event: Event.AnyFact, payload: unknown, { condition, expectedVersion, expectedVersions }: Expectations = {}): Run =>
+    (condition ?? expectedVersion ?? expectedVersions) === undefined
+      ? plainly(event, payload)
+      : Effect.withFiber((fiber: AnyFiber) => emitting(fiber, event, payload, { condition, expectedVersion, expectedVersions }))
   const stream = (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
     Stream.unwrap(Effect.withFiber((fiber: AnyFiber): Effect.Effect<Stream.Stream<unknown, unknown>, unknown> => {
       const entry = find(event, "stream")

@@ -49,7 +49,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type Append, atOnce, begin, Journal, type Outcome, type Saying, sayingOf, withSaying } from "../bus/Journal.ts"
+import { type Append, atOnce, begin, type Expectations, Journal, type Outcome, type Saying, sayingOf, withSaying } from "../bus/Journal.ts"
 import type { From } from "../bus/KsiService.ts"
 import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
@@ -80,12 +80,6 @@ export interface FactInput {
   readonly attributes?: CloudEvent.NewFact["attributes"]
   /** What it is about besides its stream: see `Tags`. */
   readonly tags?: ReadonlyArray<string> | undefined
-}
-
-/** What an append expects of the store; where that does not hold, nothing is stored. */
-export interface AppendOptions extends Pick<Append, "expectedVersions" | "condition"> {
-  /** The version that the stream must have; 0: it must not exist. */
-  readonly expectedVersion?: number | undefined
 }
 
 /** Which facts are read. */
@@ -126,7 +120,7 @@ export class EventStore extends Context.Service<EventStore, Omit<Driver, "detail
   readonly appendTo: (
     streamId: string,
     facts: ReadonlyArray<FactInput>,
-    options?: AppendOptions
+    options?: Expectations
   ) => Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError>
   /** As `append`, for KSI's own plugins: to streams of KSI's (`ksi-…`) too. Not an API for users. */
   readonly appendOwn: Driver["append"]
@@ -273,7 +267,7 @@ const sayingOver = (below: Saying, limits: Limits.LimitsShape): Saying => ({
 
 const isWhole = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0
 
-const expectingNothing: AppendOptions = {}
+const expectingNothing: Expectations = {}
 
 const expectsSomething = ({ condition, expectedVersion, expectedVersions }: Append): boolean =>
   expectedVersion !== undefined || expectedVersions !== undefined || condition !== undefined

@@ -105,11 +105,11 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
     return [emitted, kind === "duplicate" ? undefined : happened(entry, envelope, fact, emitted, trace)] as const
   }
 
-  const stored = (entry: FactEntry, envelope: LiveEnvelope, trace: TraceContext.Texts): Run => {
+  const stored = (entry: FactEntry, envelope: LiveEnvelope, trace: TraceContext.Texts, expects?: Journal.Expectations): Run => {
     const kept = keep(entry.codec.encodePayload(envelope.data))
     const fact = factOf(entry, envelope, kept, trace)
     if ("_tag" in fact) return KsiError.exit(fact)
-    const appended = Journal.begin(journal.append({ facts: [fact] }))
+    const appended = Journal.begin(journal.append(expects === undefined ? { facts: [fact] } : { ...expects, facts: [fact] }))
     const complete: Run = appended
     if (Exit.isExit(complete)) {
       if (Exit.isFailure(complete)) return complete
@@ -127,22 +127,20 @@ export const make = Effect.fnUntraced(function*({ refuse }: Table, reactions: Re
 
   const say = Sayings.make(journal, subscriptions, reactions)
 
-  const emit = (fiber: AnyFiber, entry: FactEntry, envelope: LiveEnvelope): Run => {
+  const emit = (fiber: AnyFiber, entry: FactEntry, envelope: LiveEnvelope, expects?: Journal.Expectations): Run => {
     const refused = refuse(envelope)
     if (refused !== undefined) return refused
     if (entry.hooks.length === 0) {
       try {
-        return say(fiber, entry, envelope) ?? stored(entry, envelope, traceOf(fiber, undefined, envelope))
+        return (expects === undefined ? say(fiber, entry, envelope) : undefined) ??
+          stored(entry, envelope, traceOf(fiber, undefined, envelope), expects)
       } catch (defect) {
         return Exit.die(defect)
       }
     }
-    return entry.pipeline(
-      fiber,
-      envelope,
-      (inner, provided, finish) => settle(attempt(() => stored(entry, envelope, traceOf(inner, provided, envelope))), finish),
-      (exit) => exit
-    )
+    const store: Parameters<FactEntry["pipeline"]>[2] = (inner, provided, finish) =>
+      settle(attempt(() => stored(entry, envelope, traceOf(inner, provided, envelope), expects)), finish)
+    return entry.pipeline(fiber, envelope, store, (exit) => exit)
   }
 
   return {
