@@ -68,6 +68,14 @@ const recorded = Flag.Boolean("recorded").pipe(
   Flag.withDefault(false)
 )
 const all = Flag.Boolean("all").pipe(Flag.withDescription("Also KSI's own streams (ksi-…)"), Flag.withDefault(false))
+/** Says where the history of a stream begins, if that is not its beginning. */
+const narrateBeginning = Effect.fnUntraced(function*(remote: Remote.Remote, stream: string) {
+  if (yield* Output.Json) return
+  const { first, isDeleted } = yield* remote.call("store:stream_info", { stream })
+  if (isDeleted === true) yield* Output.narrate(`${stream} was deleted: its tombstone is all that is left`)
+  else if (typeof first === "number" && first > 1) yield* Output.narrate(`facts of ${stream} before v${first} were removed: this is what those left say`)
+})
+
 const asOf = Flag.String("at").pipe(Flag.withDescription("As of this instant or position; default now"), Flag.withMetavar("MOMENT"), Flag.optional)
 const from = Flag.Int("from").pipe(Flag.withDescription("First position that may be found"), Flag.optional)
 const to = Flag.Int("to").pipe(Flag.withDescription("Last position that may be found"), Flag.optional)
@@ -114,6 +122,7 @@ const at = Command.make(
       })
     )
     yield* Output.items(items, lineOf, columns)
+    if (Option.isSome(stream)) yield* narrateBeginning(remote, stream.value)
     if (yield* Output.Json) return
     yield* Output.narrate(`${Output.counted(count, "stream")} as of ${yield* momentText(remote, moment, recorded)}`)
   }, Effect.scoped)
@@ -234,6 +243,7 @@ const blame = Command.make(
     const remote = yield* Remote.connect
     const items = Remote.pages(remote, "time:blame", { stream, ...given({ at: Option.map(at, momentOf), field, projection, recorded }) })
     yield* Output.items(items, blameLine, TimeText.blamed, ["field", "value", "position", "event", "time"])
+    yield* narrateBeginning(remote, stream)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Which fact gave each field of a stream's state its value"),

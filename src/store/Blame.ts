@@ -16,7 +16,8 @@
  * ```
  *
  * **Gotchas** It reads the stream from its beginning: what a snapshot holds has forgotten where it comes from. A value
- * that stood in the projection's initial state and never changed is no fact's. Who takes the first item out of a list
+ * that stood in the projection's initial state and never changed is no fact's. Where the beginning of a stream was removed,
+ * the first fact that is left is blamed for what those before it said too, and what only they said is not there. Who takes the first item out of a list
  * changes all the others, which move.
  */
 import * as Effect from "effect/Effect"

@@ -376,17 +376,28 @@ const pages = <S>(
       return [page, last === undefined ? Option.none() : Option.fromUndefinedOr(next(last))] as const
     }))
 
-const streamOf = (driver: Driver, limit: number): EventStore["Service"]["stream"] => (streamId, options) =>
+/** Both ends of what is read; refused where one is no whole number. There is no end that is too far away. */
+const rangeOf = (
+  { from, to }: { readonly from?: number | bigint | undefined; readonly to?: number | bigint | undefined },
+  last: number
+): Effect.Effect<{ readonly from: number; readonly to: number }, KsiError.KsiError> => {
+  for (const [path, end] of [["from", from], ["to", to]] as const) {
+    const isEnd = end === undefined || Math.abs(Number(end)) === Infinity || Number.isInteger(Number(end))
+    if (!isEnd) return KsiError.fail(KsiError.invalidAt("store:read", path, `expected a whole number, got ${String(end)}`))
+  }
+  return Effect.succeed({ from: Math.max(1, Number(from ?? 1)), to: Math.min(last, Number(to ?? last)) })
+}
+
+const streamOf = (driver: Driver, limit: number): EventStore["Service"]["stream"] => (streamId, options = {}) =>
   Stream.unwrap(Effect.gen(function*() {
     const [newest] = yield* driver.readStream({ streamId, from: 1, limit: 1, backward: true })
     if (newest === undefined) {
       const details = yield* driver.details(streamId)
       return details === undefined || details.version === 0 ? yield* streamNotFound(driver, streamId) : Stream.empty
     }
-    const from = Math.max(1, options?.from ?? 1)
-    const to = Math.min(newest.version, options?.to ?? newest.version)
+    const { from, to } = yield* rangeOf(options, newest.version)
     if (from > to) return Stream.empty
-    return options?.backward === true
+    return options.backward === true
       ? pages(to, (at) => driver.readStream({ streamId, from, to: at, limit, backward: true }), ({ version }) =>
         version > from ? version - 1 : undefined)
       : pages(from, (at) => driver.readStream({ streamId, from: at, to, limit }), ({ version }) =>
@@ -409,8 +420,7 @@ const readAllOf = (driver: Driver, { pageItems: limit, queryTerms }: Limits.Limi
     const position = driver.head()
     const backward = options.backward === true
     const query = yield* selected(options, queryTerms)
-    const from = Math.max(1, Number(options.from ?? 1))
-    const to = Math.min(position, Number(options.to ?? position))
+    const { from, to } = yield* rangeOf(options, position)
     if (from > to) return { position, facts: Stream.empty }
     const isPlain = options.query === undefined && options.pattern === undefined && !backward
     return {
@@ -462,15 +472,18 @@ const configureOf = (driver: Driver, limits: Limits.LimitsShape): EventStore["Se
       : { ...checked.success, metadata: Json.frozen(metadata) as JsonObject })
   })
 
-const deleteOf = (driver: Driver, ids: Envelope.Ids): EventStore["Service"]["delete"] => (streamId, options) =>
+const deleteOf = (driver: Driver, ids: Envelope.Ids, limits: Limits.LimitsShape): EventStore["Service"]["delete"] => (streamId, options) =>
   Effect.gen(function*() {
     yield* refuseOwn(streamId)
+    if (options?.expectedVersion !== undefined && !isWhole(options.expectedVersion)) {
+      return yield* KsiError.fail(KsiError.invalidAt(streamDeleted, "expectedVersion", "must be a whole number from 0 on"))
+    }
     const details = yield* driver.details(streamId)
     if (details === undefined || details.version === 0) return yield* streamNotFound(driver, streamId)
     if (details.isDeleted) return { kind: "already", version: details.version }
     const millis = yield* Effect.clockWith((clock) => Effect.succeed(clock.currentTimeMillisUnsafe()))
     const data = options?.reason === undefined ? {} : { reason: options.reason }
-    const tombstone = complete(streamId, { name: streamDeleted, data }, millis, ids)
+    const tombstone = Result.flatMap(complete(streamId, { name: streamDeleted, data }, millis, ids), (fact) => admit(fact, limits))
     if (Result.isFailure(tombstone)) return yield* KsiError.fail(tombstone.failure)
     const { version } = yield* driver.entomb(tombstone.success, options?.expectedVersion)
     return { kind: "deleted", version }
@@ -522,7 +535,7 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
       snapshots: driver.snapshots,
       details: detailsOf(driver),
       configure: configureOf(driver, limits),
-      delete: deleteOf(driver, ids),
+      delete: deleteOf(driver, ids, limits),
       retain: retainOf(driver),
       retainSome: driver.retainSome,
       entomb: driver.entomb,

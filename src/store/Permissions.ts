@@ -31,9 +31,11 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as WebCrypto from "effect/crypto/WebCrypto"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
 import { hash, timingSafeEqual } from "node:crypto"
 import { Authorizer, type AuthorizerShape } from "../bus/Authorizer.ts"
@@ -236,7 +238,8 @@ const makeView = (store: EventStore["Service"], live: View, limit: number) =>
       last = timestamp
       return "take"
     })
-    const [fact] = yield* store.read({ from: Math.min(at.position, store.head()), limit: 1 })
+    // The last one by then that is left.
+    const fact = Option.getOrUndefined(yield* Stream.runHead(store.all({ to: at.position, backward: true })))
     const now = Math.max(last, fact?.recordedAt ?? 0)
     return viewOf(book, () => now)
   })

@@ -86,6 +86,7 @@ const boundsOf = (store: EventStore["Service"], when: When): Effect.Effect<Bound
     // Facts that arrive while this reads would make the answer about no moment at all.
     const to = Math.min(store.head(), when.position === undefined ? Infinity : Number(when.position))
     const instant = when.instant ?? Infinity
+    if (Number.isNaN(to) || Number.isNaN(instant)) return yield* KsiError.fail(KsiError.invalidAt("time:at", "at", "expected a moment, got NaN"))
     if (when.recorded !== true) return { position: to, instant }
     return { position: instant === Infinity ? to : Math.min(to, yield* recordedBy(store, instant)), instant: Infinity }
   })

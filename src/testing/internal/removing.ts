@@ -179,5 +179,33 @@ const tombstones: ReadonlyArray<Case> = [
     }))
 ]
 
+const bounds: ReadonlyArray<Case> = [
+  promise("a bound that is no whole number is refused; one beyond everything is none", (store) =>
+    Effect.gen(function*() {
+      yield* store.append({ facts: facts(3) })
+      for (const wrong of [Number.NaN, 1.5]) {
+        for (const backward of [false, true]) {
+          yield* invalidAt("from", Stream.runCollect(store.all({ from: wrong, backward })))
+          yield* invalidAt("to", Stream.runCollect(store.all({ to: wrong, backward })))
+          yield* invalidAt("from", Stream.runCollect(store.stream("a", { from: wrong, backward })))
+          yield* invalidAt("to", Stream.runCollect(store.stream("a", { to: wrong, backward })))
+        }
+        yield* invalidAt("expectedVersion", store.delete("a", { expectedVersion: wrong }))
+      }
+      for (const far of [Infinity, 2 ** 60]) {
+        for (const backward of [false, true]) {
+          assert.equal((yield* Stream.runCollect(store.all({ from: -far, to: far, backward }))).length, 3)
+          assert.equal((yield* Stream.runCollect(store.stream("a", { from: -far, to: far, backward }))).length, 3)
+        }
+      }
+    })),
+  promise("a reason that is longer than a fact may be is refused, and nothing is deleted", (store) =>
+    Effect.gen(function*() {
+      yield* store.append({ facts: facts(1) })
+      yield* refused(store.delete("a", { reason: "x".repeat(5 * 1024 * 1024) }), "LimitExceeded")
+      assert.deepEqual(yield* streamOf(store, "a"), [1])
+    }))
+]
+
 /** The cases. */
-export const cases: ReadonlyArray<Case> = [...retention, ...tombstones]
+export const cases: ReadonlyArray<Case> = [...retention, ...tombstones, ...bounds]
