@@ -58,7 +58,26 @@ export interface Refused {
   readonly report: StoreJob.Report
 }
 
-const realOf = (file: string): string => Fs.existsSync(file) ? Fs.realpathSync(file) : Path.resolve(file)
+/** Behind symbolic links, also where the file itself is still to come. */
+const realOf = (file: string): string => {
+  if (Fs.existsSync(file)) return Fs.realpathSync(file)
+  const folder = Path.dirname(Path.resolve(file))
+  return Path.join(Fs.existsSync(folder) ? Fs.realpathSync(folder) : folder, Path.basename(file))
+}
+
+// Where the header of a SQLite database says whose it is.
+const applicationIdAt = 68
+
+/** Whether a file is a store, as far as its header says. */
+const isStore = (file: string): boolean => {
+  const header = Buffer.alloc(applicationIdAt + 4)
+  const opened = Fs.openSync(file, "r")
+  try {
+    return Fs.readSync(opened, header) === header.length && header.readUInt32BE(applicationIdAt) === StoreFile.applicationId
+  } finally {
+    Fs.closeSync(opened)
+  }
+}
 
 const isPartOf = (store: string, file: string): boolean =>
   ["", "-wal", "-shm", ".lock"].some((end) => realOf(file) === `${realOf(store)}${end}`)
@@ -68,7 +87,8 @@ const nameOf = (from: string, to: string, force: boolean): string | undefined =>
   const stat = Fs.statSync(to, { throwIfNoEntry: false })
   if (stat?.isDirectory() === true) return `${to} is a directory; name a file in it`
   if (stat !== undefined && !stat.isFile()) return `${to} is not a file`
-  if (stat !== undefined && !force) return `${to} exists already; it is replaced only by force`
+  if (stat !== undefined && !force) return `${to} exists already; say force to replace it`
+  if (stat !== undefined && !isStore(to)) return `${to} is no store; a backup replaces nothing else`
   if (Fs.statSync(Path.dirname(to), { throwIfNoEntry: false })?.isDirectory() !== true) return `there is no directory ${Path.dirname(to)}`
   return undefined
 }

@@ -63,7 +63,14 @@ describe("backup", () => {
       expect(yield* problemOf(to(join(path, "no", "a")))).toContain("there is no directory")
       expect(yield* problemOf(to(join(copy, "a")))).toContain("there is no directory")
       expect(yield* problemOf(StoreBackup.backup({ from: join(path, "none"), to: join(path, "b") }))).toContain("there is no store")
+      // Not by force either: what is no store is somebody's.
+      expect(yield* problemOf(to(copy, true))).toContain("is no store")
       expect(Fs.readFileSync(copy, "utf8")).toBe("mine")
+      Fs.rmSync(copy)
+      // A name that leads beside the store through a link is its own too, also when nothing is there yet.
+      Fs.symlinkSync(path, join(path, "folder"))
+      expect(yield* problemOf(to(join(path, "folder", "a.db-wal"), true))).toContain("is the store itself")
+      yield* to(copy)
       yield* to(copy, true)
       expect(yield* idsOf(copy)).toHaveLength(40)
     }).pipe(Effect.scoped), patience)
