@@ -32,10 +32,12 @@ import * as Completions from "./Completions.ts"
 import * as Daemon from "./Daemon.ts"
 import * as Dead from "./Dead.ts"
 import * as Doctor from "./Doctor.ts"
+import * as Groups from "./Groups.ts"
 import * as Help from "./Help.ts"
 import * as Import from "./Import.ts"
 import { Io } from "./Io.ts"
 import * as Maintenance from "./Maintenance.ts"
+import * as Models from "./Models.ts"
 import * as Output from "./Output.ts"
 import * as Permission from "./Permission.ts"
 import * as Plugin from "./Plugin.ts"
@@ -80,6 +82,8 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
           Store.streamLog,
           Time.time,
           Trace.trace,
+          Models.projection,
+          Groups.consumer,
           Maintenance.backup,
           Maintenance.restore,
           Maintenance.verify,

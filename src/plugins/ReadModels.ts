@@ -39,6 +39,7 @@ export const List = Event.make("projection:list", {
     items: Schema.Array(Schema.Struct({
       projection: Schema.String,
       status: Schema.Literals(["following", "rebuilding", "failed", "idle"]).annotate({ description: "`idle`: nobody here has its code" }),
+      mode: Schema.Literals(["async", "inline"]).annotate({ description: "`inline`: it changes in the transactions of the facts" }),
       position: Count.annotate({ description: "what readers see stands for this position" }),
       lag: Count.annotate({ description: "positions that readers do not see yet" }),
       rebuilt: optional(Count, "how far the version is that is being built"),
@@ -86,10 +87,10 @@ const handlers = Group.toLayer(Effect.gen(function*() {
     *"projection:list"() {
       const all = yield* models.status
       return {
-        items: all.map(({ failure, lag, name, position, rebuilt, status, trouble }) => {
+        items: all.map(({ failure, lag, mode, name, position, rebuilt, status, trouble }) => {
           const problem = failure?.problem ?? trouble
           return {
-            projection: name, status, position, lag,
+            projection: name, status, mode, position, lag,
             ...(rebuilt === undefined ? {} : { rebuilt }),
             ...(failure === undefined ? {} : { failed_at: failure.position }),
             ...(problem === undefined ? {} : { problem })

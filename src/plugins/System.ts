@@ -33,7 +33,9 @@ import * as EventName from "../event/EventName.ts"
 import * as EventPattern from "../event/EventPattern.ts"
 import type * as EventRegistry from "../event/EventRegistry.ts"
 import * as KsiError from "../event/KsiError.ts"
+import { Consumers } from "../store/Consumer.ts"
 import { EventStore } from "../store/EventStore.ts"
+import { ReadModels } from "../store/ReadModel.ts"
 import { Count, Opaque, optional } from "./internal/fields.ts"
 import * as Help from "./internal/help.ts"
 
@@ -49,6 +51,8 @@ export const Health = Event.make("system:health", {
     store: Schema.Struct({ kind: Schema.String, file: optional(Schema.String, "the database file") }),
     events: Count.annotate({ description: "registered events" }),
     subscriptions: Count.annotate({ description: "open subscriptions" }),
+    failed_projections: optional(Schema.Array(Schema.String), "read models that have stopped at a fact; see `projection:list`"),
+    blocked_consumers: optional(Schema.Array(Schema.String), "consumer groups that have set too much aside; see `consumer:list`"),
     connections: optional(Count, "open connections"),
     memory_bytes: optional(Schema.Finite, "resident memory of the process"),
     pid: optional(Schema.Int, "process id"),
@@ -240,6 +244,8 @@ const makeHealth = Effect.gen(function*() {
   const store = yield* EventStore
   const subscriptions = yield* Subscriptions
   const { registry } = yield* Router.Router
+  const models = yield* ReadModels
+  const consumers = yield* Consumers
   const everything = yield* EventPattern.fromText("*")
   const startedAt = yield* Clock.monotonicTimeNanos
   const { file, kind } = store.describe
@@ -248,6 +254,7 @@ const makeHealth = Effect.gen(function*() {
     ...(info.home === undefined ? {} : { home: info.home }),
     ...(info.socket === undefined ? {} : { socket: info.socket })
   }
+  const named = (field: "failed_projections" | "blocked_consumers", names: ReadonlyArray<string>) => names.length === 0 ? {} : { [field]: names }
   const urlOf = (url: string | undefined) => url === undefined ? {} : { url }
   return (now: bigint): Event.Success<typeof Health> => ({
     status: "healthy",
@@ -257,6 +264,8 @@ const makeHealth = Effect.gen(function*() {
     store: { kind, ...(file === undefined ? {} : { file }) },
     events: registry.list(everything).length,
     subscriptions: subscriptions.count(),
+    ...named("failed_projections", models.failures().map(({ name }) => name)),
+    ...named("blocked_consumers", consumers.blocked()),
     ...(info.connections === undefined ? {} : { connections: info.connections() }),
     ...(info.memoryBytes === undefined ? {} : { memory_bytes: info.memoryBytes() }),
     ...still,
@@ -346,5 +355,5 @@ const handlers = Group.toLayer(Effect.gen(function*() {
 export const layer: Layer.Layer<
   never,
   KsiError.KsiError,
-  Router.Router | Subscriptions | EventStore | Shutdown
+  Router.Router | Subscriptions | EventStore | ReadModels | Consumers | Shutdown
 > = Router.serveBuiltin(Group).pipe(Layer.provide(handlers))

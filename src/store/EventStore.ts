@@ -540,6 +540,7 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
       retainSome: driver.retainSome,
       entomb: driver.entomb,
       onRemoved: driver.onRemoved,
+      join: driver.join,
       describe: driver.describe,
       appendTo: (streamId, inputs, options) =>
         Effect.clockWith((clock) => {

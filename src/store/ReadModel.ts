@@ -1,6 +1,6 @@
 /**
- * Read models: the states of a projection, kept by key and brought up to date behind the store, so that asking for one is
- * one look and no fold.
+ * Read models: the states of a projection, kept by key and brought up to date behind the store, or with every fact in its own
+ * transaction (`mode: "inline"`), so that asking for one is one look and no fold.
  *
  * The rule: states and the position they stand for are written together. So every fact counts once, whatever dies when;
  * a fact that cannot be folded stops its model with a failure that names it, and is never skipped; what readers see is
@@ -26,8 +26,29 @@
  * Option.getOrUndefined(tea)?.state           // 2
  * ```
  *
- * **Gotchas** A model is behind the store by a moment: `waitFor` the position of what was written to read it. KSI's own
- * streams (`ksi-…`) are left out. The fingerprint sees the text of the reducers, not what they call: say another `version` then.
+ * One that changes with the facts has them as soon as they are stored, and refuses those that it cannot fold:
+ *
+ * ```ts
+ * const Free = Projection.make("free-by-sku", {
+ *   events: [Reserved], state: Schema.Int, initial: 3,
+ *   on: { [Reserved.name]: (free, { quantity }) => {
+ *     if (quantity > free) throw new Error(`only ${free} are left`)
+ *     return free - quantity
+ *   } }
+ * })
+ * yield* Layer.build(ReadModel.layer(Free, { mode: "inline" }))
+ * const ksi = yield* KsiService
+ * yield* ksi.emit(Reserved, { sku: "tea", quantity: 2 })
+ * const tooMany = yield* Effect.flip(ksi.emit(Reserved, { sku: "tea", quantity: 2 }))
+ * tooMany.reason.problem                      // "stock:reserved in \"stock-tea\": only 1 are left"
+ * ```
+ *
+ * A stream that is deleted takes the state along that was kept under its id; what it did under keys of the projection's own
+ * making stays, for nobody knows whose it is.
+ *
+ * **Gotchas** A model is behind the store by a moment: `waitFor` the position of what was written to read it. One that is inline
+ * is not, and makes its appends as slow as its reducers; facts that it does not fold cost nothing. KSI's own streams (`ksi-…`)
+ * are left out. The fingerprint sees the text of the reducers, not what they call: say another `version` then.
  * When code changes with a restart, the old version answers as of where it was: nobody has its code any more. Where its
  * states are none of the new schema, `get` and `list` fail until the new version takes over.
  */
@@ -43,7 +64,8 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "./EventStore.ts"
 import { onForget } from "./Forgetting.ts"
-import { type Failure, follow, type Progress, progressOf } from "./internal/modelFolding.ts"
+import { type Failure, follow, type Folding, type Progress, progressOf } from "./internal/modelFolding.ts"
+import { type Inline, makeInline } from "./internal/modelInline.ts"
 import * as ModelRows from "./internal/ModelRows.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import { type Format, formatOf, type Projection } from "./Projection.ts"
@@ -73,6 +95,8 @@ export interface Status {
   readonly name: string
   /** `idle`: it is kept, and nobody here has its code. `rebuilding`: a new version is under way. */
   readonly status: "following" | "rebuilding" | "failed" | "idle"
+  /** `inline`: readers see every fact as soon as it is stored. One that is yet to catch up is `async`. */
+  readonly mode: "async" | "inline"
   /** What readers see stands for this position. */
   readonly position: number
   /** Positions that readers do not see yet. */
@@ -83,6 +107,16 @@ export interface Status {
   readonly failure: Failure | undefined
   /** Why it waits; it tries again. */
   readonly trouble: string | undefined
+}
+
+/** How a model is kept. */
+export interface Options {
+  /**
+   * `async` (the default): behind the store, so that an append never waits for it, and a fact that cannot be folded stops the
+   * model. `inline`: in the transaction of the append, so that a fact that is stored is in the state; one that cannot be folded
+   * fails its append, and no other, with a `StoreFailure` that names the projection.
+   */
+  readonly mode?: "async" | "inline" | undefined
 }
 
 /** The read models of a runtime, by name; states as JSON. */
@@ -99,8 +133,8 @@ export class ReadModels extends Context.Service<ReadModels, {
   readonly waitFor: (name: string, position: number) => Effect.Effect<void, KsiError.KsiError>
   /** Folds a model from the first fact once more, beside the version that is asked. `NotFound` where nobody has its code. */
   readonly rebuild: (name: string) => Effect.Effect<void, KsiError.KsiError>
-  /** Keeps a projection's states until the scope closes; `PluginInvalid` where somebody does already. */
-  readonly keep: <S>(projection: Projection<S>) => Effect.Effect<void, KsiError.KsiError, Scope.Scope | EventStore>
+  /** Keeps a projection's states until the scope closes; `PluginInvalid` where somebody does already. See `layer`. */
+  readonly keep: <S>(projection: Projection<S>, options?: Options) => Effect.Effect<void, KsiError.KsiError, Scope.Scope | EventStore>
 }>()("ksi/store/ReadModels") {}
 
 // ------------------------------------------------------------------------------------------------------------ keeping
@@ -116,6 +150,8 @@ interface Kept {
   frozen: number
   readonly rebuild: Effect.Effect<void, KsiError.KsiError>
   readonly waiting: Set<() => void>
+  /** Whether the version that is asked changes with the facts. */
+  isInline: boolean
 }
 
 const lagOf = Metric.gauge("ksi_read_model_lag", { description: "positions that a read model is behind the store" })
@@ -131,8 +167,48 @@ const formatFor = <S>(projection: Projection<S>): Effect.Effect<Format<S>, KsiEr
   return KsiError.fail(new KsiError.PluginInvalid({ plugin, problem: "it is a copy of a projection; only what Projection.make made can be kept" }))
 }
 
+/** What there is to do in a model's scope. */
+interface Place<S> {
+  readonly projection: Projection<S>
+  readonly rows: ModelRows.ModelRows
+  readonly store: EventStore["Service"]
+  readonly kept: Kept
+  readonly moved: () => void
+}
+
+/** Lets a version change with the facts from now on, and the one before it no more. */
+const makeJoining = <S>({ kept, moved, rows, store }: Place<S>) => {
+  let inline: Inline | undefined
+  let leave = () => {}
+  // Nothing of it is lost where this cannot be written: a start folds it again.
+  const end = Effect.suspend(() => {
+    const was = inline
+    leave()
+    inline = undefined
+    return was === undefined ? Effect.void : Effect.ignore(StoreFile.attempt("write read models", () => was.save(store.head())))
+  })
+  const join = (folding: Folding<S>, { role, set }: ModelRows.ModelSet, progress: Progress, taken: () => void) =>
+    StoreFile.attempt("write read models", () => {
+      const { position } = progress
+      // In one turn from here on: no fact comes between what is folded and what takes part.
+      if (store.head() > position) return false
+      rows.now.commit({ set, from: position, position, rows: [], takeOver: true })
+      leave()
+      inline = makeInline(folding, set, position)
+      leave = store.join(inline)
+      if (role === "building") taken()
+      kept.serving = { set, failure: undefined, trouble: undefined, get position() { return store.head() } }
+      kept.isInline = true
+      moved()
+      return true
+    })
+  // Nobody waits for long: what is stored is in it.
+  const listening = store.listen(moved, () => kept.waiting.size === 0)
+  return { end, join, listening }
+}
+
 /** The fibers that keep one model, in the scope of whoever keeps it. */
-const keepOne = Effect.fnUntraced(function*<S>(projection: Projection<S>, rows: ModelRows.ModelRows) {
+const keepOne = Effect.fnUntraced(function*<S>(projection: Projection<S>, rows: ModelRows.ModelRows, isInline: boolean) {
   const { name } = projection
   const format = yield* formatFor(projection)
   const store = yield* EventStore
@@ -164,10 +240,11 @@ const keepOne = Effect.fnUntraced(function*<S>(projection: Projection<S>, rows: 
     const progress = progressOf(set)
     if (set.role === "serving") kept.serving = progress
     else kept.building = progress
-    const folding = { store, rows, projection, format, batch: pageItems, moved }
+    const folding = { store, rows, projection, format, batch: pageItems, moved, isInline }
     const told = Effect.suspend(() =>
       progress.failure === undefined ? Effect.void : Effect.logError(`the read model "${name}" stopped`, stopped(name, progress.failure).message))
-    const fiber = yield* Effect.forkIn(Effect.andThen(follow(folding, set, progress, taken(progress)), told), scope)
+    const arrival = { taken: taken(progress), join: joining.join(folding, set, progress, taken(progress)) }
+    const fiber = yield* Effect.forkIn(Effect.andThen(follow(folding, set, progress, arrival), told), scope)
     followers = [...followers, { set: set.set, fiber }]
   })
   const start = Effect.fnUntraced(function*(rebuild: boolean) {
@@ -182,7 +259,12 @@ const keepOne = Effect.fnUntraced(function*<S>(projection: Projection<S>, rows: 
     followers = followers.filter(({ set }) => set !== building)
     yield* Effect.forEach(dropped, ({ fiber }) => Fiber.interrupt(fiber), { discard: true })
   })
-  const kept: Kept = { serving: undefined, building: undefined, frozen: 0, waiting, rebuild: Effect.uninterruptible(start(true)) }
+  const kept: Kept = {
+    serving: undefined, building: undefined, frozen: 0, waiting, isInline: false, rebuild: Effect.uninterruptible(start(true))
+  }
+  const joining = makeJoining({ projection, rows, store, kept, moved })
+  yield* Effect.addFinalizer(() => joining.end)
+  if (isInline) yield* joining.listening
   yield* start(false)
   yield* Effect.forkIn(sweep, scope)
   return kept
@@ -203,6 +285,7 @@ const statusOf = (name: string, sets: ReadonlyArray<ModelRows.ModelSet>, kept: K
   return {
     name,
     status: kept === undefined ? "idle" : failure !== undefined ? "failed" : kept.building !== undefined ? "rebuilding" : "following",
+    mode: kept?.isInline === true ? "inline" : "async",
     position,
     lag: Math.max(0, head - position),
     rebuilt: kept?.building?.position ?? building?.position,
@@ -228,6 +311,20 @@ const arrived = (name: string, kept: Kept, position: number): Effect.Effect<void
     }
     if (look()) return
     kept.waiting.add(look)
+    return Effect.sync(() => void kept.waiting.delete(look))
+  })
+
+/** Waits until an inline model changes with the facts, or it is known that this will not be soon. */
+const caughtUp = (kept: Kept): Effect.Effect<void> =>
+  Effect.callback<void>((resume) => {
+    const look = () => {
+      const { isInline, serving, waiting } = kept
+      if (!isInline && serving !== undefined && serving.failure === undefined && serving.trouble === undefined) return
+      waiting.delete(look)
+      resume(Effect.void)
+    }
+    kept.waiting.add(look)
+    look()
     return Effect.sync(() => void kept.waiting.delete(look))
   })
 
@@ -264,18 +361,20 @@ const make = (rows: ModelRows.ModelRows): Effect.Effect<ReadModels["Service"], n
         }),
       waitFor: (name, position) => Effect.flatMap(here(name), (kept) => arrived(name, kept, position)),
       rebuild: (name) => Effect.flatMap(here(name), ({ rebuild }) => rebuild),
-      keep: (projection) => {
+      keep: (projection, { mode } = {}) => {
         const { name } = projection
         const taken = new KsiError.PluginInvalid({ plugin: `the read model "${name}"`, problem: "somebody keeps it already" })
-        const kept = Effect.suspend(() => keptHere.has(name) ? KsiError.fail(taken) : keepOne(projection, rows))
+        const kept = Effect.suspend(() => keptHere.has(name) ? KsiError.fail(taken) : keepOne(projection, rows, mode === "inline"))
         // Its fibers end before its name is free.
-        return Effect.uninterruptible(Effect.gen(function*() {
+        const begun = Effect.uninterruptible(Effect.gen(function*() {
           let isOurs = false
           yield* Effect.addFinalizer(() => Effect.sync(() => isOurs && keptHere.delete(name)))
           const one = yield* kept
           isOurs = true
           keptHere.set(name, one)
+          return one
         }))
+        return Effect.flatMap(begun, (one) => mode === "inline" ? caughtUp(one) : Effect.void)
       }
     }
   })
@@ -301,21 +400,16 @@ export const inMemory: Effect.Effect<ReadModels["Service"], never, EventStore> =
 /** `inMemory` as a layer. */
 export const layerMemory: Layer.Layer<ReadModels, never, EventStore> = Layer.effect(ReadModels, inMemory)
 
-/** How a model is kept. */
-export interface Options {
-  /** `async` (the default, and the only one so far): behind the store, so that an append never waits for it. */
-  readonly mode?: "async" | undefined
-}
-
 /**
  * Keeps the states of a projection for as long as the layer lives, and follows the store. Fails with `PluginInvalid` where
- * somebody keeps one of this name already.
+ * somebody keeps one of this name already. An inline model is ready when it has caught up; where its code is new, the old
+ * version answers until then and nobody waits; where it has failed, appends go on without it.
  */
 export const layer = <S>(
   projection: Projection<S>,
-  _options: Options = {}
+  options: Options = {}
 ): Layer.Layer<never, KsiError.KsiError, ReadModels | EventStore> =>
-  Layer.effectDiscard(Effect.flatMap(ReadModels, ({ keep }) => keep(projection)))
+  Layer.effectDiscard(Effect.flatMap(ReadModels, ({ keep }) => keep(projection, options)))
 
 // ------------------------------------------------------------------------------------------------------------- asking
 

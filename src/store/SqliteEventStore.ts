@@ -298,6 +298,7 @@ const makeDriver = (options: Options): Effect.Effect<
         Effect.andThen(correlated, StoreFile.attempt("read", () =>
           limit < 1 ? [] : reader.at(correlations.positions(correlationId, from, reader.rows(limit))))),
       snapshots,
+      join: (participant) => writer.participants.join(participant),
       describe: { kind: "sqlite", file: file.filename }
     }
   })

@@ -10,7 +10,7 @@ describe("help and version", () => {
       expect([code, stderr]).toEqual([0, ""])
       const commands = [
         "start", "status", "health", "stop", "doctor", "discover", "describe", "call", "emit", "send", "subscribe", "import",
-        "export", "streams", "stream-log", "time", "dead", "bench"
+        "export", "streams", "stream-log", "time", "projection", "consumer", "dead", "bench"
       ]
       for (const name of commands) expect(stdout).toMatch(new RegExp(`^  ${name} `, "m"))
       expect(stdout).not.toContain("\u001b")
@@ -65,6 +65,8 @@ describe("usage", () => {
     [["call"], "Missing required argument: event"],
     [["describe"], "Missing required argument: event"],
     [["time", "at"], "Missing required argument"],
+    [["projection", "gte"], "nearest    get"],
+    [["consumer", "discard", "g", "one"], "position"],
     [["dead", "show"], "Missing required argument: letter"],
     [["dead", "rerun"], "letter"],
     [["dead", "discard", "one"], "letter"],
@@ -101,7 +103,8 @@ describe("without a daemon", () => {
     ["subscribe", "*"], ["bench", "a:b"], ["import", "-"], ["export"], ["streams"], ["stream-log", "s"], ["time", "at", "1"],
     ["dead", "ls"], ["dead", "show", "1"], ["dead", "rerun", "1"], ["dead", "discard", "1"], ["plugin", "ls"], ["token", "create"],
     ["token", "ls"], ["token", "revoke", "t"], ["permission", "grant", "x", "a:*"], ["permission", "revoke", "x", "a:*"],
-    ["permission", "check", "a:b"], ["permission", "ls"]
+    ["permission", "check", "a:b"], ["permission", "ls"], ["projection", "ls"], ["projection", "get", "p", "k"], ["projection", "rebuild", "p"],
+    ["consumer", "ls"], ["consumer", "parked", "g"], ["consumer", "retry", "g"], ["consumer", "discard", "g", "1"]
   ]
   for (const argv of commands) {
     it.live(`ksi ${argv.join(" ")} is 5, next ksi start`, () =>

@@ -48,6 +48,8 @@ const shells: Readonly<Record<Completions.Shell, Ask>> = {
 const cases: ReadonlyArray<readonly [words: ReadonlyArray<string>, offers: ReadonlyArray<string>, not: ReadonlyArray<string>]> = [
   [["ksi", "st"], ["start", "status", "stop", "streams", "stream-log"], ["call", "--json"]],
   [["ksi", "token", ""], ["create", "ls", "revoke"], ["start", "grant"]],
+  [["ksi", "consumer", ""], ["ls", "parked", "retry", "discard"], ["rebuild"]],
+  [["ksi", "projection", "get", "--p"], ["--prefix"], ["--stream"]],
   [["ksi", "permission", "gr"], ["grant"], ["check"]],
   [["ksi", "start", "--s"], ["--store", "--store-file", "--sync", "--socket"], ["--limit-depth", "--no-json"]],
   [["ksi", "start", "--sync", ""], ["full", "normal"], ["start"]],

@@ -35,7 +35,7 @@ describe("projection:*", () => {
       expect((yield* ask("projection:get", { projection: "held", key: "pot" }))["items"]).toEqual([])
       expect((yield* ask("projection:get", { projection: "held", prefix: "t" }))["items"]).toEqual(items.slice(1))
       expect(yield* reasonOf(ask("projection:get", { projection: "hold" }))).toMatchObject({ _tag: "NotFound", similar: ["held"] })
-      expect(yield* ask("projection:list")).toEqual({ items: [{ projection: "held", status: "following", position: 4, lag: 0 }] })
+      expect(yield* ask("projection:list")).toEqual({ items: [{ projection: "held", status: "following", mode: "async", position: 4, lag: 0 }] })
     })))
 
   it.effect("builds one anew, and tells of one that has stopped", () =>
@@ -50,7 +50,7 @@ describe("projection:*", () => {
       yield* reserve("tea", 0)
       yield* Effect.exit(ReadModel.waitFor(Held, 2))
       expect(yield* ask("projection:list")).toEqual({
-        items: [{ projection: "held", status: "failed", position: 1, lag: 1, failed_at: 2, problem: "nothing is reserved" }]
+        items: [{ projection: "held", status: "failed", mode: "async", position: 1, lag: 1, failed_at: 2, problem: "nothing is reserved" }]
       })
     })))
 })

@@ -52,7 +52,8 @@ class Thread {
 
   constructor(filename: string, sync: string, ended: () => void) {
     const workerData: Task = { filename, sync, pages, control: this.control }
-    this.worker = new Worker(program, { workerData })
+    // Its output is its own: passing it on would make that of this process non-blocking.
+    this.worker = new Worker(program, { workerData, stdout: true, stderr: true })
     const { worker } = this
     // It keeps no program alive.
     worker.unref()

@@ -6,6 +6,7 @@ import type { Compiled } from "../../event/FactQuery.ts"
 import type { KsiError } from "../../event/KsiError.ts"
 import type { Snapshots } from "../Snapshots.ts"
 import type { StreamSettings } from "../StreamSettings.ts"
+import type { Participant } from "./Participants.ts"
 
 /** A stream and how far it is. */
 export interface StreamInfo {
@@ -114,6 +115,8 @@ export interface Driver extends Pick<Journal["Service"], "append" | "read" | "he
   readonly entomb: (tombstone: NewFact, expectedVersion: number | undefined) => Effect.Effect<Outcome, KsiError>
   /** Registers who removes what it keeps of facts that go: called in the removal's transaction. */
   readonly onRemoved: (hook: (removed: Removed) => void) => void
+  /** Takes part in the transactions of appends from the next one on, in this very turn; answers with how to leave. */
+  readonly join: (participant: Participant) => () => void
   /** What this store is, for `health` and `doctor`. */
   readonly describe: { readonly kind: "memory" | "sqlite"; readonly file: string | undefined }
 }

@@ -19,6 +19,7 @@ import * as Tags from "../../event/Tags.ts"
 import * as Expectations from "./Expectations.ts"
 import { FactFinder } from "./FactFinder.ts"
 import type { FactReader } from "./FactReader.ts"
+import { Participants } from "./Participants.ts"
 import * as StoreFile from "./StoreFile.ts"
 import { StreamIndex } from "./StreamIndex.ts"
 import * as TagTable from "./TagTable.ts"
@@ -144,6 +145,8 @@ export class FactWriter {
   head = 0
   readonly index: StreamIndex
   readonly finder: FactFinder
+  /** Who changes something in the transactions of appends. */
+  readonly participants = new Participants()
   private readonly file: StoreFile.StoreFile["Service"]
   private readonly reader: FactReader
   private readonly insert: StatementSync
@@ -189,15 +192,18 @@ export class FactWriter {
         // Last: nothing of it has to be taken back for an append that is refused.
         this.tag()
         after?.(answers)
+        this.participants.write(this.head + this.facts.length)
         if (this.reader.careful !== careful) this.file.db.prepare("UPDATE meta SET careful = ?").run(this.reader.careful)
         return answers
       })
       this.head += this.facts.length
       this.recorded = recorded
       this.index.committed(this.head)
+      this.participants.ended(true)
       return { answers, facts: this.facts }
     } catch (cause) {
       this.undo(0)
+      this.participants.ended(false)
       this.reader.reset()
       throw cause
     }
@@ -252,6 +258,7 @@ export class FactWriter {
     } catch (cause) {
       if (cause !== stumbled) throw cause
       this.undo(0)
+      this.participants.ended(false)
       this.removeAfter.run(this.head)
       this.reader.streams.undo(streams)
       return undefined
@@ -296,9 +303,21 @@ export class FactWriter {
       }
       if (!KsiError.is(outcome)) outcomes.push(outcome)
     }
-    // What else belongs to this append alone, in its transaction, goes here: it may look at `this.facts` from `facts` on (rows may
-    // still be `pending`: `flush` first), and refuse the append with `takeBack`.
-    return outcomes
+    const unfit = this.participants.isEmpty ? undefined : this.unfit(facts)
+    if (unfit === undefined) return outcomes
+    this.takeBack(facts, streams)
+    return unfit
+  }
+
+  /** Why somebody who takes part refuses the append whose facts begin here. */
+  private unfit(from: number): KsiError.KsiError | undefined {
+    const concerned: Array<StoredFact> = []
+    for (let at = from; at < this.facts.length; at++) {
+      const written = this.facts[at]
+      if (written === undefined || !this.participants.handles(written.row.fact.name, written.row.fact.streamId)) continue
+      concerned.push(storedFact(written))
+    }
+    return concerned.length === 0 ? undefined : this.participants.refusal(concerned)
   }
 
   /** Leaves nothing of an append that began after so many facts of the batch, and after this stream. */

@@ -21,6 +21,7 @@ import {
   type Driver, type Found, goOn, type Removed, type Retained, type Search, type StreamDetails, type StreamInfo, windowOf
 } from "./Driver.ts"
 import * as Expectations from "./Expectations.ts"
+import { Participants } from "./Participants.ts"
 
 const nothing: JsonObject = {}
 
@@ -72,6 +73,8 @@ class Memory {
   private readonly firsts = new Map<string, number>()
   private readonly deleted = new Set<string>()
   readonly settings = new Map<string, StreamSettings.StreamSettings>()
+  /** Who changes something together with facts. */
+  readonly participants = new Participants()
 
   get length(): number {
     return this.kept.length
@@ -316,11 +319,35 @@ const placeOf = (memory: Memory): Expectations.Place => ({
 const commit = (memory: Memory, request: Append, now: number): Result.Result<ReadonlyArray<Outcome>, KsiError.Reason> => {
   const before = memory.length
   try {
-    return put(memory, request, now)
+    const committed = put(memory, request, now)
+    if (memory.participants.isEmpty || memory.length === before) return committed
+    const refusal = together(memory, before)
+    if (refusal === undefined) return committed
+    memory.truncate(before)
+    return Result.fail(refusal.reason)
   } catch (cause) {
-    // Data that throws when it is looked at once more.
+    // Data that throws when it is looked at once more; or one who takes part does.
     memory.truncate(before)
     throw cause
+  }
+}
+
+/** Lets those who take part change what is theirs with the facts behind a position, or tell why these are refused. */
+const together = (memory: Memory, before: number): KsiError.KsiError | undefined => {
+  const { participants } = memory
+  const concerned: Array<StoredFact> = []
+  for (let position = before + 1; position <= memory.length; position++) {
+    const fact = memory.at(position)
+    if (fact !== undefined && participants.handles(fact.name, fact.streamId)) concerned.push(fact)
+  }
+  let isCommitted = false
+  try {
+    const refusal = concerned.length === 0 ? undefined : participants.refusal(concerned)
+    if (refusal === undefined) participants.write(memory.length)
+    isCommitted = refusal === undefined
+    return refusal
+  } finally {
+    participants.ended(isCommitted)
   }
 }
 
@@ -484,6 +511,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
   const snapshots = makeSnapshots()
   yield* onForget(() => {
     memory.forget()
+    memory.participants.clear()
     snapshots.clear()
     return true
   })
@@ -512,7 +540,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
     return tell(said.position)
   }
   return {
-    append: withSaying((request) => atOnce(() => append(request)), { frameBytes, jsonDepth, takes: ({ streamId }) => !memory.isDeleted(streamId), say }),
+    append: withSaying((request) => atOnce(() => append(request)), { frameBytes, jsonDepth, takes: ({ name, streamId }) => !memory.isDeleted(streamId) && !memory.participants.handles(name, streamId), say }),
     read: ({ from, limit, to }) => {
       const first = Math.max(1, from)
       const count = Math.min(to ?? memory.length, memory.length) - first + 1
@@ -538,6 +566,7 @@ export const makeMemory: Effect.Effect<Driver> = Effect.gen(function*() {
         return page(memory, pageBytes, limit, first < 0 ? 0 : chain.length - first, (index) => memory.at(chain[first + index] ?? 0))
       }),
     snapshots,
+    join: (participant) => memory.participants.join(participant),
     ...retention(memory, clock, snapshots, tell),
     describe: { kind: "memory", file: undefined }
   }

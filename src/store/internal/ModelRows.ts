@@ -3,6 +3,7 @@
 import type * as Effect from "effect/Effect"
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import * as KsiError from "../../event/KsiError.ts"
+import { securely } from "./erasing.ts"
 import { fromSortable, toSortable } from "./sortable.ts"
 import * as StoreFile from "./StoreFile.ts"
 
@@ -31,13 +32,18 @@ export interface StateQuery {
   readonly limit: number
 }
 
+/** A state to be kept; without one, what was kept under the key is removed. */
+export interface ChangedRow extends Omit<StateRow, "state"> {
+  readonly state: string | undefined
+}
+
 /** What was folded. */
 export interface Batch {
   readonly set: number
   /** The checkpoint that it was folded from: where that is not the set's, nothing is written. */
   readonly from: number
   readonly position: number
-  readonly rows: ReadonlyArray<StateRow>
+  readonly rows: ReadonlyArray<ChangedRow>
   /** Whether a set that is being built shall be asked from now on, if it is as far as the one that is. */
   readonly takeOver?: boolean | undefined
 }
@@ -51,6 +57,13 @@ export interface ModelRows {
   readonly load: (set: number, keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyMap<string, string>, KsiError.KsiError>
   /** Answers with whether the set is the one that is asked. */
   readonly commit: (batch: Batch) => Effect.Effect<boolean, KsiError.KsiError>
+  /** For who does it in the turn in which facts are written. What these throw is the writer's to answer for. */
+  readonly now: {
+    readonly state: (set: number, key: string) => string | undefined
+    /** As `commit`, in the transaction at hand. */
+    readonly write: (batch: Batch) => boolean
+    readonly commit: (batch: Batch) => boolean
+  }
   /** Of the version that is asked. */
   readonly get: (name: string, key: string) => Effect.Effect<StateRow | undefined, KsiError.KsiError>
   /** Of the version that is asked. */
@@ -106,6 +119,23 @@ export const makeMemory = (): ModelRows & { readonly forget: () => boolean } => 
   const live = (name?: string) =>
     Array.from(sets.values(), ({ info }) => info).filter((info) => name === undefined || info.name === name)
   const serving = (name: string) => sets.values().find(({ info }) => info.name === name && info.role === "serving")
+  const commit = ({ from, position, rows, set, takeOver = false }: Batch): boolean => {
+    const kept = sets.get(set)
+    if (kept === undefined || kept.info.position !== from) return movedOn()
+    const before = kept.states.size
+    for (const { key, position, state } of rows) {
+      if (state !== undefined) kept.states.set(key, { key, state, position })
+      else if (kept.states.delete(key)) kept.sorted = undefined
+    }
+    if (kept.states.size !== before) kept.sorted = undefined
+    kept.info = { ...kept.info, position }
+    if (!takeOver || kept.info.role === "serving") return kept.info.role === "serving"
+    const other = serving(kept.info.name)
+    if (other !== undefined && other.info.position > position) return false
+    if (other !== undefined) sets.delete(other.info.set)
+    kept.info = { ...kept.info, role: "serving" }
+    return true
+  }
   return {
     sets: (name) => step("list", () => live(name)),
     open: (name, fingerprint, rebuild) =>
@@ -124,21 +154,8 @@ export const makeMemory = (): ModelRows & { readonly forget: () => boolean } => 
           const row = sets.get(set)?.states.get(key)
           return row === undefined ? [] : [[key, row.state]]
         }))),
-    commit: ({ from, position, rows, set, takeOver = false }) =>
-      step("write", () => {
-        const kept = sets.get(set)
-        if (kept === undefined || kept.info.position !== from) return movedOn()
-        const before = kept.states.size
-        for (const row of rows) kept.states.set(row.key, row)
-        if (kept.states.size > before) kept.sorted = undefined
-        kept.info = { ...kept.info, position }
-        if (!takeOver || kept.info.role === "serving") return kept.info.role === "serving"
-        const other = serving(kept.info.name)
-        if (other !== undefined && other.info.position > position) return false
-        if (other !== undefined) sets.delete(other.info.set)
-        kept.info = { ...kept.info, role: "serving" }
-        return true
-      }),
+    commit: (batch) => step("write", () => commit(batch)),
+    now: { state: (set, key) => sets.get(set)?.states.get(key)?.state, write: commit, commit },
     get: (name, key) => step("read", () => serving(name)?.states.get(key)),
     list: (name, { after, limit, prefix = "" }) =>
       step("read", () => {
@@ -191,6 +208,7 @@ const statements = (db: DatabaseSync) => ({
   one: db.prepare("SELECT * FROM read_models WHERE model = ? AND role <> 'dropped'"),
   move: db.prepare("UPDATE read_models SET position = ? WHERE model = ?"),
   put: db.prepare("INSERT OR REPLACE INTO read_model_states VALUES (?, ?, ?, ?)"),
+  erase: db.prepare("DELETE FROM read_model_states WHERE model = ? AND key = ?"),
   state: db.prepare("SELECT state FROM read_model_states WHERE model = ? AND key = ?"),
   asked: db.prepare(`SELECT s.* FROM read_models m JOIN read_model_states s ON s.model = m.model AND s.key = ?2
     WHERE m.name = ?1 AND m.role = 'serving'`),
@@ -203,17 +221,17 @@ const statements = (db: DatabaseSync) => ({
   remove: db.prepare("DELETE FROM read_models WHERE model = ?")
 })
 
-/** Read models in the store's file. Written behind: what a power failure takes back is folded again. */
-export const makeTable = ({ db, transactionBehind }: StoreFile.StoreFile["Service"]): ModelRows => {
-  const sql = statements(db)
-  const step = <A>(operation: string, f: () => A) => StoreFile.attempt(`${operation} read models`, f)
-  const named = (name: string) => sql.named.all(name).map(setOf)
-  const commit = ({ from, position, rows, set, takeOver = false }: Batch): boolean => {
+/** Writes a batch into the tables. */
+const makeCommit = (sql: ReturnType<typeof statements>, named: (name: string) => ReadonlyArray<ModelSet>) =>
+  ({ from, position, rows, set, takeOver = false }: Batch): boolean => {
     const row = sql.one.get(set)
     if (row === undefined) return movedOn()
     const { name, position: at, role } = setOf(row)
     if (at !== from) return movedOn()
-    for (const { key, position, state } of rows) sql.put.run(set, toSortable(key), state, position)
+    for (const { key, position, state } of rows) {
+      if (state === undefined) sql.erase.run(set, toSortable(key))
+      else sql.put.run(set, toSortable(key), state, position)
+    }
     if (position !== from) sql.move.run(position, set)
     if (!takeOver || role === "serving") return role === "serving"
     const other = named(name).find(({ role }) => role === "serving")
@@ -221,6 +239,18 @@ export const makeTable = ({ db, transactionBehind }: StoreFile.StoreFile["Servic
     if (other !== undefined) sql.turn.run("dropped", other.set)
     sql.turn.run("serving", set)
     return true
+  }
+
+/** Read models in the store's file. Written behind: what a power failure takes back is folded again. */
+export const makeTable = ({ db, transactionBehind }: StoreFile.StoreFile["Service"]): ModelRows => {
+  const sql = statements(db)
+  const step = <A>(operation: string, f: () => A) => StoreFile.attempt(`${operation} read models`, f)
+  const named = (name: string) => sql.named.all(name).map(setOf)
+  const commit = makeCommit(sql, named)
+  // What is removed is overwritten, as the facts were that it came from.
+  const apart = (batch: Batch): boolean => {
+    const erases = batch.rows.some(({ state }) => state === undefined)
+    return erases ? securely(db, () => transactionBehind(() => commit(batch))) : transactionBehind(() => commit(batch))
   }
   return {
     sets: (name) => step("list", () => name === undefined ? sql.every.all().map(setOf) : named(name)),
@@ -238,7 +268,15 @@ export const makeTable = ({ db, transactionBehind }: StoreFile.StoreFile["Servic
           const row = sql.state.get(set, toSortable(key))
           return row === undefined ? [] : [[key, String(row["state"])]]
         }))),
-    commit: (batch) => step("write", () => transactionBehind(() => commit(batch))),
+    commit: (batch) => step("write", () => apart(batch)),
+    now: {
+      state: (set, key) => {
+        const row = sql.state.get(set, toSortable(key))
+        return row === undefined ? undefined : String(row["state"])
+      },
+      write: commit,
+      commit: apart
+    },
     get: (name, key) =>
       step("read", () => {
         const row = sql.asked.get(name, toSortable(key))

@@ -6,6 +6,7 @@ import type { DatabaseSync, StatementSync } from "node:sqlite"
 import * as Tags from "../../event/Tags.ts"
 import { BoundedMap } from "./BoundedMap.ts"
 import type { Removed } from "./Driver.ts"
+import { securely } from "./erasing.ts"
 
 /** The tables: settings by stream id (also of a stream to come), what streams have lost, what the log was. */
 export const tables = `CREATE TABLE stream_settings (stream TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
@@ -96,12 +97,7 @@ export class Removals {
    * not pay. What the log beside the file holds is overwritten by later commits, or at once by `ksi compact`.
    */
   securely<A>(f: () => A): A {
-    this.db.exec("PRAGMA secure_delete = ON")
-    try {
-      return f()
-    } finally {
-      this.db.exec("PRAGMA secure_delete = OFF")
-    }
+    return securely(this.db, f)
   }
 
   private cutOf(stream: number): Cut {

@@ -70,7 +70,8 @@ const run = <A extends Report | Copied | undefined>(
   onProgress: (share: number) => void
 ): Effect.Effect<A, KsiError.KsiError> =>
   Effect.callback<A, KsiError.KsiError>((resume) => {
-    const worker = new Worker(thread, { workerData: job })
+    // Its output is its own: passing it on would make that of this process non-blocking.
+    const worker = new Worker(thread, { workerData: job, stdout: true, stderr: true })
     worker.on("message", (message: Message) => {
       if ("share" in message) return onProgress(message.share)
       // The thread answers each job with what belongs to it.

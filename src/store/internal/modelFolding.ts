@@ -8,9 +8,9 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import * as KsiError from "../../event/KsiError.ts"
-import type * as EventStore from "../EventStore.ts"
+import * as EventStore from "../EventStore.ts"
 import type { Format, Projection } from "../Projection.ts"
-import type { ModelRows, ModelSet, StateRow } from "./ModelRows.ts"
+import type { ChangedRow, ModelRows, ModelSet } from "./ModelRows.ts"
 
 /** A fact that cannot be folded. */
 export interface Failure {
@@ -30,7 +30,7 @@ export interface Progress {
 
 /** What folding needs. */
 export interface Folding<S> {
-  readonly store: Pick<EventStore.EventStore["Service"], "head" | "read" | "listen">
+  readonly store: Pick<EventStore.EventStore["Service"], "head" | "read" | "listen" | "join">
   readonly rows: ModelRows
   readonly projection: Projection<S>
   readonly format: Format<S>
@@ -38,6 +38,16 @@ export interface Folding<S> {
   readonly batch: number
   /** Says that a version has moved on, or failed. */
   readonly moved: () => void
+  /** Whether it shall change with the facts, once it has caught up. */
+  readonly isInline: boolean
+}
+
+/** What becomes of a version that has caught up. */
+export interface Arrival {
+  /** It is the one that is asked, from now on. */
+  readonly taken: () => void
+  /** Makes it the one that is asked and lets it take part, if it is at the end of the store in that very turn. */
+  readonly join: Effect.Effect<boolean, KsiError.KsiError>
 }
 
 // How long a batch may hold the event loop, and when it is worth while to make it larger.
@@ -46,7 +56,7 @@ const shortMillis = 3
 const firstBatch = 64
 const leastBatch = 8
 /** States that are kept ready between two batches. */
-const keptStates = 4096
+export const keptStates = 4096
 const nanosPerMilli = 1_000_000n
 
 /** A batch size that follows what a batch takes. */
@@ -63,18 +73,28 @@ const makeSize = (max: number) => {
 
 interface Change<S> {
   readonly state: S
+  /** Nothing is kept any more: the stream was deleted that the state was of. */
+  readonly isGone: boolean
   readonly position: number
 }
 
 /** What a page of facts did: the changes of all before the first that could not be folded. */
-interface Folded<S> {
+export interface Folded<S> {
   readonly changes: ReadonlyMap<string, Change<S>>
   readonly position: number
   readonly failure: Failure | undefined
 }
 
-const problemOf = (cause: unknown): string =>
+/** What was thrown, in words. */
+export const problemOf = (cause: unknown): string =>
   KsiError.is(cause) && cause.reason._tag === "StoreFailure" ? cause.reason.problem : KsiError.sentenceOf(cause)
+
+/** Whether a fact says that what was kept of its stream is to go: the stream was deleted. */
+const erases = <S>({ keys }: Projection<S>, name: string): boolean => keys === undefined && name === EventStore.streamDeleted
+
+/** Whether a fact counts for a model. */
+export const counts = <S>(projection: Projection<S>, name: string, streamId: string): boolean =>
+  (projection.handles(name) || erases(projection, name)) && !EventStore.ownStream(streamId)
 
 /** The keys of a fact, each once. */
 const keysOf = <S>(projection: Projection<S>, fact: StoredFact): Result.Result<ReadonlyArray<string>, KsiError.KsiError> =>
@@ -82,8 +102,8 @@ const keysOf = <S>(projection: Projection<S>, fact: StoredFact): Result.Result<R
     ? Result.succeed([fact.streamId])
     : Result.map(projection.keys(fact), (keys) => keys.length > 1 ? [...new Set(keys)] : keys)
 
-/** The keys of a page, and the position of the fact whose keys cannot be told. */
-const collect = <S>(projection: Projection<S>, facts: ReadonlyArray<StoredFact>) => {
+/** The keys of facts that count, and the position of the fact whose keys cannot be told. */
+export const collect = <S>(projection: Projection<S>, facts: ReadonlyArray<StoredFact>) => {
   const keyed: Array<readonly [fact: StoredFact, keys: ReadonlyArray<string>]> = []
   for (const fact of facts) {
     try {
@@ -97,8 +117,8 @@ const collect = <S>(projection: Projection<S>, facts: ReadonlyArray<StoredFact>)
   return { keyed, failure: undefined }
 }
 
-/** Folds a page over states that are there; `position` is the end of the page. */
-const fold = <S>(
+/** Folds facts over states that are there; `position` is the end of their page. */
+export const fold = <S>(
   projection: Projection<S>,
   { failure, keyed }: ReturnType<typeof collect<S>>,
   stateOf: (key: string) => S,
@@ -110,10 +130,14 @@ const fold = <S>(
     try {
       const next: Array<readonly [string, Change<S>]> = []
       for (const key of keys) {
+        if (erases(projection, fact.name)) {
+          next.push([key, { state: projection.initial, position: fact.position, isGone: true }])
+          continue
+        }
         const before = changes.get(key)
         const after = projection.apply(before === undefined ? stateOf(key) : before.state, fact)
         if (Result.isFailure(after)) return failed({ position: fact.position, problem: problemOf(after.failure) })
-        next.push([key, { state: after.success, position: fact.position }])
+        next.push([key, { state: after.success, position: fact.position, isGone: false }])
       }
       // All keys of a fact, or none.
       for (const [key, change] of next) changes.set(key, change)
@@ -124,9 +148,11 @@ const fold = <S>(
   return failure === undefined ? { changes, position, failure } : failed(failure)
 }
 
-const rowsOf = <S>(projection: Projection<S>, changes: Folded<S>["changes"]): ReadonlyArray<StateRow> | string => {
+/** The states as they are kept, or why one cannot be. */
+export const rowsOf = <S>(projection: Projection<S>, changes: Folded<S>["changes"]): ReadonlyArray<ChangedRow> | string => {
   try {
-    return Array.from(changes, ([key, { position, state }]) => ({ key, position, state: JSON.stringify(projection.encode(state)) }))
+    return Array.from(changes, ([key, { isGone, position, state }]) =>
+      ({ key, position, state: isGone ? undefined : JSON.stringify(projection.encode(state)) }))
   } catch (cause) {
     return `the state that it makes is none: ${problemOf(cause)}`
   }
@@ -157,7 +183,7 @@ const makeStates = <S>({ format, projection, rows }: Folding<S>, set: number) =>
 
 /** One batch: answers with whether this version is the one that is asked. */
 const makeStep = <S>(folding: Folding<S>, set: ModelSet, progress: Progress) => {
-  const { batch, projection, rows, store } = folding
+  const { batch, isInline, projection, rows, store } = folding
   const states = makeStates(folding, set.set)
   const size = makeSize(batch)
 
@@ -181,14 +207,14 @@ const makeStep = <S>(folding: Folding<S>, set: ModelSet, progress: Progress) => 
     const facts = from < head ? yield* store.read({ from: from + 1, limit }) : []
     // Where no fact is left up to the head, all of them were removed.
     const last = facts.at(-1)?.position ?? Math.max(from, head)
-    const collected = collect(projection, facts.filter(({ name, streamId }) => projection.handles(name) && !streamId.startsWith("ksi-")))
+    const collected = collect(projection, facts.filter(({ name, streamId }) => counts(projection, name, streamId)))
     const problem = yield* states.load(new Set(collected.keyed.flatMap(([, keys]) => keys)))
     if (problem !== undefined) {
       progress.failure = { position: from + 1, problem }
       return false
     }
     const stateOf = (key: string): S => states.kept.get(key) ?? projection.initial
-    const written = yield* write(fold(projection, collected, stateOf, last), from, last >= head)
+    const written = yield* write(fold(projection, collected, stateOf, last), from, last >= head && !isInline)
     size.took(Number(((yield* Clock.monotonicTimeNanos) - started) / nanosPerMilli), facts.length)
     if (typeof written === "boolean") return written
     // One of the facts makes a state that cannot be kept: alone, each says whether it is that one.
@@ -206,33 +232,36 @@ const patience = Schedule.exponential("100 millis").pipe(
 /** How far a version is at first. */
 export const progressOf = ({ position, set }: ModelSet): Progress => ({ set, position, failure: undefined, trouble: undefined })
 
-/** Folds until it is interrupted or a fact fails. `taken` hears when the version is the one that is asked. */
-export const follow = Effect.fnUntraced(function*<S>(folding: Folding<S>, set: ModelSet, progress: Progress, taken: () => void) {
-  const { moved, store } = folding
+/** Folds until it is interrupted, a fact fails, or the version changes with the facts themselves. */
+export const follow = Effect.fnUntraced(function*<S>(folding: Folding<S>, set: ModelSet, progress: Progress, arrival: Arrival) {
+  const { isInline, moved, store } = folding
   const some = Latch.makeUnsafe(true)
   const step = makeStep(folding, set, progress)
+  const persistently = (effect: Effect.Effect<boolean, KsiError.KsiError>) =>
+    effect.pipe(
+      Effect.tapError((error) => Effect.sync(() => {
+        progress.trouble = error.message
+        moved()
+      })),
+      Effect.retry(patience)
+    )
   let serving = set.role === "serving"
   let single = 0
   yield* store.listen(() => void some.openUnsafe())
   while (progress.failure === undefined) {
     yield* some.await
     some.closeUnsafe()
-    while (progress.failure === undefined && (progress.position < store.head() || !serving)) {
+    while (progress.failure === undefined && (progress.position < store.head() || !serving || isInline)) {
       const before = progress.position
-      const isServing = yield* step(single > 0 ? 1 : undefined).pipe(
-        Effect.tapError((error) => Effect.sync(() => {
-          progress.trouble = error.message
-          moved()
-        })),
-        Effect.retry(patience)
-      )
+      const isServing = yield* persistently(step(single > 0 ? 1 : undefined))
       progress.trouble = undefined
       // Nothing was written, and nothing has failed: so one of the batch's facts will.
       if (progress.position === before && before < store.head()) single = folding.batch
       else if (single > 0) single--
-      if (isServing && !serving) {
+      if (isInline && progress.failure === undefined && (yield* persistently(arrival.join))) return
+      if (isServing && !serving && !isInline) {
         serving = true
-        taken()
+        arrival.taken()
       }
       moved()
       yield* Effect.yieldNow
