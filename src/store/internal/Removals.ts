@@ -5,6 +5,7 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import * as Tags from "../../event/Tags.ts"
 import { BoundedMap } from "./BoundedMap.ts"
+import * as CorrelationIndex from "./CorrelationIndex.ts"
 import type { Removed } from "./Driver.ts"
 
 /** The tables: settings by stream id (also of a stream to come), what streams have lost, what the log was. */
@@ -38,6 +39,7 @@ export class Removals {
   private readonly removeEvents: StatementSync
   private readonly tagged: StatementSync
   private readonly removeTag: StatementSync
+  private readonly removeCorrelations: StatementSync
   private readonly removeIndex: StatementSync
 
   constructor(db: DatabaseSync) {
@@ -50,6 +52,9 @@ export class Removals {
     this.tagged = db.prepare(`SELECT position, attributes ->> '$.${Tags.attribute}' AS tags FROM events
       WHERE position IN (SELECT value FROM json_each(?)) AND instr(attributes, '"${Tags.attribute}"') AND json_valid(attributes)`)
     this.removeTag = db.prepare("DELETE FROM fact_tags WHERE tag = ? AND position = ?")
+    // An entry may be a label that a client gave: it goes with the fact, wherever the index has come to.
+    this.removeCorrelations = db.prepare(`DELETE FROM correlations WHERE (correlation, position) IN
+      (${CorrelationIndex.entriesOf("position IN (SELECT value FROM json_each(?1))")})`)
     this.removeIndex = db.prepare("DELETE FROM stream_index WHERE stream = ? AND version < ?")
   }
 
@@ -81,6 +86,7 @@ export class Removals {
       for (const { position, tags } of this.tagged.all(some)) {
         if (typeof tags === "string") for (const tag of Tags.fromText(tags)) this.removeTag.run(tag, Number(position))
       }
+      this.removeCorrelations.run(some)
       this.removeEvents.run(some)
     }
     this.removeIndex.run(stream, cut.first)
