@@ -162,8 +162,10 @@ export const report = (file: string, { checks, format, position, problems }: Sto
       ...told.slice(0, 1).map(({ help }) => `${indent}mend: ${help}`)
     ]
   })
+  // Where facts were removed there are fewer than positions; a quick look counts none.
+  const facts = checks.find(({ check }) => check === "facts")?.count ?? position
   const sum = problems.length === 0
-    ? `${good} ${file} is sound: format ${format}, ${Output.counted(position, "fact")}`
+    ? `${good} ${file} is sound: format ${format}, ${Output.counted(facts, "fact")}`
     : `${bad} ${file} is damaged`
   return [...lines, sum, ""].join("\n")
 }

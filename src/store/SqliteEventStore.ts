@@ -308,9 +308,8 @@ export const layer = (
   options: Options
 ): Layer.Layer<EventStore.EventStore | Journal | Activity | DeadLetters | Idempotency | ReadModel.ReadModels | Consumer.Consumers, KsiError.KsiError> =>
   Layer.mergeAll(
-    Layer.provideMerge(Layer.merge(ReadModel.layerTable, Consumer.layerTable), EventStore.layerOf(makeDriver(options))),
+    Layer.provideMerge(Layer.mergeAll(ReadModel.layerTable, Consumer.layerTable, StoreMaintenance.layer), EventStore.layerOf(makeDriver(options))),
     ActivityTable.layer({ audit: options.audit }),
     DeadLetterTable.layer,
-    IdempotencyTable.layer,
-    StoreMaintenance.layer
+    IdempotencyTable.layer
   ).pipe(Layer.provide(Layer.effect(StoreFile.StoreFile, StoreFile.make(options))))

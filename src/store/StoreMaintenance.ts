@@ -4,8 +4,8 @@
  * The rule: everybody else goes on meanwhile. Whole files are read in a thread of their own; what is written is done in
  * small transactions, with a turn of the event loop between them.
  *
- * Whoever knows what may go (facts that are kept for so long only) says so with `onCompact`; `compact` asks all of them
- * before it gives the free pages back.
+ * `compact` first applies retention (`EventStore.retain`), removes answers that have expired and snapshots that belong to
+ * nothing any more. Whoever else knows what may go says so with `onCompact`. Then the free pages are given back.
  *
  * **Example**
  *
@@ -16,7 +16,7 @@
  *   return yield* maintenance.compact
  * }).pipe(Effect.scoped, Effect.provide(Ksi.layerSqlite({ filename: "var/compacted.db" })))
  * const { after, before, removed } = yield* compacted
- * removed                                     // [{ what: "expired answers", count: 0 }, { what: "drafts", count: 3 }]
+ * removed.map(({ what }) => what)             // ["facts", "expired answers", "outdated snapshots", "drafts"]
  * after <= before                             // true
  * ```
  *
@@ -31,6 +31,8 @@ import type * as Scope from "effect/Scope"
 import * as Fs from "node:fs"
 import type { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../event/KsiError.ts"
+import { EventStore } from "./EventStore.ts"
+import * as SnapshotTable from "./internal/SnapshotTable.ts"
 import * as StoreCopy from "./internal/StoreCopy.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as StoreJob from "./internal/StoreJob.ts"
@@ -133,6 +135,16 @@ const expired = (file: StoreFile.StoreFile["Service"]): Effect.Effect<number, Ks
     return inSlices(file, () => Number(remove.run(now, sliceRows).changes))
   })
 
+/** Snapshots of code that is not asked any more, or of nothing: what a damaged file may hold. */
+const outdated = (file: StoreFile.StoreFile["Service"]): Effect.Effect<number, KsiError.KsiError> =>
+  Effect.suspend(() => {
+    const statements = SnapshotTable.outdated.map((sql) => file.db.prepare(sql))
+    return Effect.map(
+      Effect.forEach(statements, (remove) => inSlices(file, () => Number(remove.run(sliceRows).changes))),
+      ([, points = 0]) => points
+    )
+  })
+
 const freePages = (file: StoreFile.StoreFile["Service"]): number => StoreFile.number(file.db, "PRAGMA freelist_count")
 
 const incremental = 2
@@ -158,7 +170,10 @@ const truncateLog = (db: DatabaseSync): void => {
 const makeFile = Effect.gen(function*() {
   const file = yield* StoreFile.StoreFile
   const removables = makeRemovables()
+  const { retain } = yield* EventStore
+  yield* removables.add({ what: "facts", remove: retain })
   yield* removables.add({ what: "expired answers", remove: expired(file) })
+  yield* removables.add({ what: "outdated snapshots", remove: outdated(file) })
   const { db, filename } = file
   const compacted = (giveBack: Effect.Effect<unknown, KsiError.KsiError>) =>
     Effect.gen(function*() {
@@ -189,4 +204,4 @@ const makeFile = Effect.gen(function*() {
 })
 
 /** Of the store in this file. */
-export const layer: Layer.Layer<never, KsiError.KsiError, StoreFile.StoreFile> = Layer.effect(StoreMaintenance, makeFile)
+export const layer: Layer.Layer<never, KsiError.KsiError, StoreFile.StoreFile | EventStore> = Layer.effect(StoreMaintenance, makeFile)

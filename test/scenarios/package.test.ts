@@ -120,6 +120,9 @@ describe("the command", () => {
     expect(JSON.parse(ksi("health", "--json").stdout)).toMatchObject({ version: manifest.version })
     expect(ksi("call", "shop:order", "sku=tea", "--json")).toEqual({ code: 0, stdout: "{\"cents\":3}\n", stderr: "" })
     expect(ksi("call", "till:order", "sku=tea", "--json").stdout).toBe("{\"cents\":5}\n")
+    // Threads of their own do this: the package has their programs where they are looked for.
+    expect(ksi("backup", "monday.db")).toMatchObject({ code: 0, stdout: expect.stringMatching(/^backed up \d+ facts? to /) })
+    expect(ksi("verify", "monday.db")).toMatchObject({ code: 0, stdout: expect.stringContaining("is sound") })
     expect(ksi("stop")).toMatchObject({ code: 0, stdout: "stopped\n" })
     expect(await ended).toEqual([0, null])
   })
@@ -143,6 +146,24 @@ console.log(JSON.stringify(await Effect.runPromise(asked)), Object.keys(ksi).len
 `)
     const { stderr, stdout } = spawnSync(process.execPath, ["--disable-warning=ExperimentalWarning", "program.js"], { cwd: app, encoding: "utf8" })
     expect({ stderr, stdout }).toMatchObject({ stderr: "", stdout: expect.stringMatching(/^\{"cents":3\} \d\d\n$/) })
+  })
+  it("moves a store's log in a thread of its own", () => {
+    // One that did not start would leave it all to SQLite, which is slower and otherwise the same: so it is asked for by name.
+    writeFileSync(join(app, "checkpoint.js"), `
+import { DatabaseSync } from "node:sqlite"
+import { Worker } from "node:worker_threads"
+const db = new DatabaseSync("log.db")
+db.exec("PRAGMA journal_mode = WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+const control = new Int32Array(new SharedArrayBuffer(8))
+Atomics.store(control, 0, 1)
+const workerData = { filename: "log.db", sync: "FULL", pages: 1, control }
+new Worker(new URL("./node_modules/ksi/dist/store/internal/CheckpointThread.js", import.meta.url), { workerData }).on("exit", (code) => {
+  const { checkpointed, log } = db.prepare("PRAGMA wal_checkpoint(NOOP)").get()
+  console.log(code, log > 0 && checkpointed === log)
+})
+`)
+    const { stderr, stdout } = spawnSync(process.execPath, ["--disable-warning=ExperimentalWarning", "checkpoint.js"], { cwd: app, encoding: "utf8" })
+    expect({ stderr, stdout }).toEqual({ stderr: "", stdout: "0 true\n" })
   })
   it("plays scenarios of its user's app", () => {
     writeFileSync(join(app, "scenario.ts"), `${shop.replace("export default", "const module =")}

@@ -221,22 +221,80 @@ describe("verify", () => {
     ["INSERT INTO idempotency VALUES (1, 'a', 'b', 'c', 'nothing', 1)", "keys: answer 1 is no JSON"],
     ["ALTER TABLE streams ADD COLUMN more", "layout: streams is missing, or other"]
   ]
+  const allFound = (path: string, sound: string, damages: ReadonlyArray<readonly [sql: string, problem: string]>) =>
+    Effect.forEach(damages, ([sql, problem], i) =>
+      Effect.sync(() => {
+        const file = join(path, `damaged-${i}.db`)
+        Fs.copyFileSync(sound, file)
+        alter(file, sql)
+        const report = checkFile(file, false, () => {})
+        expect(report.problems.map((each) => `${each.check}: ${each.problem}`).join("\n"), sql).toContain(problem)
+        expect(checkFile(file, true, () => {}).problems.every((each) => each.check === "layout"), sql).toBe(true)
+        expect(report.problems.every(({ help }) => help !== "")).toBe(true)
+      }))
   it.live("finds what is wrong, and says what helps", () =>
     Effect.gen(function*() {
       const path = yield* folder
       const sound = join(path, "sound.db")
       yield* made(sound, 300)
-      yield* Effect.forEach(damages, ([sql, problem], i) =>
-        Effect.sync(() => {
-          const file = join(path, `${i}.db`)
-          Fs.copyFileSync(sound, file)
-          alter(file, sql)
-          const report = checkFile(file, false, () => {})
-          expect(report.problems.map((each) => `${each.check}: ${each.problem}`).join("\n"), sql).toContain(problem)
-          expect(checkFile(file, true, () => {}).problems.every((each) => each.check === "layout"), sql).toBe(true)
-          expect(report.problems.every(({ help }) => help !== "")).toBe(true)
-        }))
+      yield* allFound(path, sound, damages)
     }).pipe(Effect.scoped), patience)
+
+  /** A store of which facts were removed, with something in each table that is made of facts. */
+  const removed = (file: string) =>
+    opened(file, (store) =>
+      Effect.gen(function*() {
+        yield* fill(store, 110)
+        const tagged = (n: number, streamId: string) =>
+          store.appendTo(streamId, [{ name: "a:b", id: `t-${n}`, data: { n }, tags: ["course:c1", `size:${n}`], attributes: { correlationid: "root" } }])
+        yield* tagged(1, "s-1")
+        yield* tagged(2, "s-2")
+        yield* tagged(3, "s-4")
+        yield* store.byCorrelation({ correlationId: "root", from: 1, limit: 10 })
+        yield* store.configure("s-1", { truncateBefore: 6 })
+        yield* store.delete("s-2")
+        for (let n = 0; n < 4; n++) yield* store.appendTo("s-6", [{ name: "a:b", id: `last-${n}` }])
+        yield* store.appendTo("s-3", [{ name: "a:b", id: "the end" }])
+        yield* store.configure("s-3", { truncateBefore: 100 })
+        expect(yield* store.retain).toBe(5 + 12)
+      }), { indexThreshold: 20 }).pipe(Effect.tap(() =>
+        Effect.sync(() => alter(file, `INSERT INTO snapshot_fingerprints VALUES (1, 'p', 'f', 0); INSERT INTO snapshot_chains VALUES (1, 1, 'all');
+          INSERT INTO snapshot_points VALUES (1, 110, 110, 0, 1, 1, 0, 1, 110); INSERT INTO snapshots VALUES (1, 0, 110, '{}');
+          INSERT INTO read_models VALUES (1, 'carts', 'f', 'serving', 110); INSERT INTO read_model_states VALUES (1, 'k', '{}', 110);
+          INSERT INTO consumer_groups VALUES (1, 'mailer', 110, '[112]')`))))
+
+  const removals: ReadonlyArray<readonly [sql: string, problem: string]> = [
+    ["DELETE FROM events WHERE position = 5", "versions: version 1 of stream number 5 is missing"],
+    ["DELETE FROM events WHERE position = 113", "positions: 29 facts were removed on purpose, and 30 positions are empty"],
+    ["DELETE FROM stream_cuts WHERE stream = 2", "versions: version 1 of stream number 2 is missing: version 6"],
+    ["UPDATE stream_cuts SET first = 8 WHERE stream = 2", "versions: version 6 of stream number 2 is at position 52, and was removed on purpose"],
+    ["UPDATE stream_cuts SET first = 5 WHERE stream = 2", "versions: version 5 of stream number 2 is missing"],
+    ["UPDATE stream_cuts SET first = 12 WHERE stream = 4", "positions: 28 facts were removed on purpose, and 29 positions are empty"],
+    ["INSERT INTO stream_cuts VALUES (99, 1, 0)", "names: stream number 99, of which facts were removed, stands for nothing"],
+    ["DELETE FROM log_end", "positions: 29 facts were removed on purpose, and 28 positions are empty"],
+    ["UPDATE log_end SET position = 500", "positions: 29 facts were removed on purpose, and 410 positions are empty"],
+    ["UPDATE log_end SET position = 5, recorded = recorded + 1000000", "order: position 6 was stored before"],
+    ["DELETE FROM events WHERE stream = 3", "versions: the tombstone of stream number 3, version 13, is missing"],
+    ["UPDATE events SET name = 1 WHERE stream = 3", "versions: version 13 of stream number 3 at position 114 should be its tombstone"],
+    ["UPDATE events SET stream = 3, version = 14 WHERE position = 118", "versions: version 14 of stream number 3 at position 118 comes after the stream was deleted"],
+    ["DELETE FROM fact_tags WHERE tag = 'size:3'", "tags: \"size:3\" of position 113 is missing"],
+    ["INSERT INTO fact_tags VALUES ('size:3', 6)", "tags: \"size:3\" is said of position 6, which does not have it"],
+    ["INSERT INTO fact_tags VALUES ('size:2', 112)", "tags: \"size:2\" is said of position 112, where no fact is"],
+    ["DELETE FROM correlations WHERE position = 113", "causes: \"root\" of position 113 is missing"],
+    ["INSERT INTO correlations VALUES ('root', 112)", "causes: \"root\" is said of position 112, where no fact says so"],
+    ["UPDATE correlated SET through = 700", "causes: it says to hold everything up to position 700, and the last one is 119"],
+    ["DELETE FROM correlated", "causes: the table correlated has not one row"],
+    ["DELETE FROM snapshot_fingerprints", "snapshots: there is no code number 1"],
+    ["DELETE FROM snapshot_chains", "snapshots: there is no chain number 1"],
+    ["DELETE FROM snapshot_points", "snapshots: a state of chain number 1 at position 110 is of no snapshot"],
+    ["UPDATE snapshot_points SET position = 200; UPDATE snapshots SET position = 200", "snapshots: a snapshot of chain number 1 is of position 200, and the last one is 119"],
+    ["UPDATE read_models SET position = 120", "read models: \"carts\" is at position 120, and the last one is 119"],
+    ["UPDATE read_model_states SET position = 111", "read models: state \"k\" of position 111 is not of version number 1"],
+    ["UPDATE read_model_states SET state = '{'", "read models: state \"k\" of version number 1 is no JSON"],
+    ["UPDATE consumer_groups SET position = 120", "consumers: \"mailer\" is at position 120, and the last one is 119"],
+    ["UPDATE consumer_groups SET done = '[150]'", "consumers: \"mailer\" has done position 150"],
+    ["INSERT INTO consumer_parked VALUES (2, 3, 's', 1, NULL, 0)", "consumers: position 3 was set aside by group number 2, which is not there"]
+  ]
 
   it.live("looks at a store that is written", () =>
     Effect.gen(function*() {
@@ -250,14 +308,24 @@ describe("verify", () => {
         }), { indexThreshold: 50 })
     }).pipe(Effect.scoped), patience)
 
-  it.live("counts holes that were made on purpose", () =>
+  it.live("knows what was removed on purpose, and finds what is missing beside it", () =>
     Effect.gen(function*() {
-      const file = join(yield* folder, "a.db")
-      yield* made(file, 100)
-      alter(file, "DELETE FROM events WHERE position IN (1, 2, 11); CREATE TABLE IF NOT EXISTS stream_settings (stream); INSERT INTO stream_settings (stream) VALUES (1)")
-      const { checks, problems } = yield* checked(file)
+      const path = yield* folder
+      const file = join(path, "a.db")
+      yield* removed(file)
+      const { checks, position, problems } = yield* checked(file)
       expect(problems).toEqual([])
-      expect(checks.find(({ check }) => check === "positions")?.of).toContain("3 of them removed on purpose")
+      expect(position).toBe(119)
+      const of = (name: string) => checks.find(({ check }) => check === name)
+      // Five of s-1, twelve of s-2, and all of s-3, with which the log ended.
+      expect([of("facts")?.count, of("positions")]).toMatchObject([119 - 29, { count: 119, of: "positions, 29 of them removed on purpose" }])
+      expect(["tags", "causes", "snapshots", "read models", "consumers"].map((name) => of(name)?.count)).toEqual([4, 2, 1, 1, 1])
+      yield* allFound(path, file, removals)
+      // It goes on where it was.
+      yield* opened(file, (store) => Effect.map(store.appendTo("s-5", [{ name: "a:b" }]), ([outcome]) => expect(outcome?.position).toBe(120)))
+      expect((yield* checked(file)).problems).toEqual([])
+      // Also a copy ends where the log did, though that fact is gone.
+      yield* StoreBackup.backup({ from: file, to: join(path, "copy.db") })
     }).pipe(Effect.scoped), patience)
 })
 

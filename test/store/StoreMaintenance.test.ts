@@ -4,8 +4,10 @@ import * as Fs from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { join } from "node:path"
 import { Ksi } from "../../src/Ksi.ts"
-import { EventStore } from "../../src/store/EventStore.ts"
+import { EventStore, type FactInput } from "../../src/store/EventStore.ts"
+import * as Projection from "../../src/store/Projection.ts"
 import * as StoreBackup from "../../src/store/StoreBackup.ts"
+import * as TimeTravel from "../../src/store/TimeTravel.ts"
 import { StoreMaintenance } from "../../src/store/StoreMaintenance.ts"
 import { alter, fill, folder, idsOf, made } from "./files.ts"
 import * as Format2 from "./format2.ts"
@@ -27,7 +29,55 @@ const pragma = (filename: string, name: string): unknown => {
 const waste = (filename: string) =>
   alter(filename, "CREATE TABLE waste (text); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) INSERT INTO waste SELECT hex(randomblob(500)) FROM n; DROP TABLE waste")
 
+const facts = (count: number) => ({ what: "facts", count })
+const snapshots = (count: number) => ({ what: "outdated snapshots", count })
+
 describe("compact", () => {
+  it.live("applies retention; what was removed is in no byte of the file or of its log", () =>
+    Effect.gen(function*() {
+      const file = join(yield* folder, "a.db")
+      const { compact, store } = yield* opening(file)
+      const secret = "Ada Lovelace"
+      const bytesOf = (end: string) => Fs.existsSync(`${file}${end}`) ? Fs.readFileSync(`${file}${end}`) : Buffer.alloc(0)
+      const isThere = () => ["", "-wal"].some((end) => bytesOf(end).includes(secret))
+      const fact = (n: number): FactInput => ({
+        name: "user:changed", id: `${n}`, data: { name: `${secret} ${n}`, text: "x".repeat(n % 3 === 0 ? 6000 : 20) },
+        tags: [`name:${secret} ${n}`, "some"], attributes: { correlationid: "root", clientcorrelationid: `by ${secret}` }
+      })
+      const label = { correlationId: `by ${secret}`, from: 1, limit: 1000 }
+      for (let n = 0; n < 300; n++) {
+        yield* store.appendTo(["deleted", "short", "other"][n % 3] ?? "", [n % 3 === 2 ? { name: "a:b", tags: [`t:${n * 7919 % 100}`] } : fact(n)])
+      }
+      expect(yield* store.byCorrelation(label)).toHaveLength(200)
+      for (const streamId of ["deleted", "short"]) yield* TimeTravel.at(Projection.latest, { streamId }).pipe(Effect.provideService(EventStore, store))
+      yield* TimeTravel.at(Projection.latest, {}).pipe(Effect.provideService(EventStore, store))
+      yield* store.delete("deleted")
+      yield* store.configure("short", { truncateBefore: 1000 })
+      expect(isThere()).toBe(true)
+      expect((yield* compact).removed).toEqual([facts(100), { what: "expired answers", count: 0 }, snapshots(0)])
+      expect(isThere()).toBe(false)
+      expect(yield* store.byCorrelation(label)).toEqual([])
+      expect((yield* StoreBackup.verify(file)).problems).toEqual([])
+    }).pipe(Effect.scoped))
+
+  it.live("removes snapshots that belong to nothing, of which verify says so", () =>
+    Effect.gen(function*() {
+      const file = join(yield* folder, "a.db")
+      yield* made(file, 10)
+      alter(file, `INSERT INTO snapshot_fingerprints VALUES (1, 'p', 'old', 1), (2, 'p', 'new', 0);
+        INSERT INTO snapshot_chains VALUES (1, 1, 'all'), (2, 2, 'all'), (3, 9, 'all');
+        INSERT INTO snapshot_points SELECT column1, 5, 5, 0, 1, 1, 0, 1, 5 FROM (VALUES (1), (2), (3), (4));
+        INSERT INTO snapshots SELECT column1, 0, 5, '{}' FROM (VALUES (1), (2), (3), (4), (5))`)
+      const before = yield* StoreBackup.verify(file)
+      expect(before.problems.map(({ check, help }) => [check, help.includes("ksi compact")])).toEqual(Array.from({ length: 3 }, () => ["snapshots", true]))
+      const { compact } = yield* opening(file)
+      expect((yield* compact).removed).toContainEqual(snapshots(3))
+      expect((yield* StoreBackup.verify(file)).problems).toEqual([])
+      const db = new DatabaseSync(file, { readOnly: true })
+      expect(db.prepare("SELECT chain FROM snapshots").all()).toEqual([{ chain: 2 }])
+      db.close()
+    }).pipe(Effect.scoped))
+
   it.live("gives free pages back piece by piece, while facts are stored", () =>
     Effect.gen(function*() {
       const file = join(yield* folder, "a.db")
@@ -40,7 +90,7 @@ describe("compact", () => {
       yield* Fiber.join(writer)
       expect(before).toBeGreaterThanOrEqual(wasted)
       expect(after).toBeLessThan(wasted / 2)
-      expect([left, removed]).toEqual([0, [{ what: "expired answers", count: 0 }]])
+      expect([left, removed]).toEqual([0, [facts(0), { what: "expired answers", count: 0 }, snapshots(0)]])
       expect(pragma(file, "freelist_count")).toBe(0)
       yield* compact
       expect(Fs.statSync(`${file}-wal`).size).toBe(0)
@@ -73,9 +123,9 @@ describe("compact", () => {
       const { compact, onCompact } = yield* opening(file)
       yield* Effect.scoped(Effect.gen(function*() {
         yield* onCompact({ what: "drafts", remove: Effect.succeed(7) })
-        expect((yield* compact).removed).toEqual([{ what: "expired answers", count: 1 }, { what: "drafts", count: 7 }])
+        expect((yield* compact).removed).toEqual([facts(0), { what: "expired answers", count: 1 }, snapshots(0), { what: "drafts", count: 7 }])
       }))
-      expect((yield* compact).removed).toEqual([{ what: "expired answers", count: 0 }])
+      expect((yield* compact).removed).toEqual([facts(0), { what: "expired answers", count: 0 }, snapshots(0)])
       const db = new DatabaseSync(file, { readOnly: true })
       expect(db.prepare("SELECT id FROM idempotency").all()).toEqual([{ id: "new" }])
       db.close()

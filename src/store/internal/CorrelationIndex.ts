@@ -20,14 +20,19 @@ INSERT INTO correlated VALUES (0)`
 // So many facts are looked at in one turn of the event loop: some milliseconds.
 const sliceFacts = 2048
 
-// What another program wrote may be no JSON, or have something else than a text there.
-const insert = `INSERT OR IGNORE INTO correlations
-  WITH slice AS MATERIALIZED (
+/**
+ * The entries of facts that a condition selects. What another program wrote may be no JSON, or have something else than a
+ * text there.
+ */
+export const entriesOf = (condition: string): string =>
+  `WITH slice AS MATERIALIZED (
     SELECT position, id, attributes ->> '$.correlationid' AS chain, attributes ->> '$.clientcorrelationid' AS label
-    FROM events WHERE position > ?1 AND position <= ?2 AND attributes IS NOT NULL AND json_valid(attributes)
+    FROM events WHERE ${condition} AND attributes IS NOT NULL AND json_valid(attributes)
   )
-  SELECT chain, position FROM slice WHERE typeof(chain) = 'text' AND chain <> id
+  SELECT chain AS correlation, position FROM slice WHERE typeof(chain) = 'text' AND chain <> id
   UNION ALL SELECT label, position FROM slice WHERE typeof(label) = 'text'`
+
+const insert = `INSERT OR IGNORE INTO correlations ${entriesOf("position > ?1 AND position <= ?2")}`
 
 type Transaction = <A>(f: () => A) => A
 

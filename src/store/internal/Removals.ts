@@ -5,6 +5,7 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import * as Tags from "../../event/Tags.ts"
 import { BoundedMap } from "./BoundedMap.ts"
+import * as CorrelationIndex from "./CorrelationIndex.ts"
 import type { Removed } from "./Driver.ts"
 import { securely } from "./erasing.ts"
 
@@ -36,9 +37,11 @@ export class Removals {
   private readonly put: StatementSync
   private readonly putEnd: StatementSync
   private readonly selectEnd: StatementSync
+  private readonly blank: StatementSync
   private readonly removeEvents: StatementSync
   private readonly tagged: StatementSync
   private readonly removeTag: StatementSync
+  private readonly removeCorrelations: StatementSync
   private readonly removeIndex: StatementSync
 
   constructor(db: DatabaseSync) {
@@ -47,10 +50,17 @@ export class Removals {
     this.put = db.prepare("INSERT OR REPLACE INTO stream_cuts VALUES (?, ?, ?)")
     this.putEnd = db.prepare("INSERT OR REPLACE INTO log_end VALUES (1, ?, ?)")
     this.selectEnd = db.prepare("SELECT position, recorded FROM log_end")
+    // As long as before, so that SQLite writes it where it was: a row that is deleted may leave a copy of its neighbour behind when
+    // a page is joined with another.
+    this.blank = db.prepare(`UPDATE events SET data = printf('%*s', octet_length(data), ''), attributes = printf('%*s', octet_length(attributes), '')
+      WHERE position IN (SELECT value FROM json_each(?))`)
     this.removeEvents = db.prepare("DELETE FROM events WHERE position IN (SELECT value FROM json_each(?))")
     this.tagged = db.prepare(`SELECT position, attributes ->> '$.${Tags.attribute}' AS tags FROM events
       WHERE position IN (SELECT value FROM json_each(?)) AND instr(attributes, '"${Tags.attribute}"') AND json_valid(attributes)`)
     this.removeTag = db.prepare("DELETE FROM fact_tags WHERE tag = ? AND position = ?")
+    // An entry may be a label that a client gave: it goes with the fact, wherever the index has come to.
+    this.removeCorrelations = db.prepare(`DELETE FROM correlations WHERE (correlation, position) IN
+      (${CorrelationIndex.entriesOf("position IN (SELECT value FROM json_each(?1))")})`)
     this.removeIndex = db.prepare("DELETE FROM stream_index WHERE stream = ? AND version < ?")
   }
 
@@ -82,6 +92,8 @@ export class Removals {
       for (const { position, tags } of this.tagged.all(some)) {
         if (typeof tags === "string") for (const tag of Tags.fromText(tags)) this.removeTag.run(tag, Number(position))
       }
+      this.removeCorrelations.run(some)
+      this.blank.run(some)
       this.removeEvents.run(some)
     }
     this.removeIndex.run(stream, cut.first)
@@ -93,8 +105,8 @@ export class Removals {
   }
 
   /**
-   * Runs a removal with what it frees overwritten by zeros, also pages that become free. Only while it removes: appends do
-   * not pay. What the log beside the file holds is overwritten by later commits, or at once by `ksi compact`.
+   * Runs a removal with what it frees overwritten by zeros, also pages that become free. At other times only what is written
+   * anyway is (`FAST`): appends do not pay. What the log beside the file holds is overwritten by later commits, or at once by `ksi compact`.
    */
   securely<A>(f: () => A): A {
     return securely(this.db, f)

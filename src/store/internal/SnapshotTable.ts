@@ -29,6 +29,24 @@ const pointOf = (row: Record<string, SQLOutputValue> | undefined): Point | undef
 const bodyOf = (body: SQLOutputValue | undefined): Snapshots.Body | undefined =>
   typeof body === "string" || body instanceof Uint8Array ? body : undefined
 
+// Of a chain whose code is outdated, or gone.
+const deadChains = `SELECT c.chain FROM snapshot_chains c LEFT JOIN snapshot_fingerprints f ON f.id = c.fingerprint
+  WHERE f.id IS NULL OR f.stale = 1`
+
+/**
+ * Remove what belongs to nothing, so many rows each: states, points, chains, code. In this order: what is asked meanwhile is
+ * found incomplete, and folded; and no new chain gets the number of one that has rows left.
+ */
+export const outdated: ReadonlyArray<string> = [
+  `DELETE FROM snapshots WHERE rowid IN (SELECT s.rowid FROM snapshots s
+    LEFT JOIN snapshot_points p ON p.chain = s.chain AND p.position = s.position LEFT JOIN snapshot_chains c ON c.chain = s.chain
+    WHERE p.chain IS NULL OR c.chain IS NULL OR s.chain IN (${deadChains}) LIMIT ?)`,
+  `DELETE FROM snapshot_points WHERE (chain, position) IN (SELECT p.chain, p.position FROM snapshot_points p
+    LEFT JOIN snapshot_chains c ON c.chain = p.chain WHERE c.chain IS NULL OR p.chain IN (${deadChains}) LIMIT ?)`,
+  `DELETE FROM snapshot_chains WHERE chain IN (${deadChains} LIMIT ?)`,
+  "DELETE FROM snapshot_fingerprints WHERE id IN (SELECT id FROM snapshot_fingerprints WHERE stale = 1 LIMIT ?)"
+]
+
 const statements = (db: DatabaseSync) => ({
   chain: db.prepare(`SELECT c.chain FROM snapshot_fingerprints f JOIN snapshot_chains c ON c.fingerprint = f.id
     WHERE f.projection = ? AND f.fingerprint = ? AND c.subject = ? AND f.stale = 0`),

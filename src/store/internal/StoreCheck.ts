@@ -4,26 +4,26 @@
  * The rule: it only reads, each check in one transaction, so that it may run while a daemon writes. What is damaged does
  * not keep it from looking at the rest.
  *
- * **Gotchas** Facts that were removed on purpose leave holes. Where streams have settings of how long facts are kept, a
- * hole is counted and no problem; else it is one.
+ * **Gotchas** Facts that were removed on purpose leave holes. Of a stream only its beginning goes, and the file says how much
+ * of it (`Removals`): so a version that is missing is found wherever it is, and there must be exactly as many empty positions
+ * as facts were removed. Which one of them is wrong nobody can tell.
  */
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
+import { streamDeleted } from "../EventStore.ts"
 import * as StoreInspection from "../StoreInspection.ts"
 import * as StoreFile from "./StoreFile.ts"
 import type { Checked, Problem, Report } from "./StoreJob.ts"
 import { has, lastPosition, openReading } from "./StoreReading.ts"
+import * as TableChecks from "./TableChecks.ts"
+import { mostTold, type Wrong } from "./TableChecks.ts"
 
-/** So many problems of a check are told; all are counted. */
-const mostTold = 20
 const rowsPerTick = 16_384
 
 const restore = "ksi restore <a backup>; ksi verify <a backup> says whether it is sound"
+const aCache = "nothing is lost by it, snapshots are made anew: ksi compact removes what belongs to nothing"
 const asStored = "the facts themselves are there: import what ksi export prints into a new store"
-
-/** Says that something is wrong. */
-type Wrong = (problem: string) => void
 
 /** What is wrong: all of it counted, the first ones in words. */
 class Wrongs {
@@ -92,42 +92,62 @@ const textsOf = (db: DatabaseSync, table: string): ReadonlySet<SQLOutputValue | 
 // As the writer tells them apart.
 const isCareful = (text: string): boolean => Json.isSuspicious(text) && JSON.stringify(JSON.parse(text)) !== text
 
-/** Whether facts may have been removed on purpose. */
-const mayRemove = (db: DatabaseSync): boolean =>
-  has(db, "stream_settings") && StoreFile.number(db, "SELECT count(*) FROM stream_settings") > 0
+/** What a file says of itself that it has lost on purpose. */
+interface Lost {
+  /** The first version that is left of a stream, and whether that is its tombstone. */
+  readonly cuts: ReadonlyMap<number, { readonly first: number; readonly isDeleted: boolean }>
+  /** The last fact of the log when something was removed. */
+  readonly end: { readonly position: number; readonly recorded: number }
+}
+
+const lostIn = (db: DatabaseSync): Lost => {
+  if (!has(db, "stream_cuts")) return { cuts: new Map(), end: { position: 0, recorded: -Infinity } }
+  const cuts = db.prepare("SELECT stream, first, deleted FROM stream_cuts").all()
+    .map(({ deleted, first, stream }) => [Number(stream), { first: Number(first), isDeleted: deleted === 1 }] as const)
+  const end = db.prepare("SELECT position, recorded FROM log_end").get()
+  return { cuts: new Map(cuts), end: { position: Number(end?.["position"] ?? 0), recorded: Number(end?.["recorded"] ?? -Infinity) } }
+}
 
 /** Goes through all facts once, in the order of their positions. */
 class Facts {
   /** Facts seen, and places where there is none on purpose. */
   count = 0
   removed = 0
-  readonly wrong = { positions: new Wrongs(), versions: new Wrongs(), order: new Wrongs(), names: new Wrongs(), json: new Wrongs() }
+  readonly wrong = {
+    positions: new Wrongs(), versions: new Wrongs(), order: new Wrongs(), names: new Wrongs(), json: new Wrongs(), tags: new Wrongs()
+  }
   private readonly versions = new Map<number, number>()
   private readonly dictionaries: ReadonlyArray<readonly ["stream" | "name" | "source", ReadonlySet<SQLOutputValue | undefined>]>
   private readonly careful: number
-  private readonly mayRemove: boolean
+  private readonly tombstone: SQLOutputValue | undefined
+  private readonly lost: Lost
+  private readonly tags: TableChecks.Tags
   private position = 0
   private recorded = -Infinity
+  private empty = 0
+  private firstEmpty = 0
 
   constructor(db: DatabaseSync) {
     this.dictionaries = [["stream", textsOf(db, "streams")], ["name", textsOf(db, "names")], ["source", textsOf(db, "sources")]]
     this.careful = StoreFile.number(db, "SELECT careful FROM meta") || Infinity
-    this.mayRemove = mayRemove(db)
+    this.tombstone = db.prepare("SELECT id FROM names WHERE text = ?").get(streamDeleted)?.["id"]
+    this.lost = lostIn(db)
+    for (const { first } of this.lost.cuts.values()) this.removed += first - 1
+    this.tags = new TableChecks.Tags(db, this.wrong.tags.say)
+  }
+
+  get tagged(): number {
+    return this.tags.count
   }
 
   see(fact: Fact): void {
     this.count++
     const position = Number(fact.position)
-    this.hole("positions", position - this.position - 1, `position ${this.position + 1}`, `position ${position}`)
+    this.hole(position, `position ${position} follows what is before it`)
     this.position = position
-    const stream = Number(fact.stream)
-    const before = this.versions.get(stream) ?? 0
-    const version = Number(fact.version)
-    const at = (version: number) => `version ${version} of stream number ${stream}`
-    if (version <= before) this.wrong.versions.say(`${at(version)} at position ${position} comes after ${at(before)}`)
-    else this.hole("versions", version - before - 1, at(before + 1), `${at(version)} at position ${position}`)
-    this.versions.set(stream, version)
+    this.version(position, fact)
     const recorded = Number(fact.recorded)
+    if (position > this.lost.end.position) this.recorded = Math.max(this.recorded, this.lost.end.recorded)
     if (!(recorded >= this.recorded)) this.wrong.order.say(`position ${position} was stored before the one before it`)
     this.recorded = recorded
     for (const [column, known] of this.dictionaries) {
@@ -137,10 +157,44 @@ class Facts {
     this.text(position, "attributes", fact.attributes)
   }
 
-  private hole(kind: "positions" | "versions", size: number, first: string, next: string): void {
-    if (size === 0) return
-    if (!this.mayRemove) this.wrong[kind].say(`${first} is missing: ${next} follows what is before it`)
-    else if (kind === "positions") this.removed += size
+  /** What shows only when all facts were seen. */
+  end(): void {
+    const { cuts, end } = this.lost
+    this.hole(end.position + 1, `the log went up to position ${end.position}`)
+    if (this.removed > 0 && this.empty !== this.removed) {
+      this.wrong.positions.say(`${this.removed} facts were removed on purpose, and ${this.empty} positions are empty${
+        this.empty === 0 ? "" : `, the first of them ${this.firstEmpty}`}`)
+    }
+    const [, streams] = this.dictionaries[0] ?? []
+    for (const [stream, { first, isDeleted }] of cuts) {
+      if (!(first >= 1)) this.wrong.versions.say(`stream number ${stream} cannot begin with version ${first}`)
+      if (streams?.has(stream) !== true) this.wrong.names.say(`stream number ${stream}, of which facts were removed, stands for nothing`)
+      if (isDeleted && !this.versions.has(stream)) this.wrong.versions.say(`the tombstone of stream number ${stream}, version ${first}, is missing`)
+    }
+    this.tags.end()
+  }
+
+  private hole(next: number, why: string): void {
+    const size = next - this.position - 1
+    if (!(size > 0)) return
+    if (this.empty === 0) this.firstEmpty = this.position + 1
+    this.empty += size
+    if (this.removed === 0) this.wrong.positions.say(`position ${this.position + 1} is missing: ${why}`)
+  }
+
+  private version(position: number, { name, stream: number, version: value }: Fact): void {
+    const stream = Number(number)
+    const { first, isDeleted } = this.lost.cuts.get(stream) ?? { first: 1, isDeleted: false }
+    const before = this.versions.get(stream) ?? first - 1
+    const version = Number(value)
+    const at = (version: number) => `version ${version} of stream number ${stream}`
+    const say = this.wrong.versions.say
+    if (version < first) say(`${at(version)} is at position ${position}, and was removed on purpose`)
+    else if (version <= before) say(`${at(version)} at position ${position} comes after ${at(before)}`)
+    else if (version > before + 1) say(`${at(before + 1)} is missing: ${at(version)} at position ${position} follows what is before it`)
+    if (isDeleted && version > first) say(`${at(version)} at position ${position} comes after the stream was deleted`)
+    if (isDeleted && version === first && name !== this.tombstone) say(`${at(version)} at position ${position} should be its tombstone`)
+    this.versions.set(stream, version)
   }
 
   private text(position: number, part: "data" | "attributes", text: SQLOutputValue): void {
@@ -148,6 +202,7 @@ class Facts {
     try {
       const value: unknown = JSON.parse(String(text))
       if (part === "attributes" && !Json.isObject(value)) this.wrong.json.say(`the attributes of position ${position} are no object`)
+      else if (part === "attributes") this.tags.see(position, value)
       if (position < this.careful && isCareful(String(text))) {
         this.wrong.json.say(`position ${position} holds a number that would be rounded: the store does not know of it`)
       }
@@ -168,11 +223,12 @@ const facts = (db: DatabaseSync, findings: Findings, last: number, progress: (sh
       seen.see(row as Fact)
       if (seen.count % rowsPerTick === 0) progress(seen.count / Math.max(1, last))
     }
+    seen.end()
     if (StoreFile.number(db, "SELECT count(*) FROM events") !== seen.count) wrong("counting the facts gives another number than reading them")
     return [seen.count, "facts"]
   })
-  const { removed = 0, count = 0, wrong } = all ?? {}
-  if (wrong === undefined) return
+  if (all === undefined) return
+  const { count, removed, tagged, wrong } = all
   const told = (check: keyof typeof wrong, of: string, help: string, number = count) =>
     findings.add(check, help, [number, of], wrong[check])
   told("positions", removed === 0 ? "positions without a gap" : `positions, ${removed} of them removed on purpose`, restore, count + removed)
@@ -180,6 +236,7 @@ const facts = (db: DatabaseSync, findings: Findings, last: number, progress: (sh
   told("order", "moments of storing, none before the one before it", "set the clock (timedatectl)")
   told("names", "facts whose stream, name and source are known", restore)
   told("json", "facts whose JSON can be read", restore)
+  told("tags", "tags, each of a fact that says so", asStored, tagged)
 }
 
 const identity = (db: DatabaseSync) => (wrong: Wrong) => {
@@ -203,48 +260,18 @@ const index = (db: DatabaseSync) => (wrong: Wrong) => {
   const other = db.prepare(`SELECT i.position FROM stream_index i JOIN events e ON e.position = i.position
     WHERE i.position > ? AND NOT (${entry}) LIMIT ${mostTold}`)
   for (const { position } of other.iterate(through)) wrong(`it says of position ${String(position)} what is not so`)
-  const count = (table: string) => Number(db.prepare(`SELECT count(*) AS n FROM ${table} WHERE position <= ?`).get(through)?.["n"])
-  const more = count("stream_index") - count("events")
-  if (more > 0 && !mayRemove(db)) wrong(`it has ${more} more entries than there are facts`)
+  // An entry from before what is left of its stream may have been written after it was removed: nobody looks at it.
+  const live = has(db, "stream_cuts")
+    ? "stream_index i LEFT JOIN stream_cuts c ON c.stream = i.stream WHERE i.version >= coalesce(c.first, 1) AND i.position <= ?"
+    : "stream_index i WHERE i.position <= ?"
+  const count = (from: string) => Number(db.prepare(`SELECT count(*) AS n FROM ${from}`).get(through)?.["n"])
+  const more = count(live) - count("events WHERE position <= ?")
+  if (more > 0) wrong(`it has ${more} more entries than there are facts`)
   return [StoreFile.number(db, "SELECT count(*) FROM stream_index"), `places of streams, up to position ${through}`] as const
 }
 
-// ------------------------------------------------------------------------------------------------------- other tables
-
-const parsed = (wrong: Wrong, what: string, ...texts: ReadonlyArray<SQLOutputValue | undefined>): void => {
-  for (const text of texts) {
-    try {
-      if (text !== null) JSON.parse(String(text))
-    } catch (cause) {
-      wrong(`${what} is no JSON: ${KsiError.sentenceOf(cause)}`)
-    }
-  }
-}
-
-const activity = (db: DatabaseSync) => (wrong: Wrong) => {
-  let requests = 0
-  let next: number | undefined
-  for (const { columns, data, first, kinds, last } of db.prepare("SELECT * FROM activity ORDER BY first").iterate()) {
-    const block = `the block of requests from ${String(first)} to ${String(last)}`
-    if (Number(last) < Number(first) || (next !== undefined && Number(first) !== next)) wrong(`${block} does not follow the one before it`)
-    parsed(wrong, block, kinds, columns, data)
-    next = Number(last) + 1
-    requests += Number(last) - Number(first) + 1
-  }
-  return [requests, "requests of the activity journal"] as const
-}
-
-const letters = (db: DatabaseSync) => (wrong: Wrong) => {
-  for (const { event, letter } of db.prepare("SELECT letter, event FROM dead_letters").iterate()) parsed(wrong, `dead letter ${String(letter)}`, event)
-  return [StoreFile.number(db, "SELECT count(*) FROM dead_letters"), "dead letters"] as const
-}
-
-const answers = (db: DatabaseSync) => (wrong: Wrong) => {
-  for (const { row, value } of db.prepare("SELECT row, value FROM idempotency").iterate()) parsed(wrong, `answer ${String(row)}`, value)
-  return [StoreFile.number(db, "SELECT count(*) FROM idempotency"), "answers under idempotency keys"] as const
-}
-
 const firstWithBlocks = 2
+const firstWithRemovals = 3
 
 /** What the file says of itself; nothing where it is no database, or one that is cut off. */
 const headerOf = (db: DatabaseSync, findings: Findings): { readonly format: number; readonly application: number } | undefined => {
@@ -255,6 +282,14 @@ const headerOf = (db: DatabaseSync, findings: Findings): { readonly format: numb
     return [1, "database"]
   })
   return findings.problems.length === 0 ? header : undefined
+}
+
+/** What is made of the facts, or says how far somebody is with them. */
+const beside = (db: DatabaseSync, findings: Findings): void => {
+  findings.run("causes", asStored, TableChecks.correlations(db))
+  findings.run("snapshots", aCache, TableChecks.snapshots(db))
+  findings.run("read models", "rebuild the read model: its states are made of the facts", TableChecks.readModels(db))
+  findings.run("consumers", restore, TableChecks.consumers(db))
 }
 
 const look = (db: DatabaseSync, quick: boolean, progress: (share: number) => void): Report => {
@@ -286,9 +321,10 @@ const look = (db: DatabaseSync, quick: boolean, progress: (share: number) => voi
     facts(db, findings, position, progress)
     findings.run("identity", restore, identity(db))
     findings.run("index", asStored, index(db))
-    if (format >= firstWithBlocks) findings.run("requests", restore, activity(db))
-    findings.run("dead letters", restore, letters(db))
-    findings.run("keys", restore, answers(db))
+    if (format >= firstWithBlocks) findings.run("requests", restore, TableChecks.activity(db))
+    findings.run("dead letters", restore, TableChecks.letters(db))
+    findings.run("keys", restore, TableChecks.answers(db))
+    if (format >= firstWithRemovals) beside(db, findings)
   }
   return { format, position, checks: findings.checks, problems: findings.problems }
 }

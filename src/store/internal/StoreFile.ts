@@ -298,8 +298,9 @@ export const make = (options: Options): Effect.Effect<StoreFile["Service"], KsiE
       const empty = isEmpty(db, filename)
       // Only a file with nothing in it can still become one that gives pages back; that costs appends nothing to measure.
       if (empty) db.exec("PRAGMA auto_vacuum = INCREMENTAL")
+      // Where SQLite moves rows within a page it writes, it leaves nothing of them behind: what is removed one day shall be gone.
       db.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = ${Checkpointer.pages};
-        PRAGMA synchronous = ${sync}`)
+        PRAGMA synchronous = ${sync}; PRAGMA secure_delete = FAST`)
       if (empty) transaction(() => db.exec(schema))
       return number(db, "PRAGMA user_version")
     })

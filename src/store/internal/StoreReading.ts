@@ -33,9 +33,13 @@ export const openReading = (file: string): Reading => {
 export const has = (db: DatabaseSync, table: string): boolean =>
   db.prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?").get(table) !== undefined
 
-/** The last position in a store; 0 where it has no facts. */
-export const lastPosition = (db: DatabaseSync): number =>
-  has(db, "events") ? Number(db.prepare("SELECT max(position) AS last FROM events").get()?.["last"] ?? 0) : 0
+/** The last position in a store, also where the fact there was removed; 0 where it never had one. */
+export const lastPosition = (db: DatabaseSync): number => {
+  if (!has(db, "events")) return 0
+  const last = "SELECT max(position) AS last FROM events"
+  const row = db.prepare(has(db, "log_end") ? `SELECT max(last) AS last FROM (${last} UNION ALL SELECT position FROM log_end)` : last).get()
+  return Number(row?.["last"] ?? 0)
+}
 
 /** Reads every page of a file that nobody writes; throws where one is damaged. Answers with the last position. */
 export const readBack = (file: string): number => {

@@ -7,6 +7,6 @@ export const securely = <A>(db: DatabaseSync, f: () => A): A => {
   try {
     return f()
   } finally {
-    db.exec("PRAGMA secure_delete = OFF")
+    db.exec("PRAGMA secure_delete = FAST")
   }
 }

@@ -12,7 +12,7 @@ import { EventStore, type FactInput } from "../../../src/store/EventStore.ts"
 import * as StoreBackup from "../../../src/store/StoreBackup.ts"
 import { StoreMaintenance } from "../../../src/store/StoreMaintenance.ts"
 import { seeded } from "../../Seeded.ts"
-import type { Plan, Said } from "./Crash.ts"
+import { kept, type Plan, type Said } from "./Crash.ts"
 
 // Whoever starts it says what to do.
 const plan = JSON.parse(process.argv[2] ?? "{}") as Plan
@@ -50,6 +50,22 @@ Fs.copyFileSync = (from, to, mode) => {
 }
 syncBuiltinESMExports()
 
+if (plan.dieOnChange !== undefined) {
+  const stamp = () => {
+    const stat = Fs.statSync(plan.file, { throwIfNoEntry: false })
+    return stat === undefined ? "none" : `${stat.ino} ${stat.size}`
+  }
+  let changes = plan.dieOnChange
+  let last = stamp()
+  const look = (): void => {
+    const now = stamp()
+    if (now !== last && --changes === 0) process.kill(process.pid, "SIGKILL")
+    last = now
+    setImmediate(look)
+  }
+  look()
+}
+
 class Mortal extends DatabaseSync {
   override exec(sql: string): void {
     step()
@@ -66,7 +82,7 @@ const writer = (store: EventStore["Service"], w: number) =>
     const versionOf = (streamId: string) =>
       Effect.map(store.readStream({ streamId, from: 1, limit: 1, backward: true }), ([fact]) => fact?.version ?? 0)
     for (let n = 0;; n++) {
-      const streamId = random(3) === 0 ? `shared-${random(shared)}` : `own-${w}`
+      const streamId = random(3) === 0 ? `shared-${random(shared)}` : `${plan.removes && random(2) === 0 ? "short" : "own"}-${w}`
       const count = random(3) === 0 ? 2 + random(5) : 1
       const facts = Array.from({ length: count }, (_, i): FactInput =>
         ({ name: "crash:tested", id: `${plan.life}-${w}-${n}-${i}`, data: { count, text: "x".repeat(random(300)) } }))
@@ -93,7 +109,7 @@ const pager = (store: EventStore["Service"]) =>
     for (let from = plan.paged + 1;;) {
       const page = yield* store.read({ from, limit: 64 })
       if (page.length > 0) say({ paged: page.map(({ id, position }) => [position, id] as const) })
-      from += page.length
+      from = (page.at(-1)?.position ?? from - 1) + 1
       yield* Effect.sleep(page.length === 0 ? 2 : 0)
     }
   })
@@ -108,10 +124,27 @@ const operator = Effect.gen(function*() {
   }
 })
 
+const remover = (store: EventStore["Service"]) =>
+  Effect.gen(function*() {
+    for (let w = 0; w < writers; w++) yield* store.configure(`short-${w}`, { maxCount: kept })
+    for (let n = 0;; n++) {
+      yield* Effect.sleep(random(4))
+      if (random(2) === 0) {
+        yield* store.retain
+        continue
+      }
+      const streamId = `gone-${plan.life}-${n}`
+      const facts = Array.from({ length: 1 + random(40) }, (_, i): FactInput => ({ name: "crash:tested", id: `${streamId}/${i}`, data: {}, tags: [streamId, "some"] }))
+      yield* store.appendTo(streamId, facts)
+      yield* store.delete(streamId)
+      say({ deleted: streamId })
+    }
+  })
+
 const live = Effect.gen(function*() {
   const store = yield* EventStore
   say({ open: store.head() })
-  const all = [...Array.from({ length: writers }, (_, w) => writer(store, w)), subscriber, pager(store), ...(plan.operates ? [operator] : [])]
+  const all = [...Array.from({ length: writers }, (_, w) => writer(store, w)), subscriber, pager(store), ...(plan.operates ? [operator] : []), ...(plan.removes ? [remover(store)] : [])]
   yield* Effect.all(all, { concurrency: "unbounded" })
 })
 
