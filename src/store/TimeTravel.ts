@@ -33,7 +33,6 @@ import * as Envelope from "../event/Envelope.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
-import type { Folded } from "./internal/Folding.ts"
 import { type Bounds, gradually, replay, type Shelf, type Subject } from "./internal/replay.ts"
 import { formatOf, type Projection } from "./Projection.ts"
 import * as Snapshots from "./Snapshots.ts"
@@ -62,10 +61,6 @@ export interface Moment<out S> {
   readonly timestamp: string
   readonly state: S
 }
-
-const momentOf = <S>({ lastEvent, lastEventId, state, streamId, timestamp, version }: Folded<S>): Moment<S> => ({
-  streamId, version, lastEvent, lastEventId, timestamp, state
-})
 
 /** The last position that was committed by an instant. */
 const recordedBy = (store: EventStore["Service"], instant: number): Effect.Effect<number, KsiError.KsiError> =>
@@ -135,7 +130,7 @@ const atStream = <S>(
     }
     const shelf = shelfOf(store, projection, subject.name, policy)
     const found = (yield* replay(projection, subject, shelf, yield* boundsOf(store, when))).get(streamId)
-    if (found !== undefined) return momentOf(found)
+    if (found !== undefined) return found
     const [first] = yield* store.readStream({ streamId, from: 1, limit: 1 })
     return yield* first === undefined ? streamNotFound(store, streamId) : KsiError.fail(notYet(first, when))
   })
@@ -162,9 +157,7 @@ const atAll = <S>(
     const policy = yield* Snapshots.Policy
     const bounds = yield* boundsOf(store, when)
     const subject = allOf(store, when, bounds, pageItems, policy)
-    const { streams } = yield* replay(projection, subject, shelfOf(store, projection, subject.name, policy), bounds)
-    return streams.filter(({ handled }) => handled).map(momentOf)
-      .toSorted((a, b) => (a.streamId < b.streamId ? -1 : 1))
+    return (yield* replay(projection, subject, shelfOf(store, projection, subject.name, policy), bounds)).sorted
   })
 
 /**
@@ -180,13 +173,12 @@ export const stream = <S>(projection: Projection<S>, when: All = {}): Stream.Str
     const bounds = yield* boundsOf(store, when)
     const subject = allOf(store, when, bounds, pageItems, policy)
     const shelf = shelfOf(store, projection, subject.name, policy)
-    const shown = (streams: ReadonlyArray<Folded<S>>) => streams.filter(({ handled }) => handled).map(momentOf)
     if (shelf === undefined || policy.allFacts === Infinity) {
-      return Stream.fromIterable(shown((yield* replay(projection, subject, undefined, bounds)).streams))
+      return Stream.fromIterable((yield* replay(projection, subject, undefined, bounds)).shown)
     }
     const { next } = yield* gradually(projection, subject, shelf, bounds)
     return Stream.paginate(undefined, () =>
-      Effect.map(next, (streams) => [shown(streams), streams.length === 0 ? Option.none() : Option.some(undefined)] as const))
+      Effect.map(next, ({ shown, streams }) => [shown, streams.length === 0 ? Option.none() : Option.some(undefined)] as const))
   }))
 
 /**
