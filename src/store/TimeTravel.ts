@@ -106,10 +106,22 @@ const notYet = (first: StoredFact, { instant, position }: When): KsiError.Reason
     ? `position ${position}`
     : inTimeRange(instant) ? Envelope.timeText(instant) : `${instant} milliseconds`
   const begin = `position ${first.position}, ${first.time ?? Envelope.timeText(first.timestamp)}`
+  const removed = first.version > 1 ? `; its history before version ${first.version} was removed` : ""
   return new KsiError.NotFound({
-    what: "stream", id: first.streamId, similar: [], detail: `at ${moment}: it begins at ${begin}`
+    what: "stream", id: first.streamId, similar: [], detail: `at ${moment}: it begins at ${begin}${removed}`
   })
 }
+
+/** Why a stream has no fact within the bounds. */
+const missing = (store: EventStore["Service"], streamId: string, when: When): Effect.Effect<never, KsiError.KsiError> =>
+  Effect.gen(function*() {
+    const [first] = yield* store.readStream({ streamId, from: 1, limit: 1 })
+    if (first !== undefined) return yield* KsiError.fail(notYet(first, when))
+    const { version } = yield* store.details(streamId)
+    if (version === 0) return yield* streamNotFound(store, streamId)
+    const detail = `any more: all its facts, up to version ${version}, were removed`
+    return yield* KsiError.fail(new KsiError.NotFound({ what: "stream", id: streamId, similar: [], detail }))
+  })
 
 const atStream = <S>(
   projection: Projection<S>,
@@ -130,9 +142,7 @@ const atStream = <S>(
     }
     const shelf = shelfOf(store, projection, subject.name, policy)
     const found = (yield* replay(projection, subject, shelf, yield* boundsOf(store, when))).get(streamId)
-    if (found !== undefined) return found
-    const [first] = yield* store.readStream({ streamId, from: 1, limit: 1 })
-    return yield* first === undefined ? streamNotFound(store, streamId) : KsiError.fail(notYet(first, when))
+    return found ?? (yield* missing(store, streamId, when))
   })
 
 type All = When & { readonly all?: boolean | undefined }
