@@ -54,6 +54,9 @@ const streamIds = <S>({ chain: { subject }, snapshots }: Shelf<S>): StreamIds | 
 
 const origin: Point = { position: 0, through: 0, previous: 0, newest: -Infinity, oldest: Infinity, late: false, chunks: 0, written: 0 }
 
+/** Facts that are read and folded in one turn of the event loop: a few milliseconds of work, with the point that may follow. */
+const turnFacts = 256
+
 /** Chunks that are read, or written, in one turn. */
 const turnChunks = 16
 
@@ -71,8 +74,9 @@ const scan = (
 ): Effect.Effect<void, KsiError> =>
   Effect.gen(function*() {
     // What follows a snapshot is few.
-    let limit = Math.min(subject.pageItems, Number.isFinite(subject.least) ? subject.least : subject.pageItems)
-    for (let place = after; place < until; limit = subject.pageItems) {
+    const most = Math.min(subject.pageItems, turnFacts)
+    let limit = Math.min(most, subject.least)
+    for (let place = after; place < until; limit = most) {
       const page = yield* subject.read(place, until, limit)
       for (const fact of page) {
         if (fact.position > position || subject.place(fact) > until) return
