@@ -127,6 +127,23 @@ export class Bench {
     this.print(options, rounds, values, "lower")
   }
 
+  /**
+   * A copy, for this run to change, of a file that takes long to make: made once and kept beside the others. Another name, for
+   * instance with the format, makes another one.
+   */
+  async fixture(name: string, make: (filename: string) => Promise<unknown>): Promise<string> {
+    const kept = Path.join(this.cache, name)
+    if (!Fs.existsSync(kept)) {
+      // Under its name it is whole.
+      const unfinished = Path.join(this.folder, `new-${name}`)
+      await make(unfinished)
+      Fs.renameSync(unfinished, kept)
+    }
+    const copy = Path.join(this.folder, name)
+    Fs.copyFileSync(kept, copy)
+    return copy
+  }
+
   /** Removes what the run made. */
   close(): void {
     Fs.rmSync(this.folder, { recursive: true, force: true })

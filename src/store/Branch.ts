@@ -83,7 +83,7 @@ export interface Line<out S, out T> {
   readonly streamId: string
   readonly real: S
   readonly branch: T
-  /** Number of facts. */
+  /** Of its last fact: the number of facts, with those that were removed from the store. */
   readonly versions: { readonly real: number; readonly branch: number }
   readonly changes: ReadonlyArray<Difference.Change>
   /** Applied to the encoded real state it gives that of the branch. */
@@ -274,7 +274,9 @@ const lineOf = Effect.fnUntraced(function*<S, T>(
   const { pageItems } = yield* Limits.Limits
   const counts = History.countsAt(when)
   const start = yield* startOf(ground, streamId, Math.min(plan.first, last + 1))
-  const lines = makeLines(streamId, real, code, start)
+  // Of a stream whose beginning was removed, versions go on from what is gone.
+  const [first] = start.version > 0 ? [] : yield* store.readStream({ streamId, from: 1, limit: 1 })
+  const lines = makeLines(streamId, real, code, first === undefined ? start : { ...start, version: first.version - 1 })
   // An inserted fact takes its time from the fact before it.
   const isAsked = start.version > 0 && plan.inserted.length > 0
   let [before] = isAsked ? yield* store.readStream({ streamId, from: start.version, limit: 1 }) : []

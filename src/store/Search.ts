@@ -26,7 +26,8 @@ import * as Limits from "../event/Limits.ts"
 import * as Difference from "./Difference.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
 import * as History from "./internal/history.ts"
-import type { Projection } from "./Projection.ts"
+import { formatOf, type Projection } from "./Projection.ts"
+import * as Snapshots from "./Snapshots.ts"
 import * as TimeTravel from "./TimeTravel.ts"
 
 /** The fact after which it holds, and its stream's state before and after. */
@@ -147,22 +148,44 @@ export const open = Effect.fnUntraced(function*<S>(
 const nearVersions = 64
 const nearPositions = 1000
 
-/** A number for which it does not hold, at most `near` below one for which it does; so it is for `low` and `high`. */
+/**
+ * A number for which it does not hold, at most `near` below one for which it does; so it is for `low` and `high`. `kept` knows
+ * numbers between two others that are looked at for less, and those are looked at first.
+ */
 const bisect = Effect.fnUntraced(function*<E, R>(
   low: number,
   high: number,
   near: number,
-  holds: (n: number) => Effect.Effect<boolean, E, R>
+  holds: (n: number) => Effect.Effect<boolean, E, R>,
+  kept: (low: number, high: number) => Effect.Effect<number | undefined> = () => Effect.undefined
 ): Effect.fn.Return<number, E, R> {
   let below = low
   let at = high
-  while (at - below > near) {
-    const middle = Math.floor((below + at) / 2)
+  while (true) {
+    const cheap = yield* kept(below, at)
+    if (cheap === undefined && at - below <= near) return below
+    const middle = cheap ?? Math.floor((below + at) / 2)
     if (yield* holds(middle)) at = middle
     else below = middle
   }
-  return below
 })
+
+/** The position of a snapshot of all streams between two others, near their middle: no fact must be read for a look at it. */
+const snapshotBetween = <S>(store: EventStore["Service"], projection: Projection<S>) => {
+  const format = formatOf(projection)
+  if (format === undefined) return undefined
+  const { snapshots } = store
+  const chain = { projection: projection.name, fingerprint: format.fingerprint, subject: Snapshots.ofAll }
+  return (low: number, high: number): Effect.Effect<number | undefined> =>
+    Effect.gen(function*() {
+      const middle = Math.floor((low + high) / 2)
+      const before = yield* snapshots.before(chain, middle, Infinity)
+      if (before !== undefined && before.position > low) return before.position
+      const after = yield* snapshots.after(chain, middle)
+      return after !== undefined && after.position < high ? after.position : undefined
+      // Without them it takes longer, and finds the same.
+    }).pipe(Effect.orElseSucceed(() => undefined))
+}
 
 const broken = (from: number, to: number): KsiError.Reason =>
   KsiError.invalidAt("time:find", "monotone", `it holds before position ${from} and no longer at position ${to}: it is not monotone`)
@@ -212,6 +235,7 @@ const bisectAll = Effect.fnUntraced(function*<S>(
   from: number,
   to: number
 ): Effect.fn.Return<number | undefined, KsiError.KsiError, EventStore> {
+  const store = yield* EventStore
   // Of a stream without a fact that the projection handles, `at` does not tell.
   if (holdsInitially(projection, holds)) return from
   const some = Effect.fnUntraced(function*(position: number) {
@@ -225,7 +249,7 @@ const bisectAll = Effect.fnUntraced(function*<S>(
   const atEnd = yield* some(to)
   if (atStart && !atEnd) return yield* KsiError.fail(broken(from, to))
   if (atStart) return from
-  return atEnd ? 1 + (yield* bisect(from - 1, to, nearPositions, some)) : undefined
+  return atEnd ? 1 + (yield* bisect(from - 1, to, nearPositions, some, snapshotBetween(store, projection))) : undefined
 })
 
 /**

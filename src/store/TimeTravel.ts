@@ -33,7 +33,6 @@ import * as Envelope from "../event/Envelope.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
-import type { Folded } from "./internal/Folding.ts"
 import { type Bounds, gradually, replay, type Shelf, type Subject } from "./internal/replay.ts"
 import { formatOf, type Projection } from "./Projection.ts"
 import * as Snapshots from "./Snapshots.ts"
@@ -62,10 +61,6 @@ export interface Moment<out S> {
   readonly timestamp: string
   readonly state: S
 }
-
-const momentOf = <S>({ lastEvent, lastEventId, state, streamId, timestamp, version }: Folded<S>): Moment<S> => ({
-  streamId, version, lastEvent, lastEventId, timestamp, state
-})
 
 /** The last position that was committed by an instant. */
 const recordedBy = (store: EventStore["Service"], instant: number): Effect.Effect<number, KsiError.KsiError> =>
@@ -112,10 +107,22 @@ const notYet = (first: StoredFact, { instant, position }: When): KsiError.Reason
     ? `position ${position}`
     : inTimeRange(instant) ? Envelope.timeText(instant) : `${instant} milliseconds`
   const begin = `position ${first.position}, ${first.time ?? Envelope.timeText(first.timestamp)}`
+  const removed = first.version > 1 ? `; its history before version ${first.version} was removed` : ""
   return new KsiError.NotFound({
-    what: "stream", id: first.streamId, similar: [], detail: `at ${moment}: it begins at ${begin}`
+    what: "stream", id: first.streamId, similar: [], detail: `at ${moment}: it begins at ${begin}${removed}`
   })
 }
+
+/** Why a stream has no fact within the bounds. */
+const missing = (store: EventStore["Service"], streamId: string, when: When): Effect.Effect<never, KsiError.KsiError> =>
+  Effect.gen(function*() {
+    const [first] = yield* store.readStream({ streamId, from: 1, limit: 1 })
+    if (first !== undefined) return yield* KsiError.fail(notYet(first, when))
+    const { version } = yield* store.details(streamId)
+    if (version === 0) return yield* streamNotFound(store, streamId)
+    const detail = `any more: all its facts, up to version ${version}, were removed`
+    return yield* KsiError.fail(new KsiError.NotFound({ what: "stream", id: streamId, similar: [], detail }))
+  })
 
 const atStream = <S>(
   projection: Projection<S>,
@@ -136,9 +143,7 @@ const atStream = <S>(
     }
     const shelf = shelfOf(store, projection, subject.name, policy)
     const found = (yield* replay(projection, subject, shelf, yield* boundsOf(store, when))).get(streamId)
-    if (found !== undefined) return momentOf(found)
-    const [first] = yield* store.readStream({ streamId, from: 1, limit: 1 })
-    return yield* first === undefined ? streamNotFound(store, streamId) : KsiError.fail(notYet(first, when))
+    return found ?? (yield* missing(store, streamId, when))
   })
 
 type All = When & { readonly all?: boolean | undefined }
@@ -163,9 +168,7 @@ const atAll = <S>(
     const policy = yield* Snapshots.Policy
     const bounds = yield* boundsOf(store, when)
     const subject = allOf(store, when, bounds, pageItems, policy)
-    const { streams } = yield* replay(projection, subject, shelfOf(store, projection, subject.name, policy), bounds)
-    return streams.filter(({ handled }) => handled).map(momentOf)
-      .toSorted((a, b) => (a.streamId < b.streamId ? -1 : 1))
+    return (yield* replay(projection, subject, shelfOf(store, projection, subject.name, policy), bounds)).sorted
   })
 
 /**
@@ -181,13 +184,12 @@ export const stream = <S>(projection: Projection<S>, when: All = {}): Stream.Str
     const bounds = yield* boundsOf(store, when)
     const subject = allOf(store, when, bounds, pageItems, policy)
     const shelf = shelfOf(store, projection, subject.name, policy)
-    const shown = (streams: ReadonlyArray<Folded<S>>) => streams.filter(({ handled }) => handled).map(momentOf)
     if (shelf === undefined || policy.allFacts === Infinity) {
-      return Stream.fromIterable(shown((yield* replay(projection, subject, undefined, bounds)).streams))
+      return Stream.fromIterable((yield* replay(projection, subject, undefined, bounds)).shown)
     }
     const { next } = yield* gradually(projection, subject, shelf, bounds)
     return Stream.paginate(undefined, () =>
-      Effect.map(next, (streams) => [shown(streams), streams.length === 0 ? Option.none() : Option.some(undefined)] as const))
+      Effect.map(next, ({ shown, streams }) => [shown, streams.length === 0 ? Option.none() : Option.some(undefined)] as const))
   }))
 
 /**

@@ -166,6 +166,21 @@ describe.each(stores)("snapshots %s", (_, layer) => {
     expect(yield* ask(inner, policy, tally, { instant, streamId: "s1" })).toEqual(yield* ask(inner, Snapshots.never, tally, { instant, streamId: "s1" }))
   })))
 
+  it.effect("are not written by an append, but by the next question", () => scenario((store) => Effect.gen(function*() {
+    const policy = every(2)
+    yield* store.append({ facts: times(10).map((i) => counted(i, "a", 1)) })
+    for (const streamId of [undefined, "a"]) yield* ask(store, policy, tally, { streamId })
+    const fingerprint = Projection.formatOf(tally)?.fingerprint ?? ""
+    const points = Effect.forEach([Snapshots.ofAll, Snapshots.ofStream("a")], (subject) =>
+      Effect.map(store.snapshots.newest({ projection: "tally", fingerprint, subject }), (point) => point?.position))
+    expect(yield* points).toEqual([10, 10])
+    for (const i of times(20)) yield* Effect.provideService(store.append({ facts: [counted(`n${i}`, "a", 1)] }), Snapshots.Policy, policy)
+    expect(yield* points).toEqual([10, 10])
+    // Whoever asks next writes them.
+    yield* ask(store, policy, tally, {})
+    expect(yield* points).toEqual([30, 10])
+  })))
+
   it.effect("find late facts without reading what cannot be one", () => scenario((inner) => Effect.gen(function*() {
     const { store, taken } = counting(inner)
     const second = (n: number) => new Date(Date.UTC(2020, 0, 1) + n * 1000).toISOString()

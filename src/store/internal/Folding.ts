@@ -27,16 +27,13 @@ const guessedBytes = 48
 const { ZSTD_c_checksumFlag: checksum, ZSTD_c_compressionLevel: level } = Zlib.constants
 const compression = { params: { [level]: 1, [checksum]: 1 } }
 
-/** A stream and its state, up to some fact. */
+/** A stream and its state, up to some fact: what a moment says, so that it is handed out as it is. */
 export interface Folded<S> {
-  readonly index: number
   readonly streamId: string
   version: number
   lastEvent: string
   lastEventId: string
   timestamp: string
-  /** Whether the projection has handled any of its facts. */
-  handled: boolean
   state: S
 }
 
@@ -59,34 +56,40 @@ const count = (value: unknown): number => {
   return value
 }
 
-const encode = <S>(projection: Projection<S>, streams: ReadonlyArray<Folded<S>>): Body => {
+/** Columns of a chunk; the last one is of states, each of them written as JSON. */
+const encode = <S>(streams: ReadonlyArray<Folded<S>>, handled: ReadonlyArray<boolean>, states: ReadonlyArray<string>): Body => {
   const names = [...new Set(streams.map(({ lastEvent }) => lastEvent))]
   const indexes = new Map(names.map((name, index) => [name, index]))
-  const json = JSON.stringify([
+  const columns = JSON.stringify([
     pack(streams.map(({ streamId }) => streamId)),
     streams.map(({ version }) => version),
     names,
     streams.map(({ lastEvent }) => indexes.get(lastEvent)),
     pack(streams.map(({ lastEventId }) => lastEventId)),
     pack(streams.map(({ timestamp }) => timestamp)),
-    streams.every(({ handled }) => handled) ? 1 : streams.map(({ handled }) => handled ? 1 : 0),
-    streams.map(({ state }) => projection.encode(state))
+    handled.every((one) => one) ? 1 : handled.map((one) => one ? 1 : 0)
   ])
-  // A blank before it says that it may be parsed without care, which takes a good part of the time.
-  const text = isPlain(json) ? ` ${json}` : json
+  const written = states.join(",")
+  const json = `${columns.slice(0, -1)},[${written}]]`
+  // A blank before it says that it may be parsed without care, which takes a good part of the time. Only states hold numbers of
+  // any size, and keys.
+  const text = Json.isSuspicious(written) || written.includes("\\") ? json : ` ${json}`
   return text.length < compressedFrom ? text : Zlib.zstdCompressSync(text, compression)
 }
 
-/** Whether it comes back from `JSON.parse` as what it was. */
-const isPlain = (json: string): boolean => !Json.isSuspicious(json) && !json.includes("\\")
+/** What a chunk says. */
+interface Decoded<S> {
+  readonly streams: ReadonlyArray<Folded<S>>
+  readonly handled: ReadonlyArray<boolean>
+}
 
-/** Reads a chunk back, with `base` as the index of its first stream. Throws where it is none. */
-export const decode = <S>(format: Format<S>, body: Body, base: number): ReadonlyArray<Folded<S>> => {
+/** Reads a chunk back; `index` says which. Throws where it is none. */
+const decode = <S>(format: Format<S>, body: Body, index: number, ids: StreamIds | undefined): Decoded<S> => {
   const written = typeof body === "string" ? body : Zlib.zstdDecompressSync(body).toString()
   const json: unknown = written.startsWith(" ") ? JSON.parse(written) : Json.parse(written)
   if (!Array.isArray(json)) throw new TypeError("a chunk expected")
-  const [ids, versions, names, indexes, eventIds, times, handled, states]: ReadonlyArray<unknown> = json
-  const streams = unpack(ids)
+  const [packed, versions, names, indexes, eventIds, times, handled, states]: ReadonlyArray<unknown> = json
+  const streams = ids === undefined ? unpack(packed) : ids.unpack(index, packed)
   const lastIds = unpack(eventIds)
   const timestamps = unpack(times)
   for (const column of [versions, names, indexes, states]) if (!Array.isArray(column)) throw new TypeError("a column expected")
@@ -94,16 +97,54 @@ export const decode = <S>(format: Format<S>, body: Body, base: number): Readonly
   const [v, n, i, s] = [versions, names, indexes, states] as [
     ReadonlyArray<unknown>, ReadonlyArray<unknown>, ReadonlyArray<number>, ReadonlyArray<unknown>
   ]
-  return streams.map((streamId, at) => ({
-    index: base + at,
-    streamId: text(streamId),
-    version: count(v[at]),
-    lastEvent: text(n[i[at] ?? -1]),
-    lastEventId: text(lastIds[at]),
-    timestamp: text(timestamps[at]),
-    handled: Array.isArray(handled) ? handled[at] === 1 : handled === 1,
-    state: format.decode(s[at])
-  }))
+  return {
+    streams: streams.map((streamId, at) => ({
+      streamId: text(streamId),
+      version: count(v[at]),
+      lastEvent: text(n[i[at] ?? -1]),
+      lastEventId: text(lastIds[at]),
+      timestamp: text(timestamps[at]),
+      state: format.decode(s[at])
+    })),
+    handled: streams.map((_, at) => Array.isArray(handled) ? handled[at] === 1 : handled === 1)
+  }
+}
+
+/** Chunks whose stream ids are held, so that a store of very many streams is not held twice. */
+const heldChunks = 64
+
+/**
+ * The ids of all streams in the order of their first facts, as the last question had them, and how they are sorted: both are
+ * the same from one question to the next but for what is new.
+ */
+export class StreamIds {
+  private readonly chunks: Array<{ readonly packed: string; readonly ids: ReadonlyArray<unknown> }> = []
+  private known: ReadonlyArray<string> = []
+  /** Indexes of `known`, sorted by what they stand for. */
+  private order: ReadonlyArray<number> = []
+
+  unpack(index: number, packed: unknown): ReadonlyArray<unknown> {
+    const held = this.chunks[index]
+    if (held !== undefined && held.packed === packed) return held.ids
+    const ids = unpack(packed)
+    if (typeof packed === "string" && index < heldChunks) this.chunks[index] = { packed, ids }
+    return ids
+  }
+
+  /** The indexes of streams, in the order of their ids by code unit; there may be more than there are streams. */
+  sorted(streams: ReadonlyArray<{ readonly streamId: string }>): ReadonlyArray<number> {
+    const { known } = this
+    if (streams.length <= known.length && streams.every(({ streamId }, i) => known[i] === streamId)) return this.order
+    const ids = streams.map(({ streamId }) => streamId)
+    const order = ids.map((_, index) => index)
+    // Each id is there once.
+    order.sort((a, b) => ((ids[a] ?? "") < (ids[b] ?? "") ? -1 : 1))
+    if (ids.length <= heldChunks * chunkStreams) {
+      this.known = ids
+      this.order = order
+    }
+    return order
+  }
 }
 
 const chunkOf = (index: number): number => Math.floor(index / chunkStreams)
@@ -115,13 +156,19 @@ export class Folding<S> {
   /** Chunks that have changed since they were written. */
   readonly changed = new Set<number>()
   private readonly projection: Projection<S>
-  private readonly byId = new Map<string, Folded<S>>()
+  private readonly ids: StreamIds | undefined
+  private readonly indexes = new Map<string, number>()
+  /** Whether the projection has handled any of a stream's facts. */
+  private readonly handled: Array<boolean> = []
+  /** States as they were written last, of chunks that are written again and again. */
+  private readonly texts = new Map<number, Array<string | undefined>>()
   /** Of each chunk when it was written last, and where that was. */
   private readonly bytes: Array<number> = []
   private readonly positions: Array<number> = []
 
-  constructor(projection: Projection<S>) {
+  constructor(projection: Projection<S>, ids?: StreamIds | undefined) {
     this.projection = projection
+    this.ids = ids
   }
 
   /** About how many bytes the chunks have that have changed. */
@@ -134,49 +181,66 @@ export class Folding<S> {
 
   /** A stream, as far as it was folded. */
   get(streamId: string): Folded<S> | undefined {
-    return this.byId.get(streamId)
+    return this.streams[this.indexes.get(streamId) ?? -1]
+  }
+
+  /** The streams that have a fact which the projection handles. */
+  get shown(): ReadonlyArray<Folded<S>> {
+    return this.streams.filter((_, index) => this.handled[index])
+  }
+
+  /** The same, ordered by stream id. */
+  get sorted(): ReadonlyArray<Folded<S>> {
+    const sorted: Array<Folded<S>> = []
+    for (const index of (this.ids ?? new StreamIds()).sorted(this.streams)) {
+      const stream = this.streams[index]
+      if (stream !== undefined && this.handled[index] === true) sorted.push(stream)
+    }
+    return sorted
   }
 
   /** Takes over the next chunk of a snapshot. Throws where it is none. */
   restore(format: Format<S>, { body, position }: Chunk): void {
-    const streams = decode(format, body, this.streams.length)
+    const { handled, streams } = decode(format, body, this.positions.length, this.ids)
     this.bytes.push(body.length)
     this.positions.push(position)
-    for (const stream of streams) {
-      this.streams.push(stream)
-      this.byId.set(stream.streamId, stream)
-    }
+    for (const [at, stream] of streams.entries()) this.begin(stream, handled[at] === true)
   }
 
   /** One more fact of its stream; the error is why the projection cannot go on. */
   add(fact: StoredFact): KsiError.KsiError | undefined {
     const { projection } = this
-    const known = this.byId.get(fact.streamId)
+    const index = this.indexes.get(fact.streamId)
+    const known = index === undefined ? undefined : this.streams[index]
     const applied = projection.apply(known === undefined ? projection.initial : known.state, fact)
     if (Result.isFailure(applied)) return applied.failure
     const timestamp = fact.time ?? Envelope.timeText(fact.timestamp)
     const handled = projection.handles(fact.name)
-    if (known === undefined) {
+    if (index === undefined || known === undefined) {
       const { id: lastEventId, name: lastEvent, streamId, version } = fact
-      const stream = { index: this.streams.length, streamId, version, lastEvent, lastEventId, timestamp, handled, state: applied.success }
-      this.byId.set(streamId, stream)
-      this.streams.push(stream)
-      this.touch(stream.index)
+      this.begin({ streamId, version, lastEvent, lastEventId, timestamp, state: applied.success }, handled)
+      this.touch(this.streams.length - 1)
       return undefined
     }
     known.version = fact.version
     known.lastEvent = fact.name
     known.lastEventId = fact.id
     known.timestamp = timestamp
-    known.handled ||= handled
+    if (handled) this.handled[index] = true
+    if (handled) this.forgetText(index)
     known.state = applied.success
-    this.touch(known.index)
+    this.touch(index)
     return undefined
   }
 
   /** A chunk, written. Throws where a state cannot be. */
   encode(chunk: number): Body {
-    return encode(this.projection, this.streams.slice(chunk * chunkStreams, (chunk + 1) * chunkStreams))
+    const first = chunk * chunkStreams
+    const streams = this.streams.slice(first, first + chunkStreams)
+    const texts = this.texts.get(chunk) ?? []
+    this.texts.set(chunk, texts)
+    const states = streams.map(({ state }, at) => texts[at] ??= JSON.stringify(this.projection.encode(state)) ?? "null")
+    return encode(streams, this.handled.slice(first, first + chunkStreams), states)
   }
 
   /** The sum of the positions at which its chunks were written. */
@@ -190,8 +254,20 @@ export class Folding<S> {
       this.bytes[chunk] = body.length
       this.positions[chunk] = position
     }
+    for (const chunk of this.texts.keys()) if (!bodies.has(chunk)) this.texts.delete(chunk)
     this.changed.clear()
     this.changedBytes = 0
+  }
+
+  private begin(stream: Folded<S>, handled: boolean): void {
+    this.indexes.set(stream.streamId, this.streams.length)
+    this.streams.push(stream)
+    this.handled.push(handled)
+  }
+
+  private forgetText(index: number): void {
+    const texts = this.texts.get(chunkOf(index))
+    if (texts !== undefined) texts[index % chunkStreams] = undefined
   }
 
   private touch(index: number): void {

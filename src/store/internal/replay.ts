@@ -9,8 +9,8 @@ import type { StoredFact } from "../../event/CloudEvent.ts"
 import * as KsiErrors from "../../event/KsiError.ts"
 import type { KsiError } from "../../event/KsiError.ts"
 import type { Format, Projection } from "../Projection.ts"
-import type { Body, Chain, Chunk, Point, PolicyShape, Snapshots } from "../Snapshots.ts"
-import { type Folded, Folding } from "./Folding.ts"
+import { type Body, type Chain, type Chunk, ofAll, ofEverything, type Point, type PolicyShape, type Snapshots } from "../Snapshots.ts"
+import { Folding, StreamIds } from "./Folding.ts"
 
 /** What is folded: one stream, or all. */
 export interface Subject {
@@ -39,7 +39,23 @@ export interface Shelf<S> {
   readonly policy: PolicyShape
 }
 
+// By the snapshots of a store, whichever projection asks.
+const idsOf = new WeakMap<Snapshots, Map<string, StreamIds>>()
+
+/** The stream ids that are known of a subject of many. */
+const streamIds = <S>({ chain: { subject }, snapshots }: Shelf<S>): StreamIds | undefined => {
+  if (subject !== ofAll && subject !== ofEverything) return undefined
+  const known = idsOf.get(snapshots) ?? new Map<string, StreamIds>()
+  idsOf.set(snapshots, known)
+  const ids = known.get(subject) ?? new StreamIds()
+  known.set(subject, ids)
+  return ids
+}
+
 const origin: Point = { position: 0, through: 0, previous: 0, newest: -Infinity, oldest: Infinity, late: false, chunks: 0, written: 0 }
+
+/** Facts that are read and folded in one turn of the event loop: a few milliseconds of work, with the point that may follow. */
+const turnFacts = 256
 
 /** Chunks that are read, or written, in one turn. */
 const turnChunks = 16
@@ -58,8 +74,9 @@ const scan = (
 ): Effect.Effect<void, KsiError> =>
   Effect.gen(function*() {
     // What follows a snapshot is few.
-    let limit = Math.min(subject.pageItems, Number.isFinite(subject.least) ? subject.least : subject.pageItems)
-    for (let place = after; place < until; limit = subject.pageItems) {
+    const most = Math.min(subject.pageItems, turnFacts)
+    let limit = Math.min(most, subject.least)
+    for (let place = after; place < until; limit = most) {
       const page = yield* subject.read(place, until, limit)
       for (const fact of page) {
         if (fact.position > position || subject.place(fact) > until) return
@@ -91,9 +108,10 @@ const restored = <S>(folding: Folding<S>, format: Format<S>, chunks: ReadonlyArr
 }
 
 /** The state at a point; `undefined` where it is damaged. */
-const restore = <S>(projection: Projection<S>, { chain, format, snapshots }: Shelf<S>, point: Point): Effect.Effect<Folding<S> | undefined> =>
+const restore = <S>(projection: Projection<S>, shelf: Shelf<S>, point: Point): Effect.Effect<Folding<S> | undefined> =>
   Effect.gen(function*() {
-    const folding = new Folding(projection)
+    const { chain, format, snapshots } = shelf
+    const folding = new Folding(projection, streamIds(shelf))
     for (let first = 0; first < point.chunks; first += turnChunks) {
       if (first > 0) yield* Effect.yieldNow
       const wanted = Math.min(turnChunks, point.chunks - first)
@@ -170,7 +188,7 @@ const from = <S>(projection: Projection<S>, shelf: Shelf<S>, point: Point | unde
     if (point !== undefined && folding !== undefined) return { folding, start: point, epoch }
     // What was taken away meanwhile is not damaged.
     if (point !== undefined && snapshots.epoch() === epoch) yield* quietly(snapshots.drop(chain), undefined)
-    return { folding: new Folding(projection), start: origin, epoch: snapshots.epoch() }
+    return { folding: new Folding(projection, streamIds(shelf)), start: origin, epoch: snapshots.epoch() }
   })
 
 const toPosition = <S>(projection: Projection<S>, subject: Subject, shelf: Shelf<S>, bounds: Bounds, point: Point | undefined) =>
@@ -232,7 +250,7 @@ const plainly = <S>(projection: Projection<S>, subject: Subject, bounds: Bounds)
 /** How the streams of a subject are handed out: those of the snapshot, then those whose first facts came after it. */
 export interface Gradual<S> {
   /** Some streams, in the order of their first facts; none at the end. */
-  readonly next: Effect.Effect<ReadonlyArray<Folded<S>>, KsiError>
+  readonly next: Effect.Effect<Folding<S>, KsiError>
 }
 
 const damaged = (): KsiError =>
@@ -281,14 +299,14 @@ export const gradually = <S>(
           for (const fact of recent.get(streamId) ?? []) yield* added(folding, fact)
           recent.delete(streamId)
         }
-        return folding.streams
+        return folding
       }
       for (const [streamId, facts] of recent) {
         for (const fact of facts) yield* added(folding, fact)
         recent.delete(streamId)
         if (folding.chunks >= turnChunks) break
       }
-      return folding.streams
+      return folding
     })
     return { next: some }
   })
