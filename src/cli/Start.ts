@@ -139,14 +139,10 @@ const startModules = Effect.fnUntraced(function*(paths: ReadonlyArray<string>) {
   yield* plugins.start(paths.map((path) => ({ from: path, load: Effect.provideContext(loadModule(host, path), platform) })))
 })
 
-// Facts stay this much longer than they must, at most.
-const retainEvery = "1 minute"
-
 const builtins = Layer.mergeAll(
   System.layer,
   Store.layer,
   Streams.layer,
-  Streams.layerRetaining(retainEvery),
   Maintenance.layer,
   Time.layer,
   Trace.layer,
@@ -223,7 +219,7 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   )
   // Outside of all other middleware.
   const traced = options.otlp === "off" ? Layer.empty : Middleware.use(Builtin.trace)
-  const context = yield* Layer.build(Layer.merge(builtins, Metrics.layer).pipe(Layer.provide(info), Layer.provideMerge(traced), Layer.provideMerge(core)))
+  const context = yield* Layer.build(Layer.mergeAll(builtins, Streams.layerRetaining(options.retain), Metrics.layer).pipe(Layer.provide(info), Layer.provideMerge(traced), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
   ways = yield* Effect.provideContext(listenAll(options, socket), context)
   return {

@@ -76,6 +76,10 @@ export const settings = {
     name: "drain", kind: Setting.duration(0, 3_600_000), default: 20_000,
     description: "How long requests may still run when the daemon stops"
   }),
+  retain: Setting.make({
+    name: "retain", kind: Setting.duration(1000, day), default: 60_000,
+    description: "How often facts go that their streams no longer keep"
+  }),
   logLevel: Setting.make({
     name: "logLevel", kind: Setting.choice("debug", "info", "warn", "error", "none"), default: "info",
     description: "The least that is logged"
