@@ -119,7 +119,7 @@ export interface PolicyShape {
 
 /** When points are written; a layer may say otherwise. */
 export const Policy: Context.Reference<PolicyShape> = Context.Reference<PolicyShape>("ksi/store/Snapshots/Policy", {
-  defaultValue: () => ({ streamFacts: 64, allFacts: 256, bytesPerFact: 52 })
+  defaultValue: () => ({ streamFacts: 64, allFacts: 192, bytesPerFact: 52 })
 })
 
 /** No snapshots at all: every question folds all facts. */
