@@ -35,7 +35,7 @@ import * as TimeTravel from "./TimeTravel.ts"
 type StoredFact = CloudEvent.StoredFact
 
 /** A fact that is in the store: its position, or its id where only one source has a fact of that id. */
-export type Target = bigint | string
+export type Target = number | bigint | string
 
 /** What a fact would have said instead; what is left out stays. */
 export interface Replacement {
@@ -61,7 +61,7 @@ export interface Imagined {
 export type Edit =
   | { readonly kind: "drop"; readonly target: Target }
   | { readonly kind: "replace"; readonly target: Target; readonly by: Replacement }
-  | { readonly kind: "insert"; readonly fact: Imagined; readonly after: bigint }
+  | { readonly kind: "insert"; readonly fact: Imagined; readonly after: number | bigint }
 
 /** As if a fact had not happened. */
 export const drop = (target: Target): Edit => ({ kind: "drop", target })
@@ -70,7 +70,7 @@ export const drop = (target: Target): Edit => ({ kind: "drop", target })
 export const replace = (target: Target, by: Replacement): Edit => ({ kind: "replace", target, by })
 
 /** As if something had happened right after a position; 0 is before everything. */
-export const insert = (fact: Imagined, after: bigint): Edit => ({ kind: "insert", fact, after })
+export const insert = (fact: Imagined, after: number | bigint): Edit => ({ kind: "insert", fact, after })
 
 /** A fact that does not fit into the branch, and why. */
 export interface Misfit {
@@ -123,7 +123,7 @@ const factOf = Effect.fnUntraced(function*(
   index: number,
   { last, streamId }: { readonly last: number; readonly streamId: string | undefined }
 ): Effect.fn.Return<StoredFact, KsiError.KsiError> {
-  const inReach = typeof target === "string" || (target > 0n && target <= BigInt(last))
+  const inReach = typeof target === "string" || (Number.isInteger(Number(target)) && target > 0 && target <= last)
   const facts = typeof target === "string"
     ? yield* store.byId(target)
     : inReach ? yield* store.read({ from: Number(target), to: Number(target), limit: 1 }) : []
@@ -159,7 +159,7 @@ const plansOf = Effect.fnUntraced(function*(
       const streamId = fact.streamId ?? reach.streamId
       if (streamId === undefined) return yield* invalid(index, "which stream does the inserted fact belong to?")
       if (reach.streamId !== undefined && streamId !== reach.streamId) return yield* invalid(index, `the branch is of ${reach.streamId} only`)
-      if (after < 0n || after > BigInt(reach.last)) return yield* invalid(index, `the history has the positions 1 to ${reach.last}; 0 is before them`)
+      if (!Number.isInteger(Number(after)) || after < 0 || after > reach.last) return yield* invalid(index, `the history has the positions 1 to ${reach.last}; 0 is before them`)
       planOf(streamId, Number(after) + 1).inserted.push({ fact, id: fact.id ?? `imagined-${index + 1}`, after: Number(after) })
       continue
     }

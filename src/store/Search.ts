@@ -42,9 +42,9 @@ export interface Where {
   /** Only this stream. */
   readonly streamId?: string | undefined
   /** The first position that may be found; the state before it is known all the same. */
-  readonly from?: bigint | undefined
+  readonly from?: number | bigint | undefined
   /** The last position that may be found; default the end of the store. */
-  readonly to?: bigint | undefined
+  readonly to?: number | bigint | undefined
 }
 
 /** Whether it holds for a state, right after a fact; the error ends the search. */
@@ -99,7 +99,7 @@ export const open = Effect.fnUntraced(function*<S>(
   const store = yield* EventStore
   const { pageItems } = yield* Limits.Limits
   if (streamId !== undefined) yield* mustExist(store, streamId)
-  const first = Math.max(1, Number(from))
+  const first = History.firstOf(from)
   const last = History.lastOf(store, { position: to })
   const { next, states } = yield* startAt(projection, first, streamId)
   const read = History.pagesOf(store, { streamId, from: next, to: last })
@@ -263,7 +263,7 @@ export const findMonotone = Effect.fnUntraced(function*<S>(
 ): Effect.fn.Return<Option.Option<Found<S>>, KsiError.KsiError, EventStore> {
   const store = yield* EventStore
   const { streamId } = where
-  const from = Math.max(1, Number(where.from ?? 1n))
+  const from = History.firstOf(where.from)
   const to = History.lastOf(store, { position: where.to })
   if (from > to) return Option.none()
   if (streamId !== undefined) yield* mustExist(store, streamId)

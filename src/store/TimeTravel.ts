@@ -42,7 +42,7 @@ type StoredFact = CloudEvent.StoredFact
 /** A moment of the past; with both a position and an instant, the facts that are within both; with neither, now. */
 export interface When {
   /** The last position that counts. */
-  readonly position?: bigint | undefined
+  readonly position?: number | bigint | undefined
   /** Milliseconds since 1970, inclusive. */
   readonly instant?: number | undefined
   /** Compares `instant` with when a fact was committed instead of when it happened. */
@@ -79,7 +79,7 @@ const recordedBy = (store: EventStore["Service"], instant: number): Effect.Effec
 const boundsOf = (store: EventStore["Service"], when: When): Effect.Effect<Bounds, KsiError.KsiError> =>
   Effect.gen(function*() {
     // Facts that arrive while this reads would make the answer about no moment at all.
-    const to = Math.min(store.head(), when.position === undefined ? Infinity : Number(when.position))
+    const to = Math.min(store.head(), when.position === undefined ? Infinity : Math.floor(Number(when.position)))
     const instant = when.instant ?? Infinity
     if (Number.isNaN(to) || Number.isNaN(instant)) return yield* KsiError.fail(KsiError.invalidAt("time:at", "at", "expected a moment, got NaN"))
     if (when.recorded !== true) return { position: to, instant }

@@ -15,7 +15,7 @@ import { append, Count, Counted, everything, factsOf, fold, memory, stores, stre
 
 const { latest } = Projection
 const text = (value: unknown) => Json.canonicalText(value)
-const moments = [{}, { position: 33n }, { instant: parseTime("2026-01-14T00:00:00Z") }, { instant: parseTime("2026-01-14T00:00:00Z"), position: 40n }] as const
+const moments = [{}, { position: 33n }, { position: 33 }, { instant: parseTime("2026-01-14T00:00:00Z") }, { instant: parseTime("2026-01-14T00:00:00Z"), position: 40n }] as const
 
 /** The history with edits, made by hand: a list of facts out of which some are taken, in which some are changed, into which some are put. */
 const edited = (facts: ReadonlyArray<StoredFact>, edits: ReadonlyArray<Branch.Edit>): ReadonlyArray<StoredFact> => {
@@ -25,7 +25,7 @@ const edited = (facts: ReadonlyArray<StoredFact>, edits: ReadonlyArray<Branch.Ed
       name: edit.fact.name, data: edit.fact.data, streamId: edit.fact.streamId ?? expect.fail("no stream")
     }])
   const list = facts.flatMap((fact) => {
-    const edit = edits.find((edit) => edit.kind !== "insert" && (edit.target === BigInt(fact.position) || edit.target === fact.id))
+    const edit = edits.find((edit) => edit.kind !== "insert" && (edit.target === fact.id || Number(edit.target) === fact.position))
     const instead = edit === undefined || edit.kind === "insert" ? [fact] : edit.kind === "drop" ? [] : [{ ...fact, data: edit.by.data }]
     return [...instead, ...inserted(fact.position)]
   })
@@ -38,10 +38,10 @@ const randomEdits = (seed: number, length: number, last: number): ReadonlyArray<
   return Array.from({ length }, (): Branch.Edit => {
     const position = 1 + random(last)
     if (random(3) === 0 || targets.has(position)) {
-      return Branch.insert({ name: "test:x", data: valueOf(random), streamId: streams[random(3)] ?? "s-0" }, BigInt(random(last + 1)))
+      return Branch.insert({ name: "test:x", data: valueOf(random), streamId: streams[random(3)] ?? "s-0" }, random(last + 1))
     }
     targets.add(position)
-    const target = random(2) === 0 ? BigInt(position) : `f${position}`
+    const target = [BigInt(position), position, `f${position}`][random(3)] ?? position
     return random(2) === 0 ? Branch.drop(target) : Branch.replace(target, { data: valueOf(random) })
   })
 }
@@ -170,7 +170,7 @@ describe("branch", () => {
       yield* counts(1, 2)
       yield* append([{ id: "c1", source: "/other", name: "n", streamId: "b", data: {}, time: undefined, attributes: {} }])
       const reason = (options: Branch.Options) => Effect.map(Effect.flip(Branch.branch(latest, options)), (error) => error.reason)
-      for (const target of [4n, 0n, "c9"]) expect(yield* reason({ edits: [Branch.drop(target)] })).toMatchObject({ _tag: "NotFound", what: "fact", id: String(target) })
+      for (const target of [4n, 0n, 1.5, Number.NaN, "c9"]) expect(yield* reason({ edits: [Branch.drop(target)] })).toMatchObject({ _tag: "NotFound", what: "fact", id: String(target) })
       expect(yield* reason({ streamId: "b", edits: [Branch.drop(1n)] })).toMatchObject({ _tag: "NotFound", detail: "in b up to position 3" })
       expect(yield* reason({ at: { position: 1n }, edits: [Branch.drop(2n)] })).toMatchObject({ _tag: "NotFound" })
       expect(yield* reason({ streamId: "nope" })).toMatchObject({ _tag: "NotFound", what: "stream" })

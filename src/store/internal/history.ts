@@ -62,7 +62,10 @@ export const countsAt = ({ instant, recorded }: When) => (fact: StoredFact): boo
 
 /** The last position that counts, as far as the store goes. */
 export const lastOf = (store: Reads, { position }: When): number =>
-  position === undefined ? store.head() : Math.min(store.head(), Number(position))
+  position === undefined ? store.head() : Math.min(store.head(), Math.floor(Number(position)) || 0)
+
+/** The first position that counts: what is no number is no bound. */
+export const firstOf = (from: number | bigint | undefined): number => Math.max(1, Math.ceil(Number(from ?? 1)) || 1)
 
 /** When a fact happened, in its own words. */
 export const timeOf = (fact: StoredFact): string => fact.time ?? Envelope.timeText(fact.timestamp)
