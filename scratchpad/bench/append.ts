@@ -7,7 +7,7 @@
  * synchronous=FULL, wal_autocheckpoint=1000. `emmett` is Emmett on SQLite as it comes, for one caller: of several at once
  * it fails nearly all, how many is told.
  *
- * `loop-p99` is how long the event loop is held while 256 callers append; `journal` what it costs appends that requests
+ * `loop-p99` is how long the event loop is held while 256 callers append, also with checkpoints in a thread of their own; `journal` what it costs appends that requests
  * make when the activity journal records the requests.
  */
 import * as Context from "effect/Context"
@@ -114,9 +114,13 @@ export const compare = async (bench: Bench, id: string, callers: number, events:
 }
 
 /** What a function does with a store, which is open for so long. */
-const withStore = async (filename: string, use: (store: EventStore["Service"]) => Promise<void>): Promise<void> => {
+const withStore = async (
+  filename: string,
+  use: (store: EventStore["Service"]) => Promise<void>,
+  options: Partial<SqliteEventStore.Options> = {}
+): Promise<void> => {
   const scope = Scope.makeUnsafe()
-  const context = await Effect.runPromise(Layer.buildWithScope(SqliteEventStore.layer({ filename }), scope))
+  const context = await Effect.runPromise(Layer.buildWithScope(SqliteEventStore.layer({ filename, ...options }), scope))
   await use(Context.get(context, EventStore))
   await Effect.runPromise(Scope.close(scope, Exit.void))
 }
@@ -174,12 +178,16 @@ const loop = async (bench: Bench): Promise<void> => {
   const callers = 256
   const millis = bench.quick ? 1000 : 4000
   const bare = new Bare(Path.join(bench.folder, "loop-bare.db"), false)
-  await withStore(Path.join(bench.folder, "loop-ksi.db"), async (store) => {
+  const file = (name: string) => Path.join(bench.folder, `loop-${name}.db`)
+  await withStore(file("ksi"), (store) => withStore(file("thread"), async (threaded) => {
     const own = await Effect.runPromise(ksi(store, callers))
-    await own.run(500)
-    const subjects: readonly [Gauge, Gauge] = [held(own, millis), held(bare.subject("bare", callers, 1, true), millis)]
+    const other = await Effect.runPromise(ksi(threaded, callers))
+    for (const { run } of [own, other]) await run(500)
+    const subjects: readonly [Gauge, Gauge, Gauge] = [
+      held(own, millis), held({ ...other, name: "ksi-thread" }, millis), held(bare.subject("bare", callers, 1, true), millis)
+    ]
     await bench.measure({ case: "loop-p99", metric: "event loop held, 256 appends in flight, p99", unit: "ms", subjects })
-  })
+  }, { checkpoints: "thread" }))
   bare.db.close()
 }
 

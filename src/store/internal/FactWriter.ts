@@ -119,7 +119,9 @@ export const storedFact = ({ position, recordedAt, row, timestamp, version }: Wr
   }
 }
 
-const rowsPerStatement = 16
+// The more rows a statement takes, the less each costs; what is left over goes into smaller ones.
+const rowsPerStatement = 64
+const fewerRowsPerStatement = 16
 /** Thrown where a fact of several was there before. */
 const stumbled = Symbol("stumbled")
 
@@ -150,7 +152,7 @@ export class FactWriter {
   private readonly file: StoreFile.StoreFile["Service"]
   private readonly reader: FactReader
   private readonly insert: StatementSync
-  private readonly insertMany: StatementSync
+  private readonly inserts: ReadonlyArray<readonly [values: number, statement: StatementSync]>
   private readonly removeAfter: StatementSync
   private readonly insertTag: StatementSync
   private readonly dataVersion: StatementSync
@@ -168,7 +170,7 @@ export class FactWriter {
     this.index = new StreamIndex(db, reader.removals, threshold)
     this.finder = new FactFinder(db, reader, this.index)
     this.insert = db.prepare(insertInto(1))
-    this.insertMany = db.prepare(insertInto(rowsPerStatement))
+    this.inserts = [rowsPerStatement, fewerRowsPerStatement, 1].map((rows) => [rows * columnCount, db.prepare(insertInto(rows))])
     this.removeAfter = db.prepare("DELETE FROM events WHERE position > ?")
     this.insertTag = db.prepare(TagTable.insert)
     this.dataVersion = db.prepare("PRAGMA data_version")
@@ -248,7 +250,7 @@ export class FactWriter {
    * before. Where one was, this leaves nothing behind and answers `undefined`: then they are written one by one.
    */
   private together(appends: ReadonlyArray<Encoded>, recorded: number): ReadonlyArray<Answer> | undefined {
-    if (appends.reduce((count, { rows }) => count + rows.length, 0) < rowsPerStatement) return undefined
+    if (appends.reduce((count, { rows }) => count + rows.length, 0) < fewerRowsPerStatement) return undefined
     const streams = this.reader.streams.mark
     this.pending = []
     try {
@@ -273,10 +275,10 @@ export class FactWriter {
     if (pending === undefined) return
     const rows = pending.length / columnCount
     let changes = 0
-    if (rows === rowsPerStatement) changes = Number(this.insertMany.run(...pending).changes)
-    else {
-      for (let at = 0; at < pending.length; at += columnCount) {
-        changes += Number(this.insert.run(...pending.slice(at, at + columnCount)).changes)
+    let at = 0
+    for (const [values, statement] of this.inserts) {
+      for (; pending.length - at >= values; at += values) {
+        changes += Number(statement.run(...(values === pending.length ? pending : pending.slice(at, at + values))).changes)
       }
     }
     if (changes !== rows) throw stumbled
