@@ -11,6 +11,7 @@ import * as Semaphore from "effect/Semaphore"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import type * as KsiError from "../../event/KsiError.ts"
 import type * as EventStore from "../EventStore.ts"
+import { ownStream } from "./Admission.ts"
 import type { ConsumerRows, Group, Parked } from "./ConsumerRows.ts"
 
 /** What became of one attempt: nothing, or what was wrong with it. */
@@ -244,7 +245,7 @@ const makeReader = (work: Work, ledger: Ledger, lanes: ReadonlyArray<Lane>, some
         if (facts.length === 0) ledger.fetched = head
         for (const fact of facts) {
           const isNew = !ledger.done.has(fact.position)
-          if (isNew && !fact.streamId.startsWith("ksi-") && wants(fact)) {
+          if (isNew && !ownStream(fact.streamId) && wants(fact)) {
             ledger.pending.add(fact.position)
             lanes[partitionOf(fact.streamId, concurrency)]?.push({ fact })
           }
