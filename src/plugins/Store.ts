@@ -299,7 +299,7 @@ const makeExportFound = (store: Store, pageBytes: number, pageItems: number) => 
   /** The next facts of a query, from a position on; none where there are no more. */
   const search = Effect.fnUntraced(function*(query: FactQuery.Compiled, from: number, to: number, limit: number) {
     for (let at: number | undefined = from; at !== undefined;) {
-      const found: Found = yield* store.search({ query, from: at, to, limit, backward: false })
+      const found: Found = yield* store.driver.search({ query, from: at, to, limit, backward: false })
       if (found.facts.length > 0) return found.facts
       at = found.next
       yield* Effect.yieldNow

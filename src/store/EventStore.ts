@@ -114,7 +114,7 @@ export const streamDeleted = "store:stream_deleted"
 type StoredFact = CloudEvent.StoredFact
 
 /** The event store. */
-export class EventStore extends Context.Service<EventStore, Omit<Driver, "details"> & {
+export class EventStore extends Context.Service<EventStore, Journal["Service"] & Pick<Driver, "byId" | "configure" | "readStream" | "streams"> & {
   /**
    * Appends facts to one stream, all or none. Fails with `VersionConflict`, `ConditionFailed`, `IdConflict`,
    * `PayloadInvalid`, `PatternInvalid`, `LimitExceeded`, `StoreFailure`.
@@ -124,8 +124,6 @@ export class EventStore extends Context.Service<EventStore, Omit<Driver, "detail
     facts: ReadonlyArray<FactInput>,
     options?: Expectations
   ) => Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError>
-  /** As `append`, for KSI's own plugins: to streams of KSI's (`ksi-…`) too. Not an API for users. */
-  readonly appendOwn: Driver["append"]
   /** All facts of a stream, oldest first; `NotFound` where the stream does not exist. */
   readonly stream: (streamId: string, options?: {
     readonly from?: number
@@ -159,6 +157,8 @@ export class EventStore extends Context.Service<EventStore, Omit<Driver, "detail
   ) => Effect.Effect<Deleted, KsiError.KsiError>
   /** Removes what the settings of streams let go, a bounded number at a time; answers with how many facts went. */
   readonly retain: Effect.Effect<number, KsiError.KsiError>
+  /** What KSI's own modules build on; its `append` takes facts of KSI's own streams (`ksi-…`), too. Not an API for users. */
+  readonly driver: Driver
 }>()("ksi/store/EventStore") {}
 
 const tagged = ({ attributes = {}, tags }: FactInput): JsonObject =>
@@ -370,25 +370,6 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
     const below = sayingOf(driver.append)
     return {
       append: below === undefined ? append : withSaying(append, Admission.sayingOver(below, limits)),
-      appendOwn: admitting(true),
-      read: (options) => driver.read(options),
-      head: () => driver.head(),
-      listen: (listener, isIdle) => driver.listen(listener, isIdle),
-      readStream: (options) => driver.readStream(options),
-      search: (options) => driver.search(options),
-      streams: (options) => driver.streams(options),
-      byId: (id) => driver.byId(id),
-      byCorrelation: (options) => driver.byCorrelation(options),
-      snapshots: driver.snapshots,
-      details: detailsOf(driver),
-      configure: configureOf(driver, limits),
-      delete: deleteOf(driver, ids, limits),
-      retain: retainOf(driver),
-      retainSome: driver.retainSome,
-      entomb: driver.entomb,
-      onRemoved: driver.onRemoved,
-      join: driver.join,
-      describe: driver.describe,
       appendTo: (streamId, inputs, options) =>
         Effect.clockWith((clock) => {
           const millis = clock.currentTimeMillisUnsafe()
@@ -401,10 +382,21 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
           const { condition, expectedVersion, expectedVersions } = options ?? {}
           return append({ facts, expectedVersion, expectedVersions, condition })
         }),
+      head: () => driver.head(),
+      listen: (listener, isIdle) => driver.listen(listener, isIdle),
+      read: (options) => driver.read(options),
+      readStream: (options) => driver.readStream(options),
+      byId: (id) => driver.byId(id),
       stream: streamOf(driver, limits.pageItems),
       readAll,
       all: (options) => Stream.unwrap(Effect.map(readAll(options), ({ facts }) => facts)),
-      subscribe: followOf(driver, limits)
+      subscribe: followOf(driver, limits),
+      streams: (options) => driver.streams(options),
+      details: detailsOf(driver),
+      configure: configureOf(driver, limits),
+      delete: deleteOf(driver, ids, limits),
+      retain: retainOf(driver),
+      driver: { ...driver, append: admitting(true) }
     }
   })
 

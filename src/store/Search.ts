@@ -174,7 +174,7 @@ const bisect = Effect.fnUntraced(function*<E, R>(
 const snapshotBetween = <S>(store: EventStore["Service"], projection: Projection<S>) => {
   const format = formatOf(projection)
   if (format === undefined) return undefined
-  const { snapshots } = store
+  const { snapshots } = store.driver
   const chain = { projection: projection.name, fingerprint: format.fingerprint, subject: Snapshots.ofAll }
   return (low: number, high: number): Effect.Effect<number | undefined> =>
     Effect.gen(function*() {

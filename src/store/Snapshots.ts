@@ -17,7 +17,7 @@
  * for (let n = 1; n <= 200; n++) yield* store.appendTo("cart-1", [{ name: "cart:filled", data: { items: n } }])
  * yield* TimeTravel.at(Projection.latest, { streamId: "cart-1" })
  * const { fingerprint } = Projection.formatOf(Projection.latest) ?? { fingerprint: "" }
- * const newest = yield* store.snapshots.newest({ projection: "latest", fingerprint, subject: Snapshots.ofStream("cart-1") })
+ * const newest = yield* store.driver.snapshots.newest({ projection: "latest", fingerprint, subject: Snapshots.ofStream("cart-1") })
  * newest?.position                            // 192
  * ```
  *

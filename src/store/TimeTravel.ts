@@ -96,7 +96,7 @@ const shelfOf = <S>(
   const format = formatOf(projection)
   if (format === undefined) return undefined
   const chain = { projection: projection.name, fingerprint: format.fingerprint, subject }
-  return { snapshots: store.snapshots, chain, format, policy }
+  return { snapshots: store.driver.snapshots, chain, format, policy }
 }
 
 const inTimeRange = (millis: number): boolean => Math.abs(millis) <= 8.64e15

@@ -30,7 +30,7 @@ export interface Progress {
 
 /** What folding needs. */
 export interface Folding<S> {
-  readonly store: Pick<EventStore.EventStore["Service"], "head" | "read" | "listen" | "join">
+  readonly store: Pick<EventStore.EventStore["Service"], "head" | "read" | "listen">
   readonly rows: ModelRows
   readonly projection: Projection<S>
   readonly format: Format<S>
