@@ -34,6 +34,7 @@ import type * as EventRegistry from "../event/EventRegistry.ts"
 import * as FactQuery from "../event/FactQuery.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
+import { firstWhereEffect } from "../store/internal/bisect.ts"
 import { EventStore, type Found, ownStream, type StreamInfo, streamNotFound } from "../store/EventStore.ts"
 import { Count, Opaque, optional, Ordinal, Page, paging } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
@@ -255,7 +256,7 @@ const versionAt = Effect.fnUntraced(function*(
 
 /** The first version of a stream that is behind `position`; `versions + 1` where none is. */
 const firstAfter = (store: Store, streamId: string, versions: number, position: number) =>
-  Paging.bisect(1, versions, (version) =>
+  firstWhereEffect(1, versions + 1, (version) =>
     Effect.map(store.readStream({ streamId, from: version, limit: 1 }), ([fact]) =>
       fact === undefined || fact.position > position))
 

@@ -8,6 +8,7 @@ import * as Json from "../../event/Json.ts"
 import type { JsonObject } from "../../event/Json.ts"
 import * as Tags from "../../event/Tags.ts"
 import type * as StreamSettings from "../StreamSettings.ts"
+import { firstWhere } from "./bisect.ts"
 import type { Search } from "./Driver.ts"
 import { Participants } from "./Participants.ts"
 
@@ -268,17 +269,11 @@ export class Memory {
 }
 
 /** Index of the first item that is not before `key`. */
-export const lowerBound = <A extends string | number>(items: ReadonlyArray<A>, key: A): number => {
-  let low = 0
-  let high = items.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    const item = items[middle]
-    if (item !== undefined && item < key) low = middle + 1
-    else high = middle
-  }
-  return low
-}
+export const lowerBound = <A extends string | number>(items: ReadonlyArray<A>, key: A): number =>
+  firstWhere(0, items.length, (index) => {
+    const item = items[index]
+    return item === undefined || item >= key
+  })
 
 /** Those of ascending positions that are within a range. */
 const within = (positions: ReadonlyArray<number>, from: number, to: number): ReadonlyArray<number> =>

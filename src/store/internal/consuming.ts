@@ -1,7 +1,6 @@
 // One consumer group at work: a reader that hands facts to partitions by their stream, members that handle one fact of their
 // partition at a time, and a writer of checkpoints. What is not noted as dealt with is handled again.
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -13,6 +12,7 @@ import type * as KsiError from "../../event/KsiError.ts"
 import type * as EventStore from "../EventStore.ts"
 import { ownStream } from "./Admission.ts"
 import type { ConsumerRows, Group, Parked } from "./ConsumerRows.ts"
+import { patiently } from "./patiently.ts"
 
 /** What became of one attempt: nothing, or what was wrong with it. */
 export interface Wrong {
@@ -61,10 +61,6 @@ export const partitionOf = (streamId: string, partitions: number): number => {
   for (let i = 0; i < streamId.length; i++) hash = Math.imul(hash ^ streamId.charCodeAt(i), 0x01000193)
   return (hash >>> 0) % partitions
 }
-
-const patience = Schedule.exponential("100 millis").pipe(
-  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(30))))
-)
 
 /** What a group has dealt with. */
 export class Ledger {
@@ -267,7 +263,7 @@ export const start = Effect.fnUntraced(function*(work: Work, from: number) {
   const flush = makeFlush(work, ledger, handed)
   const member = makeMember(work, ledger, dirty, flush, stop, room, () => stopping)
   const trouble = <A>(effect: Effect.Effect<A, KsiError.KsiError>) =>
-    Effect.retry(Effect.tapError(effect, (error) => Effect.sync(() => void (ledger.trouble = error.message))), patience)
+    patiently(effect, (problem) => void (ledger.trouble = problem))
 
   const take = Effect.fnUntraced(function*(lane: Lane) {
     while (!stopping) {
