@@ -61,13 +61,13 @@ import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Tags from "../event/Tags.ts"
 import * as Admission from "./internal/Admission.ts"
-import type { Driver, Search, StreamDetails } from "./internal/Driver.ts"
+import type { Driver, FactSearch, StreamDetails } from "./internal/Driver.ts"
 import { follow } from "./internal/Following.ts"
 import { makeMemory } from "./internal/MemoryDriver.ts"
 import * as StreamSettings from "./StreamSettings.ts"
 
 export { ownStream } from "./internal/Admission.ts"
-export type { Driver, Found, Removed, Search, StreamDetails, StreamInfo } from "./internal/Driver.ts"
+export type { Driver, FactPage, FactSearch, Removed, StreamDetails, StreamInfo } from "./internal/Driver.ts"
 
 /** A fact as a program appends it; what is left out is filled in. */
 export interface FactInput {
@@ -255,7 +255,7 @@ const selected = (options: FactQuery.Selection, max: number): Effect.Effect<Fact
   Effect.fromResult(Result.mapError(FactQuery.compile(options, max), KsiError.make))
 
 /** The facts of a query, page by page. */
-const searched = (driver: Driver, search: Omit<Search, "query">, query: FactQuery.Compiled): Stream.Stream<StoredFact, KsiError.KsiError> =>
+const searched = (driver: Driver, search: Omit<FactSearch, "query">, query: FactQuery.Compiled): Stream.Stream<StoredFact, KsiError.KsiError> =>
   Stream.paginate(search.backward ? search.to : search.from, (at) =>
     Effect.map(
       driver.search({ ...search, query, ...(search.backward ? { to: at } : { from: at }) }),
@@ -332,7 +332,7 @@ const deleteOf = (driver: Driver, ids: Envelope.Ids, limits: Limits.LimitsShape)
     const data = options?.reason === undefined ? {} : { reason: options.reason }
     const tombstone = Result.flatMap(complete(streamId, { name: streamDeleted, data }, millis, ids), (fact) => Admission.admit(fact, limits))
     if (Result.isFailure(tombstone)) return yield* KsiError.fail(tombstone.failure)
-    const { version } = yield* driver.entomb(tombstone.success, options?.expectedVersion)
+    const { version } = yield* driver.deleteStream(tombstone.success, options?.expectedVersion)
     return { kind: "deleted", version }
   })
 
@@ -344,7 +344,7 @@ const retainOf = (driver: Driver): EventStore["Service"]["retain"] =>
   Effect.gen(function*() {
     let facts = 0
     for (let from: string | undefined = ""; from !== undefined;) {
-      const turn: { readonly facts: number; readonly next: string | undefined } = yield* driver.retainSome({
+      const turn: { readonly facts: number; readonly next: string | undefined } = yield* driver.applyRetention({
         from, facts: turnFacts, streams: turnStreams
       })
       facts += turn.facts

@@ -9,7 +9,7 @@ import type { JsonObject } from "../../event/Json.ts"
 import * as Tags from "../../event/Tags.ts"
 import type * as StreamSettings from "../StreamSettings.ts"
 import { firstWhere } from "./bisect.ts"
-import type { Search } from "./Driver.ts"
+import type { FactSearch } from "./Driver.ts"
 import { Participants } from "./Participants.ts"
 
 const nothing: JsonObject = {}
@@ -287,7 +287,7 @@ const candidates = (memory: Memory, { streamIds, tags }: Term, from: number, to:
   return [...streamIds].flatMap((streamId) => within(memory.positions(streamId), from, to)).sort((a, b) => a - b)
 }
 
-const ofTerm = (memory: Memory, term: Term, { backward, from, limit, to }: Omit<Search, "query">): ReadonlyArray<number> => {
+const ofTerm = (memory: Memory, term: Term, { backward, from, limit, to }: Omit<FactSearch, "query">): ReadonlyArray<number> => {
   const list = candidates(memory, term, from, to)
   const count = list === undefined ? to - from + 1 : list.length
   const found: Array<number> = []
@@ -301,7 +301,7 @@ const ofTerm = (memory: Memory, term: Term, { backward, from, limit, to }: Omit<
 }
 
 /** Positions of the facts that match, in order. */
-export const matching = (memory: Memory, { query, ...range }: Search): ReadonlyArray<number> => {
+export const matching = (memory: Memory, { query, ...range }: FactSearch): ReadonlyArray<number> => {
   const found = new Set(query.terms.flatMap((term) => ofTerm(memory, term, range)))
   return [...found].sort((a, b) => range.backward ? b - a : a - b).slice(0, range.limit)
 }

@@ -14,7 +14,7 @@ import { onForget } from "../Forgetting.ts"
 import { makeMemory as makeSnapshots, type Snapshots } from "../Snapshots.ts"
 import * as StreamSettings from "../StreamSettings.ts"
 import {
-  type Driver, type Found, goOn, type Removed, type Retained, type Search, type StreamDetails, type StreamInfo, windowOf
+  type Driver, type FactPage, type FactSearch, goOn, type Removed, type Retained, type StreamDetails, type StreamInfo, windowOf
 } from "./Driver.ts"
 import * as Expectations from "./Expectations.ts"
 import { lowerBound, matching, Memory } from "./Memory.ts"
@@ -110,7 +110,7 @@ const pageNow = (
 
 const page = (...args: Parameters<typeof pageNow>): Effect.Effect<ReadonlyArray<StoredFact>> => Effect.sync(() => pageNow(...args))
 
-const search = (memory: Memory, pageBytes: number, options: Search): Found => {
+const search = (memory: Memory, pageBytes: number, options: FactSearch): FactPage => {
   const { high, low, next } = windowOf(options)
   const positions = matching(memory, { ...options, from: low, to: high })
   const facts = pageNow(memory, pageBytes, options.limit, positions.length, (index) => memory.at(positions[index] ?? 0))
@@ -147,7 +147,7 @@ const retention = (
   clock: Clock.Clock,
   snapshots: Snapshots,
   tell: (from: number) => Effect.Effect<void> | undefined
-): Pick<Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> => {
+): Pick<Driver, "details" | "configure" | "applyRetention" | "deleteStream" | "onRemoved"> => {
   const hooks: Array<(removed: Removed) => void> = [
     ({ positions: [fromPosition = 0], streamId }) => snapshots.forget({ streamId, fromPosition })
   ]
@@ -156,7 +156,7 @@ const retention = (
     if (positions.length > 0) for (const hook of hooks) hook({ streamId, positions })
     memory.cut(streamId, first, forEver)
   }
-  const apply = ({ facts, from, streams }: Parameters<Driver["retainSome"]>[0], now: number): Retained => {
+  const apply = ({ facts, from, streams }: Parameters<Driver["applyRetention"]>[0], now: number): Retained => {
     const ids = [...memory.settings.keys()].filter((id) => id >= from).toSorted()
     let removed = 0
     for (const streamId of ids.slice(0, streams)) {
@@ -181,8 +181,8 @@ const retention = (
         else memory.settings.set(streamId, settings)
         return Effect.void
       }),
-    retainSome: (options) => Effect.sync(() => apply(options, clock.currentTimeMillisUnsafe())),
-    entomb: (tombstone, expectedVersion) =>
+    applyRetention: (options) => Effect.sync(() => apply(options, clock.currentTimeMillisUnsafe())),
+    deleteStream: (tombstone, expectedVersion) =>
       Effect.suspend(() => {
         const before = memory.length
         const committed = commit(memory, { facts: [tombstone], expectedVersion }, clock.currentTimeMillisUnsafe())
