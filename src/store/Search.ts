@@ -26,6 +26,7 @@ import * as Limits from "../event/Limits.ts"
 import * as Difference from "./Difference.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
 import * as FactWalk from "./internal/factWalk.ts"
+import { pace } from "./internal/turns.ts"
 import { formatOf, type Projection } from "./Projection.ts"
 import * as Snapshots from "./Snapshots.ts"
 import * as TimeTravel from "./TimeTravel.ts"
@@ -122,6 +123,7 @@ export const open = Effect.fnUntraced(function*<S>(
     position: () => position,
     isOver: () => over,
     advance: Effect.fnUntraced(function*(facts) {
+      const { isLong, rest } = yield* pace
       for (let left = facts; left > 0 && !over;) {
         const page = yield* read(Math.min(left, pageItems))
         if (page.length === 0) over = true
@@ -133,9 +135,11 @@ export const open = Effect.fnUntraced(function*<S>(
             over = true
             return Option.some(found)
           }
+          // States may be large, and conditions long.
+          if (isLong()) yield* rest
         }
         left -= page.length
-        yield* Effect.yieldNow
+        yield* rest
       }
       return Option.none()
     })

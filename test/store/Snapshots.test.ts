@@ -266,6 +266,17 @@ describe.each(stores)("snapshots %s", (_, layer) => {
     expect(yield* chain(107)).toBe(undefined)
   })))
 
+  it.effect("are not written of a state that is no JSON: what came back would be another one", () => scenario((store) => Effect.gen(function*() {
+    yield* store.append({ facts: times(20).map((i) => counted(i, "a", 1)) })
+    const undone = Projection.make("undone", {
+      events: [Counted], state: Schema.Any, initial: 0, on: { [Counted.name]: (state: unknown) => state === null ? "read back" : undefined }
+    })
+    const policy = every(4)
+    for (const position of [10n, 13n, 20n]) {
+      expect(yield* ask(store, policy, undone, { streamId: "a", position })).toMatchObject({ state: undefined })
+    }
+  })))
+
   it.effect("forget what was taken away, and what was folded before is not written after", () => scenario((store) => Effect.gen(function*() {
     yield* store.append({ facts: times(40).map((i) => counted(i, i % 2 === 0 ? "a" : "b", 1)) })
     const policy = every(5)

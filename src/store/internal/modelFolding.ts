@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Result from "effect/Result"
 import type { StoredFact } from "../../event/CloudEvent.ts"
+import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import * as EventStore from "../EventStore.ts"
 import type { Format, Projection } from "../Projection.ts"
@@ -147,11 +148,19 @@ export const fold = <S>(
   return failure === undefined ? { changes, position, failure } : failed(failure)
 }
 
+/** A state as it is kept. Throws where it is none. */
+const textOf = <S>(projection: Projection<S>, state: S): string => {
+  const text: string | undefined = JSON.stringify(projection.encode(state))
+  // Nothing kept is what a key has whose stream was deleted.
+  if (text === undefined) throw new TypeError(`the type ${typeof state} is not JSON's`)
+  return text
+}
+
 /** The states as they are kept, or why one cannot be. */
 export const rowsOf = <S>(projection: Projection<S>, changes: Folded<S>["changes"]): ReadonlyArray<ChangedRow> | string => {
   try {
     return Array.from(changes, ([key, { isGone, position, state }]) =>
-      ({ key, position, state: isGone ? undefined : JSON.stringify(projection.encode(state)) }))
+      ({ key, position, state: isGone ? undefined : textOf(projection, state) }))
   } catch (cause) {
     return `the state that it makes is none: ${problemOf(cause)}`
   }
@@ -170,7 +179,7 @@ const makeStates = <S>({ format, projection, rows }: Folding<S>, set: number) =>
       for (const key of missing) {
         const text = found.get(key)
         try {
-          kept.set(key, text === undefined ? projection.initial : format.decode(JSON.parse(text)))
+          kept.set(key, text === undefined ? projection.initial : format.decode(Json.parse(text)))
         } catch (cause) {
           return `the kept state of "${key}" is none of this projection (${problemOf(cause)}); give it another version`
         }
