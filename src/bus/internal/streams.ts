@@ -145,7 +145,9 @@ class Reading {
     return Effect.flatMap(Effect.exit(this.alone(Scope.close(this.scope, exit))), (finalized) => {
       const how = Exit.isFailure(finalized) ? finalized : exit
       if (isInterrupted) return Effect.andThen(Fiber.interrupt(this.request), how)
-      return Effect.flatten(afterwards(this.leave(how)) as Effect.Effect<AnyExit>) // what it was given
+      const left = afterwards(this.leave(how)) as Effect.Effect<AnyExit> // what it was given
+      // A reader that fails knows that it does.
+      return Effect.flatMap(left, (last) => Exit.isFailure(exit) && how === exit ? Effect.void : last)
     })
   }
 }
