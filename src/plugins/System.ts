@@ -249,7 +249,7 @@ const makeHealth = Effect.gen(function*() {
   const consumers = yield* Consumers
   const everything = yield* EventPattern.fromText("*")
   const startedAt = yield* Clock.monotonicTimeNanos
-  const { file, kind } = store.describe
+  const { file, kind } = store.driver.describe
   const still = {
     ...(info.pid === undefined ? {} : { pid: info.pid }),
     ...(info.home === undefined ? {} : { home: info.home }),
