@@ -209,6 +209,7 @@ const described: { readonly [namespace: string]: string } = {
   projection: "Read models: how far each is, its states, build one anew",
   consumer: "Consumer groups: how far each is, what is parked",
   pubsub: "Following events over a connection",
+  stream: "Streams over a connection",
   module: "The daemon's modules: state, events, start",
   permission: "Who may do what: grants, profiles, tokens",
   wire: "The connection itself"
