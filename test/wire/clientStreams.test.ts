@@ -36,7 +36,7 @@ describe("a stream", () => {
     Effect.gen(function*() {
       const { client } = yield* connected()
       expect(yield* Stream.runCollect(client.stream("s:count", { to, chunk }, { bufferSize }))).toEqual(numbers(to))
-    }), { arbitrary: { numRuns: 25 } })
+    }), { arbitrary: { runs: 25 } })
 
   it.live("asks for nothing before it is read, and again each time it is", () =>
     Effect.gen(function*() {
