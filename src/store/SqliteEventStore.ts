@@ -209,25 +209,37 @@ const search = (
   return { facts, next: isAll ? next : goOn(options, last.position) }
 }
 
-/** What takes facts out of a file, and the settings by which it does. */
+// So many facts of a deleted stream are erased in one turn of the event loop: some milliseconds.
+const erasedFacts = 256
+
+/** What takes facts out of a file, and the settings by which it does; `erased` ends what a process has left that died. */
 const retention = (
   file: StoreFile.StoreFile["Service"],
   reader: FactReader,
   writer: FactWriter,
   clock: Clock.Clock,
   announce: (facts: ReadonlyArray<Written>) => void
-): Pick<EventStore.Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> => {
+): Pick<EventStore.Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> & {
+  readonly erased: Effect.Effect<void, KsiError.KsiError>
+} => {
   const retention = new Retention(file.db, reader, writer)
+  const erased: Effect.Effect<void, KsiError.KsiError> = Effect.flatMap(
+    StoreFile.attempt("erase", () => retention.erase(erasedFacts)),
+    (isLeft) => isLeft ? Effect.andThen(Effect.yieldNow, erased) : Effect.void
+  )
   return {
+    erased,
     details: (streamId) => StoreFile.attempt("read", () => retention.details(streamId)),
     configure: (streamId, settings) => StoreFile.attempt("configure", () => retention.configure(streamId, settings)),
-    retainSome: (options) => StoreFile.attempt("retain", () => retention.apply(options, clock.currentTimeMillisUnsafe())),
+    retainSome: (options) =>
+      StoreFile.attempt("retain", () =>
+        retention.erase(erasedFacts) ? { facts: 0, next: options.from } : retention.apply(options, clock.currentTimeMillisUnsafe())),
     entomb: (tombstone, expectedVersion) =>
       StoreFile.attempt("delete", () => {
-        const { facts, outcome } = retention.entomb(tombstone, expectedVersion, clock.currentTimeMillisUnsafe())
+        const { facts, outcome } = retention.entomb(tombstone, expectedVersion, clock.currentTimeMillisUnsafe(), erasedFacts)
         announce(facts)
         return outcome
-      }),
+      }).pipe(Effect.tap(() => reader.removals.hasWaiting ? Effect.andThen(Effect.yieldNow, erased) : Effect.void)),
     onRemoved: (hook) => void reader.removals.hooks.push(hook)
   }
 }
@@ -267,6 +279,12 @@ const makeDriver = (options: Options): Effect.Effect<
       StoreFile.attempt("index by correlation", () => correlations.advance(writer.head)),
       (isDone) => isDone ? Effect.void : Effect.andThen(Effect.yieldNow, correlated)
     )
+    const { erased, ...removing } = retention(file, reader, writer, clock, (facts) => {
+      if (!announcer.isIdle()) announcer.announce(facts.map(storedFact)).forEach(report.listenerThrew)
+    })
+    if (reader.removals.hasWaiting) {
+      yield* Effect.forkScoped(Effect.catch(erased, (error) => Effect.logError("facts of deleted streams are not erased yet", error.message)))
+    }
     return {
       append: commits.append,
       head: () => writer.head,
@@ -290,9 +308,7 @@ const makeDriver = (options: Options): Effect.Effect<
         }),
       search: (options) => StoreFile.attempt("read", () => search(reader, writer, options)),
       streams: (options) => StoreFile.attempt("read", () => streams(options)),
-      ...retention(file, reader, writer, clock, (facts) => {
-        if (!announcer.isIdle()) announcer.announce(facts.map(storedFact)).forEach(report.listenerThrew)
-      }),
+      ...removing,
       byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),
       byCorrelation: ({ correlationId, from, limit }) =>
         Effect.andThen(correlated, StoreFile.attempt("read", () =>
