@@ -212,23 +212,26 @@ const search = (
 // So many facts of a deleted stream are erased in one turn of the event loop: some milliseconds.
 const erasedFacts = 256
 
-/** What takes facts out of a file, and the settings by which it does; `erased` ends what a process has left that died. */
+/** What takes facts out of a file, and the settings by which it does. What a process has left that died is erased beside. */
 const retention = (
   file: StoreFile.StoreFile["Service"],
   reader: FactReader,
   writer: FactWriter,
   clock: Clock.Clock,
   announce: (facts: ReadonlyArray<Written>) => void
-): Pick<EventStore.Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> & {
-  readonly erased: Effect.Effect<void, KsiError.KsiError>
-} => {
-  const retention = new Retention(file.db, reader, writer)
+) => Effect.gen(function*() {
+  const retention = yield* StoreFile.attempt("open", () => new Retention(file.db, reader, writer))
   const erased: Effect.Effect<void, KsiError.KsiError> = Effect.flatMap(
     StoreFile.attempt("erase", () => retention.erase(erasedFacts)),
     (isLeft) => isLeft ? Effect.andThen(Effect.yieldNow, erased) : Effect.void
   )
+  if (reader.removals.hasWaiting) {
+    yield* Effect.forkScoped(Effect.matchEffect(erased, {
+      onSuccess: () => Effect.void,
+      onFailure: (error) => Effect.logError("facts of deleted streams are not erased yet", error.message)
+    }))
+  }
   return {
-    erased,
     details: (streamId) => StoreFile.attempt("read", () => retention.details(streamId)),
     configure: (streamId, settings) => StoreFile.attempt("configure", () => retention.configure(streamId, settings)),
     retainSome: (options) =>
@@ -241,8 +244,8 @@ const retention = (
         return outcome
       }).pipe(Effect.tap(() => reader.removals.hasWaiting ? Effect.andThen(Effect.yieldNow, erased) : Effect.void)),
     onRemoved: (hook) => void reader.removals.hooks.push(hook)
-  }
-}
+  } satisfies Partial<EventStore.Driver>
+})
 
 /** The driver over an open file. */
 const makeDriver = (options: Options): Effect.Effect<
@@ -279,12 +282,9 @@ const makeDriver = (options: Options): Effect.Effect<
       StoreFile.attempt("index by correlation", () => correlations.advance(writer.head)),
       (isDone) => isDone ? Effect.void : Effect.andThen(Effect.yieldNow, correlated)
     )
-    const { erased, ...removing } = retention(file, reader, writer, clock, (facts) => {
+    const removing = yield* retention(file, reader, writer, clock, (facts) => {
       if (!announcer.isIdle()) announcer.announce(facts.map(storedFact)).forEach(report.listenerThrew)
     })
-    if (reader.removals.hasWaiting) {
-      yield* Effect.forkScoped(Effect.catch(erased, (error) => Effect.logError("facts of deleted streams are not erased yet", error.message)))
-    }
     return {
       append: commits.append,
       head: () => writer.head,
