@@ -1,7 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Stream } from "effect"
 import * as Fs from "node:fs"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../src/event/KsiError.ts"
 import { checkFile } from "../../src/store/internal/StoreCheck.ts"
 import * as StoreBackup from "../../src/store/StoreBackup.ts"
@@ -347,6 +348,27 @@ describe("a file of an older format", () => {
         yield* StoreBackup.restore({ from: backup, to: file })
         expect(yield* idsOf(file)).toHaveLength(count)
         expect(Fs.existsSync(`${backup}.2`)).toBe(true)
+      }
+    }).pipe(Effect.scoped), patience)
+
+  it.live("knows its tags afterwards: an import had kept them as attributes", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      for (const format of [1, 2]) {
+        const file = join(path, `${format}.db`)
+        if (format === 1) Format1.make(file, 25)
+        else Format2.make(file, 3)
+        const db = new DatabaseSync(file)
+        const count = format === 1 ? 1 : 3
+        const put = db.prepare("INSERT INTO events VALUES (?, 1, ?, 1, ?, 1, NULL, ?, NULL, 1, 2000)")
+        const attributes = ['{"ksitags":"flight:1,seat%2Ca"}', '{"other":"ksitags"}', '{"ksitags":7}', '{"ksitags":"flight:1"}', "{\"ksitags\""]
+        attributes.forEach((text, n) => put.run(count + 1 + n, 2 + n, `tagged-${n}`, text))
+        db.close()
+        const found = (tag: string) =>
+          opened(file, (store) => Effect.map(Stream.runCollect(store.all({ query: [{ tags: [tag] }] })), (facts) => facts.map(({ id }) => id)))
+        expect(yield* found("flight:1")).toEqual(["tagged-0", "tagged-3"])
+        expect(yield* found("seat,a")).toEqual(["tagged-0"])
+        expect((yield* checked(file)).problems.filter(({ check }) => check === "tags")).toEqual([])
       }
     }).pipe(Effect.scoped), patience)
 
