@@ -330,6 +330,26 @@ describe("verify", () => {
     }).pipe(Effect.scoped), patience)
 })
 
+describe("a restore", () => {
+  it.live("is refused while another program reads the store, and changes nothing", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const [file, copy] = [join(path, "a.db"), join(path, "copy.db")]
+      yield* made(file, 20)
+      yield* StoreBackup.backup({ from: file, to: copy })
+      const reader = new DatabaseSync(file)
+      reader.exec("CREATE TABLE IF NOT EXISTS noise (a); INSERT INTO noise VALUES (1); BEGIN")
+      reader.prepare("SELECT count(*) FROM events").get()
+      const writer = new DatabaseSync(file)
+      writer.exec("INSERT INTO noise VALUES (2)")
+      writer.close()
+      expect(yield* problemOf(StoreBackup.restore({ from: copy, to: file }))).toContain("a.db; end it first")
+      expect(Fs.readdirSync(path).filter((name) => /part|before/.test(name))).toEqual([])
+      reader.close()
+      expect(yield* StoreBackup.restore({ from: copy, to: file })).toMatchObject({ kept: expect.stringContaining("before-restore") })
+    }).pipe(Effect.scoped), patience)
+})
+
 describe("a file of an older format", () => {
   it.live("is backed up beside itself before it is brought to the newest", () =>
     Effect.gen(function*() {
