@@ -249,7 +249,7 @@ export const attributesOf = ({ version }: AnyFact): JsonObject => version === 1 
  * Defines a fact. Throws a `TypeError` when the name is not an event name, and where an upcaster is missing.
  *
  * What is stored is never changed. When the data of a fact gets another shape, its definition gets the next `version` and a step
- * from the one before; whoever reads an older fact as this event (projections, typed subscriptions, `store:import`) sees it as it
+ * from the one before; whoever reads an older fact as this event (projections, consumer groups, typed subscriptions, `store:import`) sees it as it
  * would be written today.
  *
  * **Example**
@@ -286,7 +286,7 @@ export const fact = <const Name extends `${string}:${string}`, P extends Schema.
     readonly version?: V
     /** How data of an older version becomes that of the next one: JSON to JSON, by the version that a step takes. */
     readonly upcast?: Upcasters<NoInfer<V>>
-    /** Names that this fact had before: what a projection of it folds too. */
+    /** Names that this fact had before: what a projection of it folds too, and a consumer group handles. */
     readonly formerly?: ReadonlyArray<string>
     /** What else this fact is about, to find it and to guard decisions by: see `Tags`. */
     readonly tags?: (payload: NoInfer<Fields<P>["Type"]>) => ReadonlyArray<string>

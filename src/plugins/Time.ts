@@ -30,6 +30,7 @@ import * as EventGroup from "../event/EventGroup.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
+import { firstWhere } from "../store/internal/bisect.ts"
 import * as Projection from "../store/Projection.ts"
 import * as TimeTravel from "../store/TimeTravel.ts"
 import { optional, Page, paging } from "./internal/fields.ts"
@@ -42,7 +43,7 @@ export { Blame, Branch, Compare, Diff, Find } from "./internal/timeEvents.ts"
 /** The state of every stream, or of one, at a moment. */
 export const At = Event.make("time:at", {
   payload: {
-    at: Moment.annotate({ description: "a position, an instant in RFC 3339, or a date, which is its midnight in UTC" }),
+    at: Moment.annotate({ description: "a position, an instant in RFC 3339, a date, which is its midnight in UTC, `now` or `start`" }),
     stream: optional(Schema.String, "only this stream"),
     projection: optional(Schema.String, "how facts become state; `latest` (the default) merges their data"),
     recorded: optional(Schema.Boolean, "go by the time a fact was stored, not by the time it happened"),
@@ -114,16 +115,8 @@ const makeCache = () => {
 }
 
 /** Index of the first stream after `next`; the moments are ordered by stream id. */
-const indexAfter = (moments: Moments, next: string): number => {
-  let low = 0
-  let high = moments.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if ((moments[middle]?.streamId ?? "") <= next) low = middle + 1
-    else high = middle
-  }
-  return low
-}
+const indexAfter = (moments: Moments, next: string): number =>
+  firstWhere(0, moments.length, (index) => (moments[index]?.streamId ?? "") > next)
 
 const whenOf = (payload: Event.Payload<typeof At>, position: number): Effect.Effect<When, KsiError.KsiError> => {
   const parsed = TimeTravel.parseMoment(String(payload.at))

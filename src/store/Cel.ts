@@ -16,8 +16,8 @@
  * **Gotchas** JSON has one kind of number, CEL has two: numbers of `state` are doubles, and an integer beside one in
  * `+ - * / %` counts as one. Integers that no double holds stay exact. A field that may be missing is asked for first:
  * `has(data.total) && data.total > 100`. What could take longer than anyone waits is left out: `matches`, `split`, `map`,
- * `cel.bind`, and more than one list looked through for each item of another one. The language is loaded when the first
- * expression is compiled.
+ * `cel.bind`, and more than one list looked through for each item of another one. What depends on how large a state is, and how
+ * long its texts are, is refused for that state. The language is loaded when the first expression is compiled.
  */
 import type { ASTNode } from "@marcbachmann/cel-js"
 import * as Effect from "effect/Effect"
@@ -107,11 +107,34 @@ const readable = (value: unknown): unknown => {
   return changed.every(([, item], i) => item === entries[i]?.[1]) ? value : Object.fromEntries(changed)
 }
 
-/** How many values there are in a value. */
-const sizeOf = (value: unknown): number => {
-  if (typeof value !== "object" || value === null || Json.isRaw(value)) return 1
-  let size = 1
-  for (const item of Object.values(value)) size += sizeOf(item)
+/** How much there is in a value: values, and characters of texts. */
+interface Size {
+  values: number
+  characters: number
+  /** Characters of the longest text. */
+  longest: number
+  /** Steps that the largest item of a list takes. */
+  largest: number
+}
+
+// So many characters are looked at in the time of one value.
+const charactersPerStep = 32
+
+const stepsOf = ({ characters, values }: Size): number => values + characters / charactersPerStep
+
+const measure = (value: unknown, size: Size): Size => {
+  size.values++
+  if (typeof value === "string") {
+    size.characters += value.length
+    size.longest = Math.max(size.longest, value.length)
+  } else if (Array.isArray(value)) {
+    for (const item of value) {
+      const before = stepsOf(size)
+      size.largest = Math.max(size.largest, stepsOf(measure(item, size)) - before)
+    }
+  } else if (typeof value === "object" && value !== null && !Json.isRaw(value)) {
+    for (const item of Object.values(value)) measure(item, size)
+  }
   return size
 }
 
@@ -127,36 +150,92 @@ const refused: ReadonlySet<string> = new Set(["matches", "split", "map", "bind"]
 interface Place {
   readonly node: ASTNode
   readonly depth: number
+  /** For how many of these lists it is the same thing, and may be large: a part of the state, or of an outer item. */
+  readonly repeats: number
+  /** Whether it is a part of an outer item. */
+  readonly isItem: boolean
 }
 
-const placesOf = function*(node: unknown, depth: number): Generator<Place> {
-  if (Array.isArray(node)) for (const item of node) yield* placesOf(item, depth)
+type Items = ReadonlyMap<unknown, number>
+
+const placeOf = (node: ASTNode, depth: number, items: Items): Place => {
+  const { args, op } = node
+  const bound = op === "id" ? items.get(args) : undefined
+  if (bound !== undefined) return { node, depth, repeats: depth - bound, isItem: true }
+  const isWhole = op === "list" || op === "map" || (op === "id" && (args === "state" || args === "data" || args === "event"))
+  return { node, depth, repeats: isWhole ? depth : 0, isItem: false }
+}
+
+const placesOf = function*(node: unknown, depth: number, items: Items): Generator<Place> {
+  if (Array.isArray(node)) for (const item of node) yield* placesOf(item, depth, items)
   if (!isNode(node)) return
-  yield { node, depth }
+  yield placeOf(node, depth, items)
   if (node.op === "rcall" && quantifiers.has(node.args[0])) {
-    yield* placesOf(node.args[1], depth)
-    yield* placesOf(node.args[2], depth + 1)
-  } else yield* placesOf(node.args, depth)
+    const [, list, [item, ...inner]] = node.args
+    yield* placesOf(list, depth, items)
+    yield* placesOf(inner, depth + 1, item === undefined ? items : new Map([...items, [item.args, depth + 1]]))
+  } else yield* placesOf(node.args, depth, items)
 }
-
-/** Whether a node is something that may be large, and not a part of the item at hand. */
-const isWhole = ({ args, op }: ASTNode): boolean =>
-  op === "list" || op === "map" || (op === "id" && (args === "state" || args === "data" || args === "event"))
 
 /** What is wrong with an expression that the language itself takes. */
 const problemIn = (places: ReadonlyArray<Place>): Problem | undefined => {
-  for (const { depth, node } of places) {
+  for (const { node, repeats } of places) {
     if (node.op === "rcall" && refused.has(node.args[0])) {
       const instead = node.args[0] === "matches" ? "; use contains, startsWith or endsWith" : ""
       return { problem: `there is no ${node.args[0]} here${instead}`, at: node.start }
     }
-    if (depth > 1 && isWhole(node)) return { problem: "looks through too many lists for each item of another one", at: node.start }
+    if (repeats > 1) return { problem: "looks through too many lists for each item of another one", at: node.start }
   }
   return undefined
 }
 
 // Values that are looked at, of a state that is looked through for each item of a list in it.
 const maxSteps = 10_000_000
+// The same, of what is looked through once: each node of the expression, for each item.
+const maxNodes = 4_000_000
+// Characters that are joined, and that are compared where one text is looked for in another one.
+const maxJoined = 50_000_000
+const maxCompared = 500_000_000
+
+// The worst text for the worst pattern takes the product of both.
+const lookups: ReadonlySet<string> = new Set(["contains", "indexOf", "lastIndexOf"])
+
+/** How long a text that stands in the expression is; `undefined` for any other node. */
+const literalLength = (node: unknown): number | undefined =>
+  isNode(node) && node.op === "value" && typeof node.args === "string" ? node.args.length : undefined
+
+/** Says why an expression would take too long over a scope: by what it asks, and by how much there is to look at. */
+const makeLimit = (places: ReadonlyArray<Place>) => {
+  const square = places.find(({ isItem, repeats }) => repeats === 1 && !isItem)?.node
+  const items = places.find(({ isItem, repeats }) => repeats === 1 && isItem)?.node
+  const inner = places.find(({ depth }) => depth > 0)?.node
+  const innerNodes = places.filter(({ depth }) => depth > 0).length
+  // Each name may stand for the longest text, and all of them may be joined.
+  const names = Math.max(1, places.filter(({ node }) => node.op === "id").length)
+  const looked = places.flatMap(({ depth, node }) =>
+    node.op === "rcall" && lookups.has(node.args[0]) ? [{ at: node.start, depth, length: literalLength(node.args[2][0]) }] : [])
+  const longText = places.find(({ node }) => node.op === "rcall" || node.op === "+")?.node
+  return ({ data, event, state }: Scope): Problem | undefined => {
+    const size = [state, data, event].reduce<Size>((sum, part) => measure(part, sum), { values: 0, characters: 0, longest: 0, largest: 0 })
+    const { characters, largest, longest, values } = size
+    const steps = stepsOf(size) + limits.maxAstNodes
+    if (square !== undefined && steps ** 2 > maxSteps) {
+      return { problem: "the state is too large to be looked through for each item of a list", at: square.start }
+    }
+    if (items !== undefined && steps * largest > maxSteps) {
+      return { problem: "the items of a list are too large to be looked through for each item of another one", at: items.start }
+    }
+    if (inner !== undefined && values * innerNodes > maxNodes) {
+      return { problem: "the state is too large for so much to be asked of each item of a list", at: inner.start }
+    }
+    if (longText !== undefined && characters * names > maxJoined) return { problem: "the texts of the state are too long", at: longText.start }
+    const slow = looked.find(({ depth, length }) => {
+      const times = depth === 0 ? 1 : square === undefined ? values : values ** 2
+      return times * longest * names * (length ?? longest * names) > maxCompared
+    })
+    return slow === undefined ? undefined : { problem: "the texts of the state are too long to look for one in another", at: slow.at }
+  }
+}
 
 /** Compiles an expression; fails with what is wrong with it. */
 export const compile = Effect.fnUntraced(function*(text: string): Effect.fn.Return<Condition, Problem> {
@@ -167,10 +246,10 @@ export const compile = Effect.fnUntraced(function*(text: string): Effect.fn.Retu
   const parsed = Result.try({ try: () => cel.parse(text), catch: problemOf })
   if (Result.isFailure(parsed)) return yield* Effect.fail(parsed.failure)
   const run = parsed.success
-  const places = [...placesOf(run.ast, 0)]
+  const places = [...placesOf(run.ast, 0, new Map())]
   const problem = problemIn(places)
   if (problem !== undefined) return yield* Effect.fail(problem)
-  const square = places.find(({ depth, node }) => depth === 1 && isWhole(node))
+  const limit = makeLimit(places)
   const checked = run.check()
   if (!checked.valid) return yield* Effect.fail(problemOf(checked.error))
   if (checked.type !== "bool" && checked.type !== "dyn") {
@@ -179,10 +258,10 @@ export const compile = Effect.fnUntraced(function*(text: string): Effect.fn.Retu
   return {
     text,
     isOfState: places.every(({ node }) => node.op !== "id" || (node.args !== "event" && node.args !== "data")),
-    holds: ({ data, event, state }) => {
-      if (square !== undefined && (sizeOf(state) + sizeOf(data) + limits.maxAstNodes) ** 2 > maxSteps) {
-        return Result.fail({ problem: "the state is too large to be looked through for each item of a list", at: square.node.start })
-      }
+    holds: (given) => {
+      const tooMuch = limit(given)
+      if (tooMuch !== undefined) return Result.fail(tooMuch)
+      const { data, event, state } = given
       const scope = { state: readable(state), event: event ?? {}, data: readable(data ?? null) }
       const answer = Result.try({ try: (): unknown => run(scope), catch: problemOf })
       if (Result.isFailure(answer)) return Result.fail(answer.failure)

@@ -37,7 +37,7 @@ import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Current, servicesOf } from "../bus/Causation.ts"
-import type { StoredFact } from "../event/CloudEvent.ts"
+import { type StoredFact, versionAttribute } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventCodec from "../event/EventCodec.ts"
@@ -279,7 +279,23 @@ const contextOf = <R>() =>
   // Neither the scope nor the span of the layer is the handler's.
   Effect.map(Effect.context<R>(), (context) => servicesOf(context as Context.Context<never>) as Context.Context<R>)
 
-/** Handles the facts of these events, with their payloads decoded. One that no longer fits its event is parked at once. */
+/** The events by the names of their facts, those that they had before too. */
+const eventsByName = Effect.fnUntraced(function*<Ev extends Event.AnyFact>(group: string, events: ReadonlyArray<Ev>) {
+  const byName = new Map<string, { readonly name: string; readonly codec: EventCodec.EventCodec }>()
+  for (const event of events) {
+    const entry = { name: event.name, codec: EventCodec.compile(event) }
+    for (const called of [event.name, ...event.formerly]) {
+      if (byName.has(called)) return yield* invalid(group, `it has two events for facts called ${called}`)
+      byName.set(called, entry)
+    }
+  }
+  return byName
+})
+
+/**
+ * Handles the facts of these events, with their payloads decoded: also facts of older versions, and under names that an event had
+ * before, as they would be written today. One that no longer fits its event is parked at once.
+ */
 export const layer = <const Events extends ReadonlyArray<Event.AnyFact>, E, R>(
   name: string,
   options: Options & {
@@ -293,19 +309,20 @@ export const layer = <const Events extends ReadonlyArray<Event.AnyFact>, E, R>(
   Layer.effectDiscard(Effect.gen(function*() {
     const consumers = yield* Consumers
     const context = yield* contextOf<R>()
-    const codecs = new Map(options.events.map((event) => [event.name, EventCodec.compile(event)]))
+    const events = yield* eventsByName(name, options.events)
     const handle: Handle = (fact, attempt) => {
-      const payload = codecs.get(fact.name)?.decodePayload(fact.data)
-      if (payload === undefined) return Effect.succeed({ error: "nobody reads this event", retryable: false })
+      const event = events.get(fact.name)
+      if (event === undefined) return Effect.succeed({ error: "nobody reads this event", retryable: false })
+      const payload = event.codec.decodeFact(fact, fact.attributes[versionAttribute])
       if (Exit.isFailure(payload)) {
         return Effect.succeed({ error: KsiError.sentenceOf(Cause.squash(payload.cause)), retryable: false })
       }
       // Each event decodes its own payload; the handler takes those of all.
       const data = payload.value as Event.Payload<Events[number]>
-      const delivery = { ...Envelope.fromFact(fact, data), group: name, attempt }
+      const delivery = { ...Envelope.fromFact(fact, data), name: event.name, group: name, attempt }
       return attempted(Effect.suspend(() => options.handler(data, delivery)), delivery, context)
     }
-    yield* consumers.consume(name, { ...options, wants: (event) => codecs.has(event), handle })
+    yield* consumers.consume(name, { ...options, wants: (called) => events.has(called), handle })
   }))
 
 /** Handles the facts whose names a pattern matches, with their data as it is stored. Fails with `PatternInvalid`. */

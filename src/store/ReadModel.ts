@@ -60,6 +60,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as EventName from "../event/EventName.ts"
+import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "./EventStore.ts"
@@ -195,7 +196,7 @@ const makeJoining = <S>({ kept, moved, rows, store }: Place<S>) => {
       rows.now.commit({ set, from: position, position, rows: [], takeOver: true })
       leave()
       inline = makeInline(folding, set, position)
-      leave = store.join(inline)
+      leave = store.driver.join(inline)
       if (role === "building") taken()
       kept.serving = { set, failure: undefined, trouble: undefined, get position() { return store.head() } }
       kept.isInline = true
@@ -273,7 +274,8 @@ const keepOne = Effect.fnUntraced(function*<S>(projection: Projection<S>, rows: 
 // ----------------------------------------------------------------------------------------------------------- asking
 
 const jsonOf = ({ key, position, state }: ModelRows.StateRow): Entry<unknown> => {
-  const json: unknown = JSON.parse(state)
+  // What no double holds stays as it was written.
+  const json = Json.parse(state)
   return { key, state: json, position }
 }
 

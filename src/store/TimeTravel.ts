@@ -33,6 +33,7 @@ import * as Envelope from "../event/Envelope.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
+import { firstWhereEffect } from "./internal/bisect.ts"
 import { type Bounds, gradually, replay, type Shelf, type Subject } from "./internal/replay.ts"
 import { formatOf, type Projection } from "./Projection.ts"
 import * as Snapshots from "./Snapshots.ts"
@@ -64,17 +65,12 @@ export interface Moment<out S> {
 
 /** The last position that was committed by an instant. */
 const recordedBy = (store: EventStore["Service"], instant: number): Effect.Effect<number, KsiError.KsiError> =>
-  Effect.gen(function*() {
-    // Commit time never decreases: so halves of the positions are tried.
-    let low = 0
-    for (let high = store.head(); low < high;) {
-      const middle = Math.ceil((low + high) / 2)
-      const [fact] = yield* store.read({ from: middle, to: high, limit: 1 })
-      if (fact === undefined || fact.recordedAt > instant) high = middle - 1
-      else low = fact.position
-    }
-    return low
-  })
+  // Commit time never decreases.
+  Effect.map(
+    firstWhereEffect(1, store.head() + 1, (position) =>
+      Effect.map(store.read({ from: position, limit: 1 }), ([fact]) => fact === undefined || fact.recordedAt > instant)),
+    (first) => first - 1
+  )
 
 const boundsOf = (store: EventStore["Service"], when: When): Effect.Effect<Bounds, KsiError.KsiError> =>
   Effect.gen(function*() {
@@ -96,7 +92,7 @@ const shelfOf = <S>(
   const format = formatOf(projection)
   if (format === undefined) return undefined
   const chain = { projection: projection.name, fingerprint: format.fingerprint, subject }
-  return { snapshots: store.snapshots, chain, format, policy }
+  return { snapshots: store.driver.snapshots, chain, format, policy }
 }
 
 const inTimeRange = (millis: number): boolean => Math.abs(millis) <= 8.64e15
@@ -218,11 +214,16 @@ export function at<S>(
 /** What a person may write for a moment. */
 export type Parsed = { readonly position: bigint } | { readonly instant: number }
 
+const start: Parsed = { position: 0n }
+const now: Parsed = { position: BigInt(Number.MAX_SAFE_INTEGER) }
+
 /**
- * Reads a moment: a position (`41`), an instant in RFC 3339 with its offset (`2018-03-15T12:00:00Z`), or a date, which
- * is its midnight in UTC. The failure is one sentence.
+ * Reads a moment: a position (`41`), an instant in RFC 3339 with its offset (`2018-03-15T12:00:00Z`), a date, which is its
+ * midnight in UTC, `now` (after every fact), or `start` (before any). The failure is one sentence.
  */
 export const parseMoment = (text: string): Result.Result<Parsed, string> => {
+  if (text === "start") return Result.succeed(start)
+  if (text === "now") return Result.succeed(now)
   if (/^\d+$/.test(text)) {
     const position = BigInt(text)
     return position > 0n ? Result.succeed({ position }) : Result.fail("positions start at 1")
@@ -233,6 +234,6 @@ export const parseMoment = (text: string): Result.Result<Parsed, string> => {
   if (local && CloudEvent.parseTime(`${text}Z`) !== undefined) {
     return Result.fail(`"${text}" has no offset: write "${text}Z" for UTC, or one such as "${text}+01:00"`)
   }
-  const forms = "a position such as 41, an instant such as 2018-03-15T12:00:00Z, or a date such as 2018-03-15"
+  const forms = "a position such as 41, an instant such as 2018-03-15T12:00:00Z, a date such as 2018-03-15, now or start"
   return Result.fail(`"${text}" is no moment: expected ${forms}`)
 }

@@ -89,6 +89,30 @@ describe("Cel", () => {
       expect(yield* holds("state.lines.exists(l, l.n == state.lines[1].n)", { state: { lines: state.lines.slice(0, 100) } })).toEqual(Result.succeed(true))
     }))
 
+  it.effect("what would hold up everybody is refused for that state: many items, long texts, large items of items", () =>
+    Effect.gen(function*() {
+      const long = "a".repeat(200_000)
+      const lines = Array.from({ length: 20_000 }, (_, n) => ({ n, name: "ann" }))
+      const tooMuch: ReadonlyArray<readonly [text: string, state: unknown, problem: string]> = [
+        ["state.text.contains(state.part)", { text: long, part: `b${long}` }, "the texts of the state are too long to look for one in another"],
+        ["state.text.lastIndexOf(state.part) > 0", { text: long, part: `b${long}` }, "the texts of the state are too long to look for one in another"],
+        ["state.lines.exists(l, (state.text + l.name).size() == 1)", { text: long, lines: lines.slice(0, 2000) }, "the state is too large to be looked through for each item of a list"],
+        [`${"state.text + ".repeat(100)}state.text == "b"`, { text: long.repeat(5) }, "the texts of the state are too long"],
+        [`state.lines.exists(l, ${"l.n == -1 || ".repeat(40)}l.n == -2)`, { lines: lines.concat(lines) }, "the state is too large for so much to be asked of each item of a list"],
+        ["state.lines.exists(l, l.m.exists(a, l.m.exists(b, a + b == -1)))", { lines: [{ m: Array.from({ length: 20_000 }, (_, n) => n) }] }, "the items of a list are too large to be looked through for each item of another one"],
+        ["state.lines.exists(l, l.m.exists(a, (l.text + a).size() == 1))", { lines: [{ text: long, m: Array.from({ length: 2000 }, () => "b") }] }, "the items of a list are too large to be looked through for each item of another one"]
+      ]
+      for (const [text, state, problem] of tooMuch) {
+        expect(yield* holds(text, { state }), text.slice(0, 80)).toEqual(Result.fail({ problem, at: expect.any(Number) }))
+      }
+      expect(yield* refused("state.a.all(x, x.m.all(y, y.m.all(z, x.n == z.n)))")).toMatchObject({ problem: expect.stringContaining("too many lists") })
+      // What people ask is answered, of large states too.
+      const large = { text: long.repeat(5), name: "ann", lines }
+      expect(yield* holds("state.text.contains(\"needle in it\") || state.name.contains(\"nn\")", { state: large })).toEqual(Result.succeed(true))
+      expect(yield* holds("state.lines.exists(l, l.name.startsWith(\"b\") && l.n > 3) || state.name.size() == 3", { state: large })).toEqual(Result.succeed(true))
+      expect(yield* holds("state.name.contains(state.part)", { state: { name: "ann", part: "nn", lines } })).toEqual(Result.succeed(true))
+    }))
+
   it.effect("knows whether it asks for more than the state, and tells problems in one line", () =>
     Effect.gen(function*() {
       const isOfState = (text: string) => Effect.map(Cel.compile(text), (condition) => condition.isOfState)

@@ -108,6 +108,38 @@ for (const [name, make] of kinds) {
         expect(yield* statusOf).toMatchObject({ status: "idle", position: 3, parked: 2 })
       }).pipe(Effect.provide(make())))
 
+    it.effect("facts of an older version, and under a former name, are handled as they would be written today", () =>
+      Effect.gen(function*() {
+        const Settled = Event.fact("bill:settled", {
+          payload: { cents: Schema.Int },
+          streamId: () => "bill-1",
+          version: 2,
+          upcast: { 1: ({ price }: { readonly price: number }) => ({ cents: price * 100 }) },
+          formerly: ["bill:paid"]
+        })
+        const handled: Array<unknown> = []
+        const layer = Consumer.layer("billing", {
+          events: [Settled], start: "start",
+          handler: ({ cents }, { data, name }) => Effect.sync(() => void handled.push([name, cents, data]))
+        })
+        yield* Effect.gen(function*() {
+          const store = yield* EventStore
+          yield* store.appendTo("bill-1", [
+            { name: "bill:paid", data: { price: 3 } },
+            { name: "bill:settled", data: { price: 4 } },
+            { name: "bill:settled", data: { cents: 500 }, attributes: { dataversion: 2 } },
+            // Of a program that is newer than this one.
+            { name: "bill:settled", data: { euros: 6 }, attributes: { dataversion: 3 } }
+          ])
+          yield* Consumer.settled("billing")
+          expect(handled).toEqual([300, 400, 500].map((cents) => ["bill:settled", cents, { cents }]))
+          expect(yield* parked).toMatchObject([{ position: 4, attempts: 1, error: expect.stringContaining("has data of version 3, and this program knows bill:settled up to version 2") }])
+        }).pipe((effect) => Effect.scoped(Effect.andThen(Layer.build(layer), effect)))
+        const Paid = Event.fact("bill:paid", { payload: {}, streamId: () => "bill-1" })
+        const twice = Consumer.layer("twice", { events: [Settled, Paid], handler: () => Effect.void })
+        expect(yield* reason(Effect.scoped(Layer.build(twice)))).toMatchObject({ _tag: "PluginInvalid", problem: "it has two events for facts called bill:paid" })
+      }).pipe(Effect.provide(make())))
+
     it.effect("what is parked is handled again in order, also after a restart; or discarded", () =>
       Effect.gen(function*() {
         let broken = true

@@ -5,6 +5,7 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import * as Event from "../../src/event/Event.ts"
+import * as Json from "../../src/event/Json.ts"
 import type { KsiError } from "../../src/event/KsiError.ts"
 import * as Limits from "../../src/event/Limits.ts"
 import { Ksi, type Runtime } from "../../src/Ksi.ts"
@@ -114,7 +115,7 @@ for (const [name, make] of kinds) {
         const Latest = Projection.latest
         yield* Layer.build(ReadModel.layer(Latest))
         yield* place(order(1, "ann"), order(2, "bob"), order(6, "eve"))
-        yield* (yield* EventStore).appendOwn({ facts: [{ id: "x", source: "/ksi", name: "a:b", streamId: "ksi-own", data: {}, time: undefined, attributes: {} }] })
+        yield* (yield* EventStore).driver.append({ facts: [{ id: "x", source: "/ksi", name: "a:b", streamId: "ksi-own", data: {}, time: undefined, attributes: {} }] })
         expect((yield* kept(Latest)).map(([key, state]) => [key, state["total"]])).toEqual([["order-1", 6], ["order-2", 2]])
         expect(yield* ReadModel.list(Latest, { prefix: "order-2" })).toMatchObject([{ key: "order-2", position: 2 }])
         expect(yield* ReadModel.list(Latest, { prefix: "order-2", after: "order-1" })).toHaveLength(1)
@@ -148,6 +149,31 @@ for (const [name, make] of kinds) {
           expect(yield* reason(ReadModel.waitFor(Wrong, 4))).toMatchObject({ problem: expect.stringContaining("position 3") })
           expect(yield* sumOf("ann")).toBe(1)
         }).pipe(keeping(Wrong))
+      }).pipe(Effect.provide(make())))
+
+    it.effect("numbers that no double holds stay as they are, also when they are read back", () =>
+      Effect.gen(function*() {
+        const store = yield* EventStore
+        yield* store.appendTo("a", [{ name: "n:noted", data: Json.parse("{\"n\":12345678901234567890}") }])
+        yield* keeping(Projection.latest)(kept(Projection.latest))
+        // A keeper that begins anew folds on over what was kept.
+        yield* store.appendTo("a", [{ name: "n:noted", data: { m: 1 } }])
+        const [one] = yield* keeping(Projection.latest)(kept(Projection.latest))
+        expect(JSON.stringify(one)).toBe("[\"a\",{\"n\":12345678901234567890,\"m\":1}]")
+      }).pipe(Effect.provide(make())))
+
+    it.effect("a reducer that makes nothing of a state stops the model: its key is not taken for a deleted one", () =>
+      Effect.gen(function*() {
+        const Forgetful = Projection.make("forgetful", {
+          events: [Placed], state: Schema.Any, initial: null, on: { [Placed.name]: (_, { total }) => total === 2 ? undefined : total }
+        })
+        yield* place({ ...order(1), order: "o1" }, { ...order(2), order: "o1" })
+        yield* Effect.gen(function*() {
+          expect(yield* reason(ReadModel.waitFor(Forgetful, 2))).toMatchObject({
+            _tag: "StoreFailure", problem: "it stopped at position 2: the state that it makes is none: the type undefined is not JSON's"
+          })
+          expect(Option.getOrUndefined(yield* ReadModel.get(Forgetful, "o1"))).toMatchObject({ state: 1, position: 1 })
+        }).pipe(keeping(Forgetful))
       }).pipe(Effect.provide(make())))
 
     it.effect("changed code: the old version answers until the new one has caught up, and takes over whole", () =>

@@ -187,7 +187,7 @@ describe("a file", () => {
         yield* store.append({ facts: Array.from({ length: 9 }, (_, index) => fact(`${index}`)) })
         yield* store.configure("a", { maxCount: 2 })
         let fails = true
-        store.onRemoved(() => {
+        store.driver.onRemoved(() => {
           if (fails) throw new Error("not today")
         })
         for (const removal of [Effect.asVoid(store.retain), Effect.asVoid(store.delete("a"))]) {
@@ -255,7 +255,7 @@ const seenWithoutA = Effect.fnUntraced(function*(store: Store) {
   expect(streamsOf(yield* Stream.runCollect(store.all({ pattern: "a:*" })))).toEqual(b)
   expect(streamsOf(yield* Stream.runCollect(store.all({ query: [{ tags: ["some"] }] })))).toEqual(b)
   expect(streamsOf(yield* Stream.runCollect(store.all({ query: [{ streamIds: ["a"] }] })))).toEqual(tombstone)
-  expect(streamsOf(yield* store.byCorrelation({ correlationId: "one", from: 1, limit: 9999 }))).toEqual(b)
+  expect(streamsOf(yield* store.driver.byCorrelation({ correlationId: "one", from: 1, limit: 9999 }))).toEqual(b)
   expect(streamsOf(yield* Stream.runCollect(store.stream("a")))).toEqual(tombstone)
   expect(yield* store.byId("a-0-0")).toEqual([])
   expect(yield* store.byId(`a-${long / 3 - 1}-2`)).toEqual([])
@@ -280,7 +280,7 @@ describe("a long stream that is deleted", () => {
         yield* opened(Effect.fnUntraced(function*(store) {
           yield* fillLong(store)
           const heard: Array<ReadonlyArray<number>> = []
-          store.onRemoved(({ positions }) => void heard.push(positions))
+          store.driver.onRemoved(({ positions }) => void heard.push(positions))
           yield* deleteSome(store)
           const left = rowsIn(filename, `WHERE name = (SELECT id FROM names WHERE text = 'a:b')`) - long / 3
           expect(left).toBe(long - 256)

@@ -1,11 +1,14 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Result, Schema } from "effect"
+import { Clock, Effect, Fiber, Layer, Result, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { type NewFact, parseTime } from "../../src/event/CloudEvent.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as Limits from "../../src/event/Limits.ts"
+import * as Blame from "../../src/store/Blame.ts"
+import * as Branch from "../../src/store/Branch.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as Projection from "../../src/store/Projection.ts"
+import * as Search from "../../src/store/Search.ts"
 import * as TimeTravel from "../../src/store/TimeTravel.ts"
 
 const { latest } = Projection
@@ -17,7 +20,7 @@ const fact = (id: number, streamId: string, data: unknown, time?: string): NewFa
   id: `${id}`, source: "/test", name: `test:n${id}`, streamId, data, time, attributes: {}
 })
 const append = (...facts: ReadonlyArray<NewFact>) =>
-  Effect.flatMap(EventStore.EventStore, (store) => store.appendOwn({ facts }))
+  Effect.flatMap(EventStore.EventStore, (store) => store.driver.append({ facts }))
 const millis = (text: string) => parseTime(text) ?? expect.fail(text)
 
 const Counted = Event.fact("test:counted", { payload: { by: Schema.Int }, streamId: () => "a" })
@@ -247,6 +250,18 @@ describe("TimeTravel.parseMoment", () => {
     expect(read("2018")).toEqual({ position: 2018n })
   })
 
+  it.effect("now is after every fact, start before any", () =>
+    Effect.gen(function*() {
+      yield* append(fact(1, "a", { x: 1 }), fact(2, "a", { x: 2 }))
+      const now = Result.getOrThrow(TimeTravel.parseMoment("now"))
+      const start = Result.getOrThrow(TimeTravel.parseMoment("start"))
+      expect((yield* TimeTravel.at(latest, now)).map(({ state }) => state)).toEqual([{ x: 2 }])
+      expect(yield* TimeTravel.at(latest, { ...now, streamId: "a" })).toMatchObject({ version: 2 })
+      expect(yield* TimeTravel.at(latest, start)).toEqual([])
+      const none = yield* Effect.flip(TimeTravel.at(latest, { ...start, streamId: "a" }))
+      expect(none.message).toContain("at position 0: it begins at position 1")
+    }).pipe(Effect.provide(layer())))
+
   it("says what is wrong with anything else", () => {
     const problem = (text: string) => Result.getOrThrow(Result.flip(TimeTravel.parseMoment(text)))
     expect(problem("0")).toBe("positions start at 1")
@@ -255,8 +270,55 @@ describe("TimeTravel.parseMoment", () => {
     )
     for (const text of ["", " 1", "-1", "1.5", "1e3", "0x10", "yesterday", "2018-02-30", "2018-3-15", "2018-03-15T25:00:00Z", "٣"]) {
       expect(problem(text)).toBe(
-        `"${text}" is no moment: expected a position such as 41, an instant such as 2018-03-15T12:00:00Z, or a date such as 2018-03-15`
+        `"${text}" is no moment: expected a position such as 41, an instant such as 2018-03-15T12:00:00Z, a date such as 2018-03-15, now or start`
       )
     }
   })
+})
+
+describe("a fold whose steps take long", () => {
+  // Each step takes five milliseconds of a clock that nothing else moves.
+  let millis = 0
+  const clock: Clock.Clock = {
+    currentTimeMillisUnsafe: () => millis,
+    currentTimeMillis: Effect.sync(() => millis),
+    currentTimeNanosUnsafe: () => BigInt(millis) * 1_000_000n,
+    currentTimeNanos: Effect.sync(() => BigInt(millis) * 1_000_000n),
+    monotonicTimeNanosUnsafe: () => BigInt(millis) * 1_000_000n,
+    monotonicTimeNanos: Effect.sync(() => BigInt(millis) * 1_000_000n),
+    sleep: () => Effect.never
+  }
+  const Slow = Projection.make("slow", {
+    events: [Counted], state: Schema.Int, initial: 0, on: { [Counted.name]: (state, { by }) => {
+      millis += 5
+      return state + by
+    } }
+  })
+  const questions: Readonly<Record<string, Effect.Effect<unknown, unknown, EventStore.EventStore>>> = {
+    at: TimeTravel.at(Slow, { streamId: "a" }),
+    "at an instant, of all": TimeTravel.at(Slow, { instant: 1e12 }),
+    find: Search.find(Slow, (state) => state < 0),
+    blame: Blame.blame(Slow, { streamId: "a" }),
+    branch: Branch.branch(Slow, { edits: [Branch.drop(1n)] })
+  }
+  for (const [name, question] of Object.entries(questions)) {
+    it.effect(`lets others have their turn: ${name}`, () =>
+      Effect.gen(function*() {
+        const store = yield* EventStore.EventStore
+        yield* store.appendTo("a", Array.from({ length: 100 }, () => ({ name: Counted.name, data: { by: 1 } })))
+        let last = millis
+        let longest = 0
+        const others = Effect.gen(function*() {
+          longest = Math.max(longest, millis - last)
+          last = millis
+          yield* Effect.yieldNow
+        })
+        const fiber = yield* Effect.forkChild(Effect.forever(others))
+        yield* question
+        yield* others
+        yield* Fiber.interrupt(fiber)
+        // Two steps that count twice, and what one step more may take.
+        expect(longest).toBeLessThanOrEqual(25)
+      }).pipe(Effect.provideService(Clock.Clock, clock), memory))
+  }
 })

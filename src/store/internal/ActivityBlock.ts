@@ -4,13 +4,6 @@ import type { SQLInputValue, SQLOutputValue } from "node:sqlite"
 import type { ActivityQuery, ActivityRecord, OutcomeKind } from "../../bus/Activity.ts"
 import * as Json from "../../event/Json.ts"
 
-/** Where blocks are. Their numbers have no gaps but at the old end; `bytes` is about what a block takes of the file. */
-export const table = `CREATE TABLE activity (
-  first INTEGER PRIMARY KEY, last INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, bytes INTEGER NOT NULL,
-  -- What many requests have in common, once: as JSON, like the columns of each and their payloads.
-  kinds TEXT NOT NULL, columns TEXT NOT NULL, data TEXT NOT NULL
-)`
-
 /** Writes a block; one that begins with the same request is replaced. */
 export const insert = "INSERT OR REPLACE INTO activity VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -88,6 +81,9 @@ const placeOf = (record: Entry["record"], kinds: Array<Kind>): number => {
 // A row, its page and its place in them.
 const rowBytes = 64
 
+// To the microsecond: what a clock says beyond that is longer to write than the rest of a request's columns.
+const micros = (millis: number): number => Math.round(millis * 1000) / 1000
+
 /** A block of some requests, the first of which has this number. */
 export const encode = (first: number, entries: ReadonlyArray<Entry>): Values => {
   const since = entries.reduce((least, { record }) => Math.min(least, record.timestamp), Infinity)
@@ -97,7 +93,7 @@ export const encode = (first: number, entries: ReadonlyArray<Entry>): Values => 
   const columns: Columns = {
     ids: entries.map(({ record }) => record.id),
     times: entries.map(({ record }) => record.timestamp - since),
-    durations: entries.map(({ record }) => record.duration),
+    durations: entries.map(({ record }) => micros(record.duration)),
     of: kinds.length === 1 ? undefined : of,
     labels: entries.every(({ record }) => record.clientCorrelationId === undefined)
       ? undefined

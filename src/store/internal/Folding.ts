@@ -56,6 +56,9 @@ const count = (value: unknown): number => {
   return value
 }
 
+/** A state, written. Throws where it cannot be: what came back would be another one. */
+const stateText = <S>(projection: Projection<S>, state: S): string => text(JSON.stringify(projection.encode(state)))
+
 /** Columns of a chunk; the last one is of states, each of them written as JSON. */
 const encode = <S>(streams: ReadonlyArray<Folded<S>>, handled: ReadonlyArray<boolean>, states: ReadonlyArray<string>): Body => {
   const names = [...new Set(streams.map(({ lastEvent }) => lastEvent))]
@@ -239,7 +242,7 @@ export class Folding<S> {
     const streams = this.streams.slice(first, first + chunkStreams)
     const texts = this.texts.get(chunk) ?? []
     this.texts.set(chunk, texts)
-    const states = streams.map(({ state }, at) => texts[at] ??= JSON.stringify(this.projection.encode(state)) ?? "null")
+    const states = streams.map(({ state }, at) => texts[at] ??= stateText(this.projection, state))
     return encode(streams, this.handled.slice(first, first + chunkStreams), states)
   }
 

@@ -3,28 +3,7 @@ import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import type { OutcomeKind } from "../../bus/Activity.ts"
 import * as Tags from "../../event/Tags.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
-import * as CorrelationIndex from "./CorrelationIndex.ts"
-import { tables as snapshotTables } from "./snapshotTables.ts"
-import * as TagTable from "./TagTable.ts"
-import * as ConsumerTable from "./consumerTables.ts"
-import * as ModelTable from "./modelTables.ts"
-import * as Removals from "./Removals.ts"
-
-/**
- * The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. 3: the tables of
- * `since3`.
- */
-export const newest = 3
-
-/** Tables that came with format 3, each as whoever owns it lays it out. */
-export const since3: ReadonlyArray<string> = [
-  CorrelationIndex.table,
-  snapshotTables,
-  TagTable.table,
-  ...ModelTable.tables,
-  ...ConsumerTable.tables,
-  Removals.tables
-]
+import { activity, schemaVersion, since3 } from "./schema.ts"
 
 /** Tables and indexes that files of an older format lack, or have otherwise. */
 export const changed: ReadonlySet<string> = new Set([
@@ -61,7 +40,7 @@ const entries = function*(db: DatabaseSync): Generator<ActivityBlock.Entry> {
 /** Format 1 to 2. */
 const toBlocks = (db: DatabaseSync): void => {
   db.exec("DROP INDEX activity_correlation; ALTER TABLE activity RENAME TO activity_1")
-  db.exec(ActivityBlock.table)
+  db.exec(activity)
   const insert = db.prepare(ActivityBlock.insert)
   let first = 1
   for (const block of ActivityBlock.split(entries(db), ActivityBlock.mostBytes)) {
@@ -73,7 +52,7 @@ const toBlocks = (db: DatabaseSync): void => {
 
 /** Tags that facts have had since before there was a table of them: an import keeps every attribute. */
 const fillTags = (db: DatabaseSync): void => {
-  const insert = db.prepare(TagTable.insert)
+  const insert = db.prepare("INSERT INTO fact_tags VALUES (?, ?)")
   const tagged = db.prepare(`SELECT position, attributes ->> '$.${Tags.attribute}' AS tags FROM events
     WHERE instr(attributes, '"${Tags.attribute}"') AND json_valid(attributes)`)
   for (const { position, tags } of tagged.iterate()) {
@@ -93,5 +72,5 @@ const steps: ReadonlyArray<(db: DatabaseSync) => void> = [toBlocks, toTables]
 /** Brings a file of this format to the newest. */
 export const upgrade = (db: DatabaseSync, format: number): void => {
   for (const step of steps.slice(format - 1)) step(db)
-  db.exec(`PRAGMA user_version = ${newest}`)
+  db.exec(`PRAGMA user_version = ${schemaVersion}`)
 }

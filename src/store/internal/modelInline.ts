@@ -1,6 +1,7 @@
 // A version of a read model that changes in the transactions of the facts themselves. A fact that cannot be folded is refused with
 // its append; so this version never stops, and never is behind.
 import type { StoredFact } from "../../event/CloudEvent.ts"
+import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { collect, counts, fold, type Folding, keptStates, problemOf, rowsOf } from "./modelFolding.ts"
 import type { ChangedRow } from "./ModelRows.ts"
@@ -34,7 +35,7 @@ export const makeInline = <S>({ format, projection, rows }: Folding<S>, set: num
     const text = rows.now.state(set, key)
     if (text === undefined) return projection.initial
     try {
-      return format.decode(JSON.parse(text))
+      return format.decode(Json.parse(text))
     } catch (cause) {
       throw new Error(`the kept state of "${key}" is none of this projection (${problemOf(cause)}); give it another version`, { cause })
     }

@@ -11,6 +11,7 @@ import type { KsiError } from "../../event/KsiError.ts"
 import type { Format, Projection } from "../Projection.ts"
 import { type Body, type Chain, type Chunk, ofAll, ofEverything, type Point, type PolicyShape, type Snapshots } from "../Snapshots.ts"
 import { Folding, StreamIds } from "./Folding.ts"
+import { pace } from "./turns.ts"
 
 /** What is folded: one stream, or all. */
 export interface Subject {
@@ -64,7 +65,7 @@ const turnChunks = 16
 const quietly = <A, B>(effect: Effect.Effect<A, KsiError>, otherwise: B): Effect.Effect<A | B> =>
   effect.pipe(Effect.catch((error) => Effect.as(Effect.logDebug("snapshots are not used", error.message), otherwise)))
 
-/** Hands the facts after a place to `visit`, which may have something to do; other fibers run between pages. */
+/** Hands the facts after a place to `visit`, which may have something to do; other fibers run between pages, and where one takes long. */
 const scan = (
   subject: Subject,
   { position }: Bounds,
@@ -75,6 +76,7 @@ const scan = (
   Effect.gen(function*() {
     // What follows a snapshot is few.
     const most = Math.min(subject.pageItems, turnFacts)
+    const { isLong, rest } = yield* pace
     let limit = Math.min(most, subject.least)
     for (let place = after; place < until; limit = most) {
       const page = yield* subject.read(place, until, limit)
@@ -83,11 +85,12 @@ const scan = (
         if (!subject.counts(fact)) continue
         const more = visit(fact)
         if (more !== undefined) yield* more
+        if (isLong()) yield* rest
       }
       const last = page.at(-1)
       if (last === undefined || last.position >= position) return
       place = subject.place(last)
-      if (place < until) yield* Effect.yieldNow
+      if (place < until) yield* rest
     }
   })
 

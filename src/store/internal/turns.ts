@@ -10,3 +10,24 @@ export const nextTurn: Effect.Effect<NextTurn> = Effect.map(Scheduler.Scheduler,
   const dispatcher = scheduler.makeDispatcher()
   return (task) => dispatcher.scheduleTask(task, 0)
 })
+
+/** How long a fold may hold a turn, in milliseconds: what comes in meanwhile waits for so long. */
+const longMillis = 8
+
+/** Work of many steps in one fiber, of which nobody knows beforehand how long a step takes. */
+export interface Pace {
+  /** Whether this turn has lasted long enough. */
+  readonly isLong: () => boolean
+  /** Lets others have their turn, also one that interrupts. */
+  readonly rest: Effect.Effect<void>
+}
+
+/** The pace of work that begins now. */
+export const pace: Effect.Effect<Pace> = Effect.clockWith((clock) =>
+  Effect.sync(() => {
+    let began = clock.currentTimeMillisUnsafe()
+    // A clock that is set back must not end the turns.
+    const isLong = () => Math.abs(clock.currentTimeMillisUnsafe() - began) >= longMillis
+    const begin = Effect.sync(() => void (began = clock.currentTimeMillisUnsafe()))
+    return { isLong, rest: Effect.andThen(Effect.yieldNow, begin) }
+  }))

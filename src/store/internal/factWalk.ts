@@ -5,6 +5,7 @@ import * as Envelope from "../../event/Envelope.ts"
 import type * as KsiError from "../../event/KsiError.ts"
 import type { EventStore } from "../EventStore.ts"
 import type { When } from "../TimeTravel.ts"
+import { pace } from "./turns.ts"
 
 /** What looking back needs of a store: nothing that writes. */
 export type Reads = Pick<EventStore["Service"], "read" | "readStream" | "byId" | "head" | "streams">
@@ -38,7 +39,7 @@ export const pagesOf = (store: Reads, { from, streamId, to }: Walk) => {
     })
 }
 
-/** Walks along, page by page; other fibers run between pages. `visit` answers with an error, or with `true` to stop. */
+/** Walks along, page by page; other fibers run between pages, and where a page takes long. `visit` answers with an error, or with `true` to stop. */
 export const walk = Effect.fnUntraced(function*(
   store: Reads,
   walk: Walk,
@@ -46,13 +47,15 @@ export const walk = Effect.fnUntraced(function*(
   visit: (fact: StoredFact) => KsiError.KsiError | boolean
 ): Effect.fn.Return<void, KsiError.KsiError> {
   const next = pagesOf(store, walk)
+  const { isLong, rest } = yield* pace
   for (let page = yield* next(pageItems); page.length > 0; page = yield* next(pageItems)) {
     for (const fact of page) {
       const answer = visit(fact)
       if (answer === true) return
       if (answer !== false) return yield* Effect.fail(answer)
+      if (isLong()) yield* rest
     }
-    yield* Effect.yieldNow
+    yield* rest
   }
 })
 
