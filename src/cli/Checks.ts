@@ -315,3 +315,17 @@ export const limits = (values: LimitsShape): ReadonlyArray<Check> => {
   })
   return found.length === 0 ? [ok("limits", "no limit contradicts another one")] : found
 }
+
+const leftBehind = /\.(part-[0-9a-f]{8}|before-restore-.*)$/
+
+/** Files beside a store that a backup or a restore has left, or has kept. */
+export const leftovers = (file: string): Effect.Effect<ReadonlyArray<Check>> =>
+  Effect.promise(async () => {
+    const names = await Fs.readdir(Path.dirname(file)).catch(() => [])
+    return names.filter((name) => leftBehind.test(name) && !/-(wal|shm)$/.test(name)).toSorted().map((name) => {
+      const path = Path.join(Path.dirname(file), name)
+      return name.includes(".before-restore-")
+        ? warning("leftovers", `${path} is the store that was there before a restore`, `rm ${path}* when the restored one is good`)
+        : warning("leftovers", `${path} is of a backup or a restore that is under way, or was killed`, `rm ${path} where none is under way`)
+    })
+  })

@@ -44,6 +44,7 @@ import * as Plugin from "./Plugin.ts"
 import * as Registry from "./Registry.ts"
 import * as Settings from "./Settings.ts"
 import * as Store from "./Store.ts"
+import * as StreamSettings from "./StreamSettings.ts"
 import * as Subscribe from "./Subscribe.ts"
 import * as Time from "./Time.ts"
 import * as Token from "./Token.ts"
@@ -80,6 +81,9 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
           Store.exportEvents,
           Store.streams,
           Store.streamLog,
+          StreamSettings.info,
+          StreamSettings.keep,
+          StreamSettings.remove,
           Time.time,
           Trace.trace,
           Models.projection,

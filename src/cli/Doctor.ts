@@ -74,7 +74,7 @@ export const examine = Effect.fnUntraced(function*(config: Config.Config, node: 
     const { inspect } = yield* Effect.promise(() => import("../store/StoreInspection.ts"))
     const inspection = yield* inspect(storeFile)
     if (inspection.state._tag === "Ready") recordedAt = inspection.state.recordedAt
-    checks.push(look.store(storeFile, inspection), look.lock(storeFile, inspection, daemon.running), yield* look.disk(storeFile))
+    checks.push(look.store(storeFile, inspection), look.lock(storeFile, inspection, daemon.running), yield* look.disk(storeFile), ...yield* look.leftovers(storeFile))
   }
   checks.push(
     look.durability({ store, sync }, (name) => config.settings.find(({ setting }) => setting.name === name)?.origin ?? "default"),

@@ -10,7 +10,7 @@
  * Maintenance.size(1536)                      // "1.5 KiB"
  * const checks = [{ check: "pages", count: 12, of: "pages", problems: 0 }]
  * Maintenance.report("a.db", { format: 3, position: 7, checks, problems: [] }, false)
- * // => "  ✓ pages  12 pages\n✓ a.db is sound: format 3, 7 facts\n"
+ * // => "  ✓ pages  12 pages\n✓ a.db is sound: format 3, everything up to position 7\n"
  * ```
  */
 import * as Argument from "effect/cli/Argument"
@@ -78,6 +78,9 @@ const withProgress = <A, E, R>(what: string, work: (onProgress: (share: number) 
     return yield* Effect.ensuring(work(tell), writeError("\r\u001b[K"))
   })
 
+/** How far a store goes, for people: where facts were removed there are fewer than positions. */
+const upTo = (position: unknown): string => position === 0 ? "a store without facts" : `everything up to position ${Output.grouped(Number(position))}`
+
 const fileArgument = Argument.String("file")
 
 // ------------------------------------------------------------------------------------------------------------- backup
@@ -105,7 +108,7 @@ export const backup = Command.make(
       ? yield* withProgress("backing up", (tell) => backup({ from: at.file, to, force }, tell))
       : yield* at.remote.call("store:backup", { file: to, ...(force ? { force } : {}) })
     yield* Output.documentOr({ file: to, bytes, position }, () =>
-      `backed up ${Output.counted(Number(position), "fact")} to ${to} (${size(Number(bytes))})\n`)
+      `backed up ${upTo(position)} to ${to} (${size(Number(bytes))})\n`)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Copy the store to a file, also while a daemon writes it, and read the copy back"),
@@ -137,7 +140,7 @@ export const restore = Command.make(
     }
     const { kept, position } = restored
     yield* Output.documentOr({ file: to, from, position, ...(kept === undefined ? {} : { kept }) }, () =>
-      `restored ${Output.counted(position, "fact")} to ${to}\n${kept === undefined ? "" : `the store that was there is ${kept}\n`}`)
+      `restored ${upTo(position)} to ${to}\n${kept === undefined ? "" : `the store that was there is ${kept}\n`}`)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Put a backup in the place of the store, while no daemon runs, and keep the store beside it"),
@@ -162,13 +165,20 @@ export const report = (file: string, { checks, format, position, problems }: Sto
       ...told.slice(0, 1).map(({ help }) => `${indent}mend: ${help}`)
     ]
   })
-  // Where facts were removed there are fewer than positions; a quick look counts none.
-  const facts = checks.find(({ check }) => check === "facts")?.count ?? position
+  // A quick look counts no facts.
+  const facts = checks.find(({ check }) => check === "facts")
+  const extent = facts === undefined ? upTo(position) : Output.counted(facts.count, "fact")
   const sum = problems.length === 0
-    ? `${good} ${file} is sound: format ${format}, ${Output.counted(facts, "fact")}`
+    ? `${good} ${file} is sound: format ${format}, ${extent}`
     : `${bad} ${file} is damaged`
   return [...lines, sum, ""].join("\n")
 }
+
+/** What was named must be there; where nothing was, there is no store yet. */
+const absent = (file: string, isNamed: boolean): Effect.Effect<never, Output.Usage | KsiError.KsiError> =>
+  isNamed
+    ? Effect.fail(new Output.Usage({ message: `there is no file ${file}`, similar: [], next: "ksi verify --help" }))
+    : KsiError.fail(new KsiError.StoreFailure({ operation: "verify", problem: `there is no store ${file}` }))
 
 /** `ksi verify`. */
 export const verify = Command.make(
@@ -181,6 +191,7 @@ export const verify = Command.make(
     const { coloured, interactive } = yield* Io
     const { verify } = yield* loaded
     const at = Option.isSome(given) ? { file: Path.resolve(given.value) } : yield* reach
+    if (at.file !== undefined && !Fs.existsSync(at.file)) return yield* absent(at.file, Option.isSome(given))
     const reply = at.file === undefined ? yield* at.remote.call("store:verify", quick ? { quick } : {}) : undefined
     // The event's schema says so.
     const found = (reply as StoreBackup.Report | undefined) ??

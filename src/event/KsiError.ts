@@ -320,15 +320,18 @@ export class StoreLocked extends Schema.TaggedClass<StoreLocked>()("StoreLocked"
 /** The database refused: disk full, read-only, corrupt, or not a KSI store. */
 export class StoreFailure extends Schema.TaggedClass<StoreFailure>()("StoreFailure", {
   operation: Schema.String,
-  problem: Schema.String
+  problem: Schema.String,
+  /** Whether the same would fail again: an inline read model cannot fold the fact. */
+  refused: Schema.optionalKey(Schema.Boolean)
 }) {
   get message(): string {
     return `the store failed to ${this.operation}: ${this.problem}`
   }
   get retryable(): boolean {
-    return true
+    return this.refused !== true
   }
   get next(): string {
+    if (this.refused === true) return "ksi projection ls"
     return this.operation === "open" ? "ksi start --store-file <another file>" : "ksi doctor"
   }
 }

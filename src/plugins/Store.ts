@@ -195,7 +195,9 @@ const count = (counts: Counts, candidates: ReadonlyArray<Candidate>, outcomes: R
 }
 
 /** Reasons that one fact alone may be to blame for; the store then takes none of those that came with it. */
-const blames = new Set<KsiError.Reason["_tag"]>(["PayloadInvalid", "LimitExceeded", "StreamDeleted"])
+const blames = ({ reason }: KsiError.KsiError): boolean =>
+  reason._tag === "PayloadInvalid" || reason._tag === "LimitExceeded" || reason._tag === "StreamDeleted" ||
+  (reason._tag === "StoreFailure" && reason.refused === true)
 
 /** Appends, each for itself. A fact that makes the store refuse all is found by halving: the others still get in. */
 const append = (store: Store, counts: Counts, candidates: ReadonlyArray<Candidate>): Effect.Effect<void, KsiError.KsiError> =>
@@ -203,7 +205,7 @@ const append = (store: Store, counts: Counts, candidates: ReadonlyArray<Candidat
     Effect.map((outcomes) => count(counts, candidates, outcomes)),
     Effect.catch((error) => {
       const [only] = candidates
-      if (!blames.has(error.reason._tag) || only === undefined) return Effect.fail(error)
+      if (!blames(error) || only === undefined) return Effect.fail(error)
       if (candidates.length === 1) return Effect.sync(() => void counts.rejected.push(rejectedBy(only.index, error)))
       const half = candidates.length >> 1
       return Effect.andThen(append(store, counts, candidates.slice(0, half)), append(store, counts, candidates.slice(half)))
@@ -253,6 +255,11 @@ const versionAt = Effect.fnUntraced(function*(
   if (newest.position <= position) return newest.version
   return (yield* firstAfter(store, streamId, newest.version, position)) - 1
 })
+
+/** Nothing more of a stream whose facts are gone, all of those that are asked for; `NotFound` where it never had one. */
+const emptied = (store: Store, streamId: string): Effect.Effect<typeof Page.Type, KsiError.KsiError> =>
+  Effect.flatMap(store.details(streamId), ({ version }) =>
+    version === 0 ? streamNotFound(store, streamId) : Effect.succeed(Paging.page([], undefined)))
 
 /** The first version of a stream that is behind `position`; `versions + 1` where none is. */
 const firstAfter = (store: Store, streamId: string, versions: number, position: number) =>
@@ -312,7 +319,7 @@ const makeExportFound = (store: Store, pageBytes: number, pageItems: number) => 
     { cursor, next, position, query: { all, from = 1, pattern, stream, tag, to = position } }: Paging.Paged<Event.Payload<typeof Export>>,
     limit: number
   ) {
-    if (stream !== undefined && (yield* versionAt(store, stream, position)) === 0) return yield* streamNotFound(store, stream)
+    if (stream !== undefined && (yield* versionAt(store, stream, position)) === 0) return yield* emptied(store, stream)
     const item = { ...(stream === undefined ? {} : { streamIds: [stream] }), ...(tag === undefined ? {} : { tags: [tag] }) }
     const query = yield* Effect.fromResult(Result.mapError(FactQuery.compile({ pattern, query: [item] }), KsiError.make))
     const last = Math.min(to, position)
@@ -335,7 +342,7 @@ const makePages = Effect.gen(function*() {
     limit: number
   ) {
     const versions = yield* versionAt(store, streamId, position)
-    if (versions === 0) return yield* streamNotFound(store, streamId)
+    if (versions === 0) return yield* emptied(store, streamId)
     const last = to >= position ? versions : (yield* firstAfter(store, streamId, versions, to)) - 1
     const start = typeof next === "number" ? next : from === 1 ? 1 : yield* firstAfter(store, streamId, versions, from - 1)
     return yield* factPage({
@@ -369,7 +376,7 @@ const makePages = Effect.gen(function*() {
     const { limit = pageItems } = payload
     const { backward = false, from = 1, stream: streamId } = query
     const versions = yield* versionAt(store, streamId, position)
-    if (versions === 0) return yield* streamNotFound(store, streamId)
+    if (versions === 0) return yield* emptied(store, streamId)
     const to = Math.min(query.to ?? versions, versions)
     return yield* factPage({
       start: numberOr(next, backward ? to : from),

@@ -148,8 +148,9 @@ export class EventStore extends Context.Service<EventStore, Journal["Service"] &
   /** What a stream holds and what is set for it; `NotFound` where it neither has a fact nor settings. */
   readonly details: (streamId: string) => Effect.Effect<StreamDetails, KsiError.KsiError>
   /**
-   * Deletes a stream: appends a last fact (`store:stream_deleted`) and removes all before it, both or neither. The stream takes
-   * no fact any more (`StreamDeleted`). Deleting it again changes nothing. Fails with `NotFound`, `VersionConflict`.
+   * Deletes a stream: appends a last fact (`store:stream_deleted`) and removes all before it, both or neither, for all readers at
+   * once. The file is rid of a long stream some turns of the event loop later, and this answers then; what a process leaves that
+   * dies meanwhile the next one erases. The stream takes no fact any more (`StreamDeleted`). Deleting it again changes nothing. Fails with `NotFound`, `VersionConflict`.
    */
   readonly delete: (
     streamId: string,

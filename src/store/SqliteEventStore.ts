@@ -209,28 +209,43 @@ const search = (
   return { facts, next: isAll ? next : goOn(options, last.position) }
 }
 
-/** What takes facts out of a file, and the settings by which it does. */
+// So many facts of a deleted stream are erased in one turn of the event loop: some milliseconds.
+const erasedFacts = 256
+
+/** What takes facts out of a file, and the settings by which it does. What a process has left that died is erased beside. */
 const retention = (
   file: StoreFile.StoreFile["Service"],
   reader: FactReader,
   writer: FactWriter,
   clock: Clock.Clock,
   announce: (facts: ReadonlyArray<Written>) => void
-): Pick<EventStore.Driver, "details" | "configure" | "applyRetention" | "deleteStream" | "onRemoved"> => {
-  const retention = new Retention(file.db, reader, writer)
+) => Effect.gen(function*() {
+  const retention = yield* StoreFile.attempt("open", () => new Retention(file.db, reader, writer))
+  const erased: Effect.Effect<void, KsiError.KsiError> = Effect.flatMap(
+    StoreFile.attempt("erase", () => retention.erase(erasedFacts)),
+    (isLeft) => isLeft ? Effect.andThen(Effect.yieldNow, erased) : Effect.void
+  )
+  if (reader.removals.hasWaiting) {
+    yield* Effect.forkScoped(Effect.matchEffect(erased, {
+      onSuccess: () => Effect.void,
+      onFailure: (error) => Effect.logError("facts of deleted streams are not erased yet", error.message)
+    }))
+  }
   return {
     details: (streamId) => StoreFile.attempt("read", () => retention.details(streamId)),
     configure: (streamId, settings) => StoreFile.attempt("configure", () => retention.configure(streamId, settings)),
-    applyRetention: (options) => StoreFile.attempt("retain", () => retention.apply(options, clock.currentTimeMillisUnsafe())),
+    applyRetention: (options) =>
+      StoreFile.attempt("retain", () =>
+        retention.erase(erasedFacts) ? { facts: 0, next: options.from } : retention.apply(options, clock.currentTimeMillisUnsafe())),
     deleteStream: (tombstone, expectedVersion) =>
       StoreFile.attempt("delete", () => {
-        const { facts, outcome } = retention.deleteStream(tombstone, expectedVersion, clock.currentTimeMillisUnsafe())
+        const { facts, outcome } = retention.deleteStream(tombstone, expectedVersion, clock.currentTimeMillisUnsafe(), erasedFacts)
         announce(facts)
         return outcome
-      }),
+      }).pipe(Effect.tap(() => reader.removals.hasWaiting ? Effect.andThen(Effect.yieldNow, erased) : Effect.void)),
     onRemoved: (hook) => void reader.removals.hooks.push(hook)
-  }
-}
+  } satisfies Partial<EventStore.Driver>
+})
 
 /** The driver over an open file. */
 const makeDriver = (options: Options): Effect.Effect<
@@ -267,6 +282,9 @@ const makeDriver = (options: Options): Effect.Effect<
       StoreFile.attempt("index by correlation", () => correlations.advance(writer.head)),
       (isDone) => isDone ? Effect.void : Effect.andThen(Effect.yieldNow, correlated)
     )
+    const removing = yield* retention(file, reader, writer, clock, (facts) => {
+      if (!announcer.isIdle()) announcer.announce(facts.map(storedFact)).forEach(report.listenerThrew)
+    })
     return {
       append: commits.append,
       head: () => writer.head,
@@ -290,9 +308,7 @@ const makeDriver = (options: Options): Effect.Effect<
         }),
       search: (options) => StoreFile.attempt("read", () => search(reader, writer, options)),
       streams: (options) => StoreFile.attempt("read", () => streams(options)),
-      ...retention(file, reader, writer, clock, (facts) => {
-        if (!announcer.isIdle()) announcer.announce(facts.map(storedFact)).forEach(report.listenerThrew)
-      }),
+      ...removing,
       byId: (id) => StoreFile.attempt("read", () => reader.byId(id)),
       byCorrelation: ({ correlationId, from, limit }) =>
         Effect.andThen(correlated, StoreFile.attempt("read", () =>

@@ -124,12 +124,13 @@ export const verify = (
 
 const ends = ["", "-wal"] as const
 
-/** Brings everything into the one file. Where that fails the file is damaged, and its log is kept beside it. */
+/** Brings everything into the one file. Where that fails the file is damaged, and its log is kept beside it; throws where it is in use. */
 const settle = (disk: Open, file: string): void => {
+  let busy: unknown
   try {
     const db = disk(file, { timeout: 0 })
     try {
-      db.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+      busy = db.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get()?.["busy"]
     } finally {
       // The last one to leave removes the log.
       db.close()
@@ -137,6 +138,7 @@ const settle = (disk: Open, file: string): void => {
   } catch {
     // Whatever it is, it shall be replaced.
   }
+  if (busy === 1) throw new Error(`another program reads ${file}; end it first`)
 }
 
 /** Copies the store that is there to a name that is free, and answers with the name. */

@@ -189,3 +189,18 @@ it("limits that contradict one another", () => {
   expect(Checks.limits({ ...limits, outgoingBytes: 1024 ** 2, connectionBufferBytes: 2 * 1024 ** 2 })).toHaveLength(2)
   expect(Checks.limits({ ...limits, activityRows: 10 })).toMatchObject([is("warning", "activity_buffer (8192) is more than activity_rows (10)")])
 })
+
+it.live("what a backup or a restore has left is told, with how to be rid of it", () =>
+  Effect.gen(function*() {
+    const home = Fs.mkdtempSync(join(tmpdir(), "ksi-leftovers-"))
+    const store = join(home, "ksi.db")
+    expect(yield* Checks.leftovers(store)).toEqual([])
+    for (const end of ["", "-wal", ".lock", ".part-0badcafe", ".before-restore-2026-01-02T030405Z", ".before-restore-2026-01-02T030405Z-wal", ".party"]) Fs.writeFileSync(`${store}${end}`, "")
+    const found = yield* Checks.leftovers(store)
+    expect(found.map(({ check, mend, status }) => [check, status, mend])).toEqual([
+      ["leftovers", "warning", `rm ${store}.before-restore-2026-01-02T030405Z* when the restored one is good`],
+      ["leftovers", "warning", `rm ${store}.part-0badcafe where none is under way`]
+    ])
+    Fs.rmSync(home, { recursive: true })
+    expect(yield* Checks.leftovers(store)).toEqual([])
+  }))

@@ -10,7 +10,7 @@ describe("help and version", () => {
       expect([code, stderr]).toEqual([0, ""])
       const commands = [
         "start", "status", "health", "stop", "doctor", "discover", "describe", "call", "emit", "send", "subscribe", "import",
-        "export", "streams", "stream-log", "time", "projection", "consumer", "dead", "bench"
+        "export", "streams", "stream-log", "stream-info", "stream-keep", "stream-delete", "time", "projection", "consumer", "dead", "bench"
       ]
       for (const name of commands) expect(stdout).toMatch(new RegExp(`^  ${name} `, "m"))
       expect(stdout).not.toContain("\u001b")
@@ -51,6 +51,15 @@ describe("usage", () => {
     [["permission", "grant", "x", "--action", "cal"], "nearest    call"],
     [["completions", "tcsh"], "Expected: \"bash\" | \"zsh\" | \"fish\""],
     [["token", "create", "--expires", "30"], "--expires must be a time such as 12h or 30d, not \"30\""],
+    [["stream-keep", "s", "--max-age", "30"], "--max-age must be a time such as 12h or \"30 days\", not \"30\""],
+    [["stream-keep", "s", "--max-age", "0s"], "--max-age must be a time"],
+    [["stream-keep", "s", "--max-cont", "3"], "nearest    --max-count"],
+    [["stream-keep", "s"], "say what is kept: --max-count, --max-age, --truncate-before or --everything"],
+    [["stream-keep", "s", "--everything", "--max-count", "3"], "not both"],
+    [["stream-keep", "s", "--metadata", "[1]"], "--metadata must be a JSON object, not [1]"],
+    [["stream-keep", "s", "--metadata", "{"], "--metadata must be a JSON object, not {"],
+    [["stream-delete", "s", "--forse"], "nearest    --force"],
+    [["stream-inof", "s"], "nearest    stream-info"],
     [["bench", "a:b", "--for", "5"], "--for: expected a duration such as 500ms, 5s or 2m, found \"5\""],
     [["bench", "a:b", "--rate", "0"], "--rate: expected more than 0, found 0"],
     [["export", "--from", "x"], "Expected a number"],
@@ -101,6 +110,7 @@ describe("without a daemon", () => {
   const commands = [
     ["status"], ["health"], ["stop"], ["discover"], ["describe", "a:b"], ["call", "a:b"], ["emit", "a:b"], ["send", "a:b"],
     ["subscribe", "*"], ["bench", "a:b"], ["import", "-"], ["export"], ["streams"], ["stream-log", "s"], ["time", "at", "1"],
+    ["stream-info", "s"], ["stream-keep", "s", "--max-count", "1"], ["stream-delete", "s"],
     ["dead", "ls"], ["dead", "show", "1"], ["dead", "rerun", "1"], ["dead", "discard", "1"], ["plugin", "ls"], ["token", "create"],
     ["token", "ls"], ["token", "revoke", "t"], ["permission", "grant", "x", "a:*"], ["permission", "revoke", "x", "a:*"],
     ["permission", "check", "a:b"], ["permission", "ls"], ["projection", "ls"], ["projection", "get", "p", "k"], ["projection", "rebuild", "p"],

@@ -46,8 +46,9 @@ const shells: Readonly<Record<Completions.Shell, Ask>> = {
 }
 
 const cases: ReadonlyArray<readonly [words: ReadonlyArray<string>, offers: ReadonlyArray<string>, not: ReadonlyArray<string>]> = [
-  [["ksi", "st"], ["start", "status", "stop", "streams", "stream-log"], ["call", "--json"]],
+  [["ksi", "st"], ["start", "status", "stop", "streams", "stream-log", "stream-info", "stream-keep", "stream-delete"], ["call", "--json"]],
   [["ksi", "token", ""], ["create", "ls", "revoke"], ["start", "grant"]],
+  [["ksi", "stream-keep", "--max"], ["--max-count", "--max-age"], ["--everything"]],
   [["ksi", "consumer", ""], ["ls", "parked", "retry", "discard"], ["rebuild"]],
   [["ksi", "projection", "get", "--p"], ["--prefix"], ["--stream"]],
   [["ksi", "permission", "gr"], ["grant"], ["check"]],

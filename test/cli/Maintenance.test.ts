@@ -34,7 +34,7 @@ describe("without a daemon", () => {
       yield* made(file, 300)
       const copy = join(home, "copy.db")
       const backed = yield* run("backup", copy)
-      expect([backed.code, backed.stdout, backed.stderr]).toEqual([0, expect.stringMatching(/^backed up 310 facts to .*copy\.db \(\d+\.\d KiB\)\n$/), ""])
+      expect([backed.code, backed.stdout, backed.stderr]).toEqual([0, expect.stringMatching(/^backed up everything up to position 310 to .*copy\.db \(\d+\.\d KiB\)\n$/), ""])
       const again = yield* run("backup", copy)
       expect([again.code, again.stdout, again.stderr]).toEqual([2, "", expect.stringMatching(/exists already.*\n +next +ksi backup --force /)])
       expect(JSON.parse((yield* run("backup", copy, "--force", "--json")).stdout)).toMatchObject({ file: copy, position: 310 })
@@ -44,7 +44,7 @@ describe("without a daemon", () => {
       const compacted = yield* run("compact")
       expect([compacted.code, compacted.stdout]).toEqual([0, expect.stringMatching(/^\d+\.\d KiB before, \d+\.\d KiB now\n$/)])
       const restored = yield* run("restore", copy)
-      expect([restored.code, restored.stdout]).toEqual([0, expect.stringMatching(/^restored 310 facts to .*ksi\.db\nthe store that was there is .*ksi\.db\.before-restore-/)])
+      expect([restored.code, restored.stdout]).toEqual([0, expect.stringMatching(/^restored everything up to position 310 to .*ksi\.db\nthe store that was there is .*ksi\.db\.before-restore-/)])
       expect(yield* idsOf(file)).toHaveLength(310)
     }).pipe(Effect.scoped), patience)
 
@@ -72,6 +72,10 @@ describe("without a daemon", () => {
       const home = yield* folder
       const run = at(home)
       for (const argv of [["backup", join(home, "b")], ["verify"], ["compact"]]) expect(yield* run(...argv), argv.join(" ")).toMatchObject({ code: 5, stdout: "" })
+      expect((yield* run("verify")).stderr).toMatch(/^✗ StoreFailure {2}the store failed to verify: there is no store .*ksi\.db\n/)
+      expect(yield* run("verify", join(home, "none"))).toEqual({
+        code: 2, stdout: "", stderr: `✗ Usage  there is no file ${join(home, "none")}\n  next       ksi verify --help\n`
+      })
       expect(Fs.readdirSync(home)).toEqual([])
       const inMemory = { env: { KSI_HOME: home, KSI_STORE: "memory" } }
       expect(yield* ksi(["verify"], inMemory)).toMatchObject({ code: 5, stderr: expect.stringContaining("store = memory") })

@@ -36,4 +36,19 @@ describe("consumer:*", () => {
       }
       expect(yield* reasonOf(ask("consumer:discard", { group: "billing", positions: [] }))).toMatchObject({ _tag: "PayloadInvalid" })
     })))
+
+  it.effect("a group that has set too much aside is blocked, and health says its name until there is room", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* Layer.build(Consumer.layer("billing", { events: [Placed], start: "start", maxAttempts: 1, maxParked: 1, concurrency: 1, handler: () => Effect.fail("no paper") }))
+      const store = yield* EventStore
+      expect(yield* ask("system:health")).not.toHaveProperty("blocked_consumers")
+      for (let n = 1; n <= 2; n++) yield* store.appendTo(`order-${n}`, [{ name: Placed.name, data: { n } }])
+      while (!("blocked_consumers" in (yield* ask("system:health")))) yield* Effect.yieldNow
+      expect(yield* ask("system:health")).toMatchObject({ blocked_consumers: ["billing"] })
+      expect((yield* ask("consumer:list"))["items"]).toMatchObject([{ group: "billing", status: "blocked", parked: 1 }])
+      yield* ask("consumer:discard", { group: "billing", positions: [1] })
+      while ("blocked_consumers" in (yield* ask("system:health"))) yield* Effect.yieldNow
+      yield* Consumer.settled("billing")
+      expect((yield* ask("consumer:list"))["items"]).toMatchObject([{ status: "following", position: 2, parked: 1 }])
+    })))
 })

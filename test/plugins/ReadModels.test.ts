@@ -4,7 +4,7 @@ import * as Event from "../../src/event/Event.ts"
 import { EventStore } from "../../src/store/EventStore.ts"
 import * as Projection from "../../src/store/Projection.ts"
 import * as ReadModel from "../../src/store/ReadModel.ts"
-import { ask, pagesOf, reasonOf, withRuntime } from "./Builtins.ts"
+import { ask, cloudEvent, pagesOf, reasonOf, withRuntime } from "./Builtins.ts"
 
 const Reserved = Event.fact("stock:reserved", {
   payload: { sku: Schema.String, quantity: Schema.Int }, streamId: ({ sku }) => `stock-${sku}`
@@ -52,5 +52,21 @@ describe("projection:*", () => {
       expect(yield* ask("projection:list")).toEqual({
         items: [{ projection: "held", status: "failed", mode: "async", position: 1, lag: 1, failed_at: 2, problem: "nothing is reserved" }]
       })
+    })))
+
+  it.effect("a fact that an inline model cannot fold is refused for good, and the others of its import get in", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* Layer.build(ReadModel.layer(Held, { mode: "inline" }))
+      const refused = yield* reasonOf(reserve("tea", 0))
+      expect(refused).toMatchObject({ _tag: "StoreFailure", refused: true, retryable: false, next: "ksi projection ls" })
+      const events = [1, 2, 0, 4, 0].map((quantity, n) =>
+        cloudEvent(n, { type: Reserved.name, subject: "stock-cup", data: { sku: "cup", quantity } }))
+      const reply = yield* ask("store:import", { events })
+      const problem = "the store failed to keep the inline read model \"held\": stock:reserved in \"stock-cup\": nothing is reserved"
+      expect(reply).toMatchObject({
+        imported: 3, duplicates: 0, position: 3,
+        rejected: [{ index: 2, reason: "StoreFailure", message: problem }, { index: 4, reason: "StoreFailure", message: problem }]
+      })
+      expect((yield* ask("projection:get", { projection: "held", key: "cup" }))["items"]).toEqual([{ key: "cup", state: 7, position: 3 }])
     })))
 })

@@ -244,6 +244,28 @@ describe("store:streams", () => {
 })
 
 describe("cursors", () => {
+  it.effect("go on where everything before them is gone, and end where nothing is left", () =>
+    withRuntime(Effect.gen(function*() {
+      const store = yield* EventStore.EventStore
+      yield* importAll(many(10, () => "s"))
+      const pages = [["store:read", { stream: "s" }], ["store:export", { stream: "s" }], ["store:export", { stream: "s", pattern: "*" }]] as const
+      const first = yield* Effect.forEach(pages, ([event, payload]) => ask(event, { ...payload, limit: 3 }))
+      const versions = (reply: Json.JsonObject) => (reply["items"] as ReadonlyArray<Json.JsonObject>).map(({ version }) => version)
+      yield* store.configure("s", { truncateBefore: 9 })
+      yield* store.retain
+      yield* importAll(many(1, () => "s", 11))
+      for (const [at, [event, payload]] of pages.entries()) expect(versions(yield* ask(event, { ...payload, cursor: first[at]?.["cursor"] })), event).toEqual([9, 10])
+      yield* store.configure("s", { truncateBefore: 11 })
+      yield* store.retain
+      for (const [at, [event, payload]] of pages.entries()) expect(yield* ask(event, { ...payload, cursor: first[at]?.["cursor"] })).toEqual({ items: [] })
+      yield* store.delete("s")
+      for (const [at, [event, payload]] of pages.entries()) expect(yield* ask(event, { ...payload, cursor: first[at]?.["cursor"] })).toEqual({ items: [] })
+      expect(versions(yield* ask("store:read", { stream: "s" }))).toEqual([12])
+      // What only was set up never had a fact.
+      yield* store.configure("later", { maxCount: 1 })
+      expect(yield* reasonOf(ask("store:read", { stream: "later" }))).toMatchObject({ _tag: "NotFound", id: "later" })
+    })))
+
   it.effect("work without the query they belong to, and refuse another", () =>
     withRuntime(Effect.gen(function*() {
       yield* importAll(many(10, () => "order-1"))

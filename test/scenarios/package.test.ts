@@ -121,7 +121,7 @@ describe("the command", () => {
     expect(ksi("call", "shop:order", "sku=tea", "--json")).toEqual({ code: 0, stdout: "{\"cents\":3}\n", stderr: "" })
     expect(ksi("call", "till:order", "sku=tea", "--json").stdout).toBe("{\"cents\":5}\n")
     // Threads of their own do this: the package has their programs where they are looked for.
-    expect(ksi("backup", "monday.db")).toMatchObject({ code: 0, stdout: expect.stringMatching(/^backed up \d+ facts? to /) })
+    expect(ksi("backup", "monday.db")).toMatchObject({ code: 0, stdout: expect.stringMatching(/^backed up .+ to \S+monday\.db /) })
     expect(ksi("verify", "monday.db")).toMatchObject({ code: 0, stdout: expect.stringContaining("is sound") })
     expect(ksi("stop")).toMatchObject({ code: 0, stdout: "stopped\n" })
     expect(await ended).toEqual([0, null])

@@ -1,12 +1,14 @@
 // Facts that are removed on purpose: against a pure model, over restarts and failed commits, and for those who read on.
 import { afterAll, describe, expect, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Schema, Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Layer, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import * as Tags from "../../src/event/Tags.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
+import { checkFile } from "../../src/store/internal/StoreCheck.ts"
 import * as SqliteEventStore from "../../src/store/SqliteEventStore.ts"
 import * as StoreInspection from "../../src/store/StoreInspection.ts"
 
@@ -218,6 +220,126 @@ describe("a file", () => {
       expect(Fs.readFileSync(filename).includes(secret)).toBe(false)
       yield* open(filename, Effect.fnUntraced(function*(store) {
         expect((yield* Stream.runCollect(store.stream("b"))).length).toBe(25)
+      }))
+    }))
+})
+
+// -------------------------------------------------------------------------------------------- a stream too long for a turn
+
+const long = 900
+
+/** Facts of "a", and after every third of them one of "b"; alike in every way that facts are looked for. */
+const fillLong = (store: Store) =>
+  Effect.forEach(Array.from({ length: long / 3 }, (_, n) => n), (n) =>
+    store.append({
+      facts: [..."aaab"].map((streamId, i) => ({ ...fact(`${streamId}-${n}-${i}`, streamId), attributes: { [Tags.attribute]: Tags.toText(["some"]), correlationid: "one" } }))
+    }), { discard: true })
+
+const rowsIn = (filename: string, where = ""): number => {
+  const db = new DatabaseSync(filename, { readOnly: true })
+  const count = Number(db.prepare(`SELECT count(*) AS n FROM events ${where}`).get()?.["n"])
+  db.close()
+  return count
+}
+
+/** Nothing of "a" but its tombstone is seen, however one looks; and all of "b". */
+const seenWithoutA = Effect.fnUntraced(function*(store: Store) {
+  const streamsOf = (facts: ReadonlyArray<{ readonly streamId: string; readonly name: string }>) => {
+    const counts: Record<string, number> = {}
+    for (const { name, streamId } of facts) counts[`${streamId} ${name}`] = (counts[`${streamId} ${name}`] ?? 0) + 1
+    return counts
+  }
+  const [b, tombstone] = [{ "b a:b": long / 3 }, { "a store:stream_deleted": 1 }]
+  expect(streamsOf(yield* Stream.runCollect(store.all()))).toEqual({ ...b, ...tombstone })
+  expect(streamsOf(yield* Stream.runCollect(store.all({ backward: true })))).toEqual({ ...b, ...tombstone })
+  expect(streamsOf(yield* Stream.runCollect(store.all({ pattern: "a:*" })))).toEqual(b)
+  expect(streamsOf(yield* Stream.runCollect(store.all({ query: [{ tags: ["some"] }] })))).toEqual(b)
+  expect(streamsOf(yield* Stream.runCollect(store.all({ query: [{ streamIds: ["a"] }] })))).toEqual(tombstone)
+  expect(streamsOf(yield* store.driver.byCorrelation({ correlationId: "one", from: 1, limit: 9999 }))).toEqual(b)
+  expect(streamsOf(yield* Stream.runCollect(store.stream("a")))).toEqual(tombstone)
+  expect(yield* store.byId("a-0-0")).toEqual([])
+  expect(yield* store.byId(`a-${long / 3 - 1}-2`)).toEqual([])
+  expect(yield* store.details("a")).toMatchObject({ version: long + 1, first: long + 1, count: 1, isDeleted: true })
+  // A condition asks what is there.
+  yield* store.append({ facts: [], condition: { query: [{ names: ["a:b"], streamIds: ["a"] }] } })
+})
+
+/** Deletes "a", and is interrupted when the first turn of that is over. */
+const deleteSome = Effect.fnUntraced(function*(store: Store) {
+  const deleting = yield* Effect.forkChild(store.delete("a"), { startImmediately: true })
+  yield* Fiber.interrupt(deleting)
+})
+
+describe("a long stream that is deleted", () => {
+  for (const indexThreshold of [4, 100_000]) {
+    it.effect(`is gone for all readers at once, and erased by the turn (${indexThreshold === 4 ? "indexed" : "not indexed yet"})`, () =>
+      Effect.gen(function*() {
+        const filename = fresh()
+        const opened = <A, E>(body: (store: Store) => Effect.Effect<A, E, Scope.Scope>) =>
+          Effect.scoped(Effect.provide(Effect.flatMap(EventStore.EventStore, body), SqliteEventStore.layer({ filename, sync: "normal", indexThreshold })))
+        yield* opened(Effect.fnUntraced(function*(store) {
+          yield* fillLong(store)
+          const heard: Array<ReadonlyArray<number>> = []
+          store.driver.onRemoved(({ positions }) => void heard.push(positions))
+          yield* deleteSome(store)
+          const left = rowsIn(filename, `WHERE name = (SELECT id FROM names WHERE text = 'a:b')`) - long / 3
+          expect(left).toBe(long - 256)
+          yield* seenWithoutA(store)
+          expect(checkFile(filename, false, () => {}).problems).toEqual([])
+          // Its ids are free, though some still lie in the file.
+          const again = yield* store.append({ facts: [fact(`a-${long / 3 - 1}-2`, "c"), ...Array.from({ length: 40 }, (_, n) => fact(`a-200-${n}`, "c"))] })
+          expect(new Set(again.map(({ kind }) => kind))).toEqual(new Set(["appended"]))
+          expect((yield* store.byId(`a-${long / 3 - 1}-2`)).map(({ streamId }) => streamId)).toEqual(["c"])
+          expect(checkFile(filename, false, () => {}).problems).toEqual([])
+          yield* store.delete("c")
+          expect(rowsIn(filename)).toBe(long / 3 + 2)
+          const positions = heard.flat()
+          expect(Math.max(...heard.map(({ length }) => length))).toBeLessThanOrEqual(256)
+          expect([positions.length, new Set(positions).size]).toEqual([long + 41, long + 41])
+        }))
+        expect(checkFile(filename, false, () => {}).problems).toEqual([])
+        yield* opened((store) => Effect.map(store.readStream({ streamId: "b", from: 1, limit: 9999 }), (facts) => expect(facts.length).toBe(long / 3)))
+      }))
+  }
+
+  it.effect("a process that dies meanwhile leaves what the next one ends, and nobody sees it in between", () =>
+    Effect.gen(function*() {
+      const filename = fresh()
+      const images: Array<string> = []
+      yield* open(filename, Effect.fnUntraced(function*(store) {
+        yield* fillLong(store)
+        // What the kernel has of the files between two turns is what a process leaves that is killed there.
+        const image = () => {
+          const copy = fresh()
+          for (const end of ["", "-wal"]) if (Fs.existsSync(`${filename}${end}`)) Fs.copyFileSync(`${filename}${end}`, `${copy}${end}`)
+          images.push(copy)
+        }
+        const deleting = yield* Effect.forkChild(store.delete("a"), { startImmediately: true })
+        while (deleting.pollUnsafe() === undefined) {
+          image()
+          yield* Effect.yieldNow
+        }
+        expect(Exit.isSuccess(yield* Fiber.await(deleting))).toBe(true)
+      }))
+      // Each state once.
+      const states = new Map(images.map((copy) => [rowsIn(copy, "WHERE stream = (SELECT id FROM streams WHERE text = 'a')"), copy]))
+      expect([...states.keys()]).toEqual([long - 256 + 1, long - 512 + 1, long - 768 + 1])
+      for (const copy of states.values()) {
+        Fs.copyFileSync(copy, `${copy}.other`)
+        if (Fs.existsSync(`${copy}-wal`)) Fs.copyFileSync(`${copy}-wal`, `${copy}.other-wal`)
+        yield* open(copy, Effect.fnUntraced(function*(store) {
+          yield* seenWithoutA(store)
+          expect(yield* store.retain).toBe(0)
+          expect(rowsIn(copy)).toBe(long / 3 + 1)
+          yield* seenWithoutA(store)
+        }))
+        expect(checkFile(copy, false, () => {}).problems).toEqual([])
+      }
+      // Without anybody who applies retention, too.
+      const [other] = [...states.values()].map((copy) => `${copy}.other`)
+      yield* open(other ?? "", Effect.fnUntraced(function*() {
+        for (let turn = 0; turn < 1000 && rowsIn(other ?? "") > long / 3 + 1; turn++) yield* Effect.yieldNow
+        expect(rowsIn(other ?? "")).toBe(long / 3 + 1)
       }))
     }))
 })

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Stream } from "effect"
 import * as Fs from "node:fs"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../src/event/KsiError.ts"
 import { checkFile } from "../../src/store/internal/StoreCheck.ts"
 import * as StoreBackup from "../../src/store/StoreBackup.ts"
@@ -329,6 +330,26 @@ describe("verify", () => {
     }).pipe(Effect.scoped), patience)
 })
 
+describe("a restore", () => {
+  it.live("is refused while another program reads the store, and changes nothing", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const [file, copy] = [join(path, "a.db"), join(path, "copy.db")]
+      yield* made(file, 20)
+      yield* StoreBackup.backup({ from: file, to: copy })
+      const reader = new DatabaseSync(file)
+      reader.exec("CREATE TABLE IF NOT EXISTS noise (a); INSERT INTO noise VALUES (1); BEGIN")
+      reader.prepare("SELECT count(*) FROM events").get()
+      const writer = new DatabaseSync(file)
+      writer.exec("INSERT INTO noise VALUES (2)")
+      writer.close()
+      expect(yield* problemOf(StoreBackup.restore({ from: copy, to: file }))).toContain("a.db; end it first")
+      expect(Fs.readdirSync(path).filter((name) => /part|before/.test(name))).toEqual([])
+      reader.close()
+      expect(yield* StoreBackup.restore({ from: copy, to: file })).toMatchObject({ kept: expect.stringContaining("before-restore") })
+    }).pipe(Effect.scoped), patience)
+})
+
 describe("a file of an older format", () => {
   it.live("is backed up beside itself before it is brought to the newest", () =>
     Effect.gen(function*() {
@@ -347,6 +368,27 @@ describe("a file of an older format", () => {
         yield* StoreBackup.restore({ from: backup, to: file })
         expect(yield* idsOf(file)).toHaveLength(count)
         expect(Fs.existsSync(`${backup}.2`)).toBe(true)
+      }
+    }).pipe(Effect.scoped), patience)
+
+  it.live("knows its tags afterwards: an import had kept them as attributes", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      for (const format of [1, 2]) {
+        const file = join(path, `${format}.db`)
+        if (format === 1) Format1.make(file, 25)
+        else Format2.make(file, 3)
+        const db = new DatabaseSync(file)
+        const count = format === 1 ? 1 : 3
+        const put = db.prepare("INSERT INTO events VALUES (?, 1, ?, 1, ?, 1, NULL, ?, NULL, 1, 2000)")
+        const attributes = ['{"ksitags":"flight:1,seat%2Ca"}', '{"other":"ksitags"}', '{"ksitags":7}', '{"ksitags":"flight:1"}', "{\"ksitags\""]
+        attributes.forEach((text, n) => put.run(count + 1 + n, 2 + n, `tagged-${n}`, text))
+        db.close()
+        const found = (tag: string) =>
+          opened(file, (store) => Effect.map(Stream.runCollect(store.all({ query: [{ tags: [tag] }] })), (facts) => facts.map(({ id }) => id)))
+        expect(yield* found("flight:1")).toEqual(["tagged-0", "tagged-3"])
+        expect(yield* found("seat,a")).toEqual(["tagged-0"])
+        expect((yield* checked(file)).problems.filter(({ check }) => check === "tags")).toEqual([])
       }
     }).pipe(Effect.scoped), patience)
 

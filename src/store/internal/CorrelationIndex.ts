@@ -20,7 +20,7 @@ const sliceFacts = 2048
 export const entriesOf = (condition: string): string =>
   `WITH slice AS MATERIALIZED (
     SELECT position, id, attributes ->> '$.correlationid' AS chain, attributes ->> '$.clientcorrelationid' AS label
-    FROM events WHERE ${condition} AND attributes IS NOT NULL AND json_valid(attributes)
+    FROM main.events WHERE ${condition} AND attributes IS NOT NULL AND json_valid(attributes)
   )
   SELECT chain AS correlation, position FROM slice WHERE typeof(chain) = 'text' AND chain <> id
   UNION ALL SELECT label, position FROM slice WHERE typeof(label) = 'text'`

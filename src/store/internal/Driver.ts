@@ -113,7 +113,7 @@ export interface Driver extends Pick<Journal["Service"], "append" | "read" | "he
    * done before, with `VersionConflict`, with `IdConflict`.
    */
   readonly deleteStream: (tombstone: NewFact, expectedVersion: number | undefined) => Effect.Effect<Outcome, KsiError>
-  /** Registers who removes what it keeps of facts that go: called in the removal's transaction. */
+  /** Registers who removes what it keeps of facts that go: called in the transaction that takes them out of the store. */
   readonly onRemoved: (hook: (removed: Removed) => void) => void
   /** Takes part in the transactions of appends from the next one on, in this very turn; answers with how to leave. */
   readonly join: (participant: Participant) => () => void

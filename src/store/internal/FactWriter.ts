@@ -128,7 +128,7 @@ const columnCount = 11
 
 const insertInto = (rows: number): string => {
   const row = `(${Array.from({ length: columnCount }, () => "?").join(", ")})`
-  return `INSERT INTO events VALUES ${Array.from({ length: rows }, () => row).join(", ")} ON CONFLICT (id, source) DO NOTHING`
+  return `INSERT INTO main.events VALUES ${Array.from({ length: rows }, () => row).join(", ")} ON CONFLICT (id, source) DO NOTHING`
 }
 
 const idConflict = ({ id, source }: NewFact, { position }: Outcome) =>
@@ -170,7 +170,7 @@ export class FactWriter {
     this.finder = new FactFinder(db, reader, this.index)
     this.insert = db.prepare(insertInto(1))
     this.inserts = [rowsPerStatement, fewerRowsPerStatement, 1].map((rows) => [rows * columnCount, db.prepare(insertInto(rows))])
-    this.removeAfter = db.prepare("DELETE FROM events WHERE position > ?")
+    this.removeAfter = db.prepare("DELETE FROM main.events WHERE position > ?")
     this.insertTag = db.prepare("INSERT INTO fact_tags VALUES (?, ?)")
     this.dataVersion = db.prepare("PRAGMA data_version")
     this.load()
@@ -212,8 +212,17 @@ export class FactWriter {
 
   /** Removes facts, or changes what is kept beside them, in a transaction of its own. */
   change<A>(f: () => A): A {
+    return this.changeIn(this.file.transaction, f)
+  }
+
+  /** As `change`, for what may be lost in a power failure and is done again then. */
+  changeBehind<A>(f: () => A): A {
+    return this.changeIn(this.file.transactionBehind, f)
+  }
+
+  private changeIn<A>(transaction: StoreFile.StoreFile["Service"]["transaction"], f: () => A): A {
     try {
-      return this.file.transaction(() => {
+      return transaction(() => {
         if (this.fileVersion() !== this.seen) this.load()
         return f()
       })
@@ -385,6 +394,14 @@ export class FactWriter {
     }
   }
 
+  /** Erases the fact of a deleted stream that still has this identity; whether there is one. */
+  private makeWay(id: string, source: number): boolean {
+    const { removals, streams } = this.reader
+    const waiting = removals.waitingFor(id, source)
+    if (waiting !== undefined) removals.erase({ streamId: streams.text(waiting.stream), positions: [waiting.position] })
+    return waiting !== undefined
+  }
+
   private one(row: Row, recordedAt: number): Outcome | KsiError.KsiError {
     const { fact } = row
     const { names, sources, streams } = this.reader
@@ -402,12 +419,14 @@ export class FactWriter {
         position, stream, version, source, fact.id, name, row.data, row.attributes, time, timestamp, recordedAt
       )
       if (values === rowsPerStatement * columnCount) this.flush()
-    } else if (this.insert.run(
-      position, stream, version, source, fact.id, name, row.data, row.attributes, time, timestamp, recordedAt
-    ).changes === 0) {
-      const outcome = this.stored(row, source)
-      if (outcome === undefined) throw new Error(`the store is corrupt: event "${fact.id}" is and is not there`)
-      return outcome
+    } else {
+      const insert = () =>
+        this.insert.run(position, stream, version, source, fact.id, name, row.data, row.attributes, time, timestamp, recordedAt).changes > 0
+      if (!insert()) {
+        const outcome = this.stored(row, source)
+        if (outcome !== undefined) return outcome
+        if (!this.makeWay(fact.id, source) || !insert()) throw new Error(`the store is corrupt: event "${fact.id}" is and is not there`)
+      }
     }
     if (known === undefined) streams.add(fact.streamId)
     if (row.careful) this.reader.careful = Math.min(this.reader.careful, position)

@@ -1,4 +1,5 @@
-// Takes facts out of a file: by what is set for their streams, or with the whole stream. Each change is one transaction.
+// Takes facts out of a file: by what is set for their streams, or with the whole stream. Each change is one transaction, and none
+// of them is long: of a long stream that is deleted most is erased later (`erase`), which nobody sees.
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import type { Outcome } from "../../bus/Journal.ts"
 import type { NewFact } from "../../event/CloudEvent.ts"
@@ -66,27 +67,34 @@ export class Retention {
       }))
   }
 
-  /** Appends the tombstone and removes everything before it. */
-  deleteStream(tombstone: NewFact, expectedVersion: number | undefined, now: number): {
+  /** Erases so many facts of deleted streams; whether others are left. Done again where the process dies before it is on the disk. */
+  erase(facts: number): boolean {
+    const { removals, streams } = this.reader
+    if (!removals.hasWaiting) return false
+    return removals.securely(() => this.writer.changeBehind(() => removals.eraseSome((stream) => streams.text(stream), facts)))
+  }
+
+  /** Appends the tombstone, takes everything before it from the eyes of readers, and erases so many facts of that. */
+  deleteStream(tombstone: NewFact, expectedVersion: number | undefined, now: number, facts: number): {
     readonly facts: ReadonlyArray<Written>
     readonly outcome: Outcome
   } {
     const encoded = encode({ facts: [tombstone], expectedVersion })
     if (KsiError.is(encoded)) throw encoded
-    const { answers, facts } = this.reader.removals.securely(() =>
+    const { answers, facts: written } = this.reader.removals.securely(() =>
       this.writer.commit([encoded], now, ([answer]) => {
         if (KsiError.is(answer)) throw answer
         const [outcome] = answer ?? []
         const stream = this.reader.streams.find(tombstone.streamId)
         if (outcome?.kind !== "appended" || stream === undefined) throw wasThere(tombstone, outcome?.position ?? 0)
-        this.cut(tombstone.streamId, stream, outcome.version, true)
+        this.reader.removals.delete(stream, tombstone.streamId, outcome.version, this.writer.end(), facts)
         this.remove.run(toSortable(tombstone.streamId))
       }))
     const [answer] = answers
     const outcome = KsiError.is(answer) ? undefined : answer?.[0]
     // A refusal was thrown inside.
     if (outcome === undefined) throw new Error(`the tombstone of "${tombstone.streamId}" was not written`)
-    return { facts, outcome }
+    return { facts: written, outcome }
   }
 
   private applyTo(streamId: string, settings: StreamSettings.StreamSettings, now: number, budget: number) {
@@ -99,16 +107,14 @@ export class Retention {
       recordedAt: (version) => Number(this.recorded.get(this.position(stream, version))?.["recorded"])
     })
     const cut = Math.min(kept, first + budget)
-    if (cut > first) this.cut(streamId, stream, cut, false)
+    if (cut > first) this.cut(streamId, stream, cut)
     return { isOver: cut === kept, gone: cut - first }
   }
 
-  private cut(streamId: string, stream: number, first: number, isDeleted: boolean): void {
+  private cut(streamId: string, stream: number, first: number): void {
     const { index } = this.writer
-    const { removals } = this.reader
     const positions = index.positions({ stream, from: 1, to: first - 1, limit: Number.MAX_SAFE_INTEGER, backward: false })
-    removals.remove(stream, positions, { first, isDeleted }, this.writer.end())
-    if (positions.length > 0) for (const hook of removals.hooks) hook({ streamId, positions })
+    this.reader.removals.remove(stream, { streamId, positions }, first, this.writer.end())
   }
 
   private position(stream: number, version: number): number {

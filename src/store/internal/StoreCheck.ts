@@ -6,7 +6,7 @@
  *
  * **Gotchas** Facts that were removed on purpose leave holes. Of a stream only its beginning goes, and the file says how much
  * of it (`Removals`): so a version that is missing is found wherever it is, and there must be exactly as many empty positions
- * as facts were removed. Which one of them is wrong nobody can tell.
+ * as facts were removed. Which one of them is wrong nobody can tell. Facts of a deleted stream may still wait to be erased.
  */
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import * as Json from "../../event/Json.ts"
@@ -96,7 +96,7 @@ const isCareful = (text: string): boolean => Json.isSuspicious(text) && JSON.str
 /** What a file says of itself that it has lost on purpose. */
 interface Lost {
   /** The first version that is left of a stream, and whether that is its tombstone. */
-  readonly cuts: ReadonlyMap<number, { readonly first: number; readonly isDeleted: boolean }>
+  readonly cuts: ReadonlyMap<number, { readonly first: number; readonly isDeleted: boolean; readonly isWaiting: boolean }>
   /** The last fact of the log when something was removed. */
   readonly end: { readonly position: number; readonly recorded: number }
 }
@@ -104,7 +104,7 @@ interface Lost {
 const lostIn = (db: DatabaseSync): Lost => {
   if (!has(db, "stream_cuts")) return { cuts: new Map(), end: { position: 0, recorded: -Infinity } }
   const cuts = db.prepare("SELECT stream, first, deleted FROM stream_cuts").all()
-    .map(({ deleted, first, stream }) => [Number(stream), { first: Number(first), isDeleted: deleted === 1 }] as const)
+    .map(({ deleted, first, stream }) => [Number(stream), { first: Number(first), isDeleted: deleted !== 0, isWaiting: deleted === 2 }] as const)
   const end = db.prepare("SELECT position, recorded FROM log_end").get()
   return { cuts: new Map(cuts), end: { position: Number(end?.["position"] ?? 0), recorded: Number(end?.["recorded"] ?? -Infinity) } }
 }
@@ -185,9 +185,11 @@ class Facts {
 
   private version(position: number, { name, stream: number, version: value }: Fact): void {
     const stream = Number(number)
-    const { first, isDeleted } = this.lost.cuts.get(stream) ?? { first: 1, isDeleted: false }
+    const { first, isDeleted, isWaiting } = this.lost.cuts.get(stream) ?? { first: 1, isDeleted: false, isWaiting: false }
     const before = this.versions.get(stream) ?? first - 1
     const version = Number(value)
+    // Removed, and not erased yet.
+    if (isWaiting && version < first) return void this.removed--
     const at = (version: number) => `version ${version} of stream number ${stream}`
     const say = this.wrong.versions.say
     if (version < first) say(`${at(version)} is at position ${position}, and was removed on purpose`)

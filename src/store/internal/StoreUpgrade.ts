@@ -1,6 +1,7 @@
 // Brings a store's file of an older format to the newest, in the transaction of the caller: all of it, or nothing.
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import type { OutcomeKind } from "../../bus/Activity.ts"
+import * as Tags from "../../event/Tags.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
 import { activity, schemaVersion, since3 } from "./schema.ts"
 
@@ -49,9 +50,20 @@ const toBlocks = (db: DatabaseSync): void => {
   db.exec("DROP TABLE activity_1")
 }
 
+/** Tags that facts have had since before there was a table of them: an import keeps every attribute. */
+const fillTags = (db: DatabaseSync): void => {
+  const insert = db.prepare("INSERT INTO fact_tags VALUES (?, ?)")
+  const tagged = db.prepare(`SELECT position, attributes ->> '$.${Tags.attribute}' AS tags FROM events
+    WHERE instr(attributes, '"${Tags.attribute}"') AND json_valid(attributes)`)
+  for (const { position, tags } of tagged.iterate()) {
+    if (typeof tags === "string") for (const tag of Tags.fromText(tags)) insert.run(tag, Number(position))
+  }
+}
+
 /** Format 2 to 3. */
 const toTables = (db: DatabaseSync): void => {
   for (const table of since3) db.exec(table)
+  fillTags(db)
 }
 
 /** What is done to a file of format 1, of format 2, and so on. */

@@ -49,7 +49,7 @@ export const makeInline = <S>({ format, projection, rows }: Folding<S>, set: num
   }
   const refused = (fact: StoredFact | undefined, problem: string) => {
     const which = fact === undefined ? "" : `${fact.name} in "${fact.streamId}": `
-    return KsiError.make(new KsiError.StoreFailure({ operation: `keep the inline read model "${name}"`, problem: which + problem }))
+    return KsiError.make(new KsiError.StoreFailure({ operation: `keep the inline read model "${name}"`, problem: which + problem, refused: true }))
   }
 
   return {

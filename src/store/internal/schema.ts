@@ -112,7 +112,10 @@ const consumers: ReadonlyArray<string> = [
   "CREATE INDEX consumer_parked_stream ON consumer_parked (consumer, stream, position)"
 ]
 
-/** What was removed: settings by stream id (also of a stream to come), what streams have lost, what the log was. */
+/**
+ * What was removed: settings by stream id (also of a stream to come), what streams have lost, what the log was. `deleted` is 1 of a
+ * deleted stream, and 2 as long as facts of it are still to be erased.
+ */
 const removals = `CREATE TABLE stream_settings (stream TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE stream_cuts (stream INTEGER PRIMARY KEY, first INTEGER NOT NULL, deleted INTEGER NOT NULL);
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL, recorded INTEGER NOT NULL)`

@@ -152,8 +152,9 @@ export class Daemon {
       const life = this.taking()
       if (life === undefined) return resume(Effect.fail(lost(this.name, "it is not up", true)))
       const broken = () => resume(Effect.fail(lost(this.name, "it has ended", false)))
-      const fiber = this.fork(life.body, Effect.provideContext(effect, life.services))
+      // First: it may die before the fiber has given way for the first time.
       life.owed.add(broken)
+      const fiber = this.fork(life.body, Effect.provideContext(effect, life.services))
       fiber.addObserver((exit) => {
         life.owed.delete(broken)
         resume(exit)
@@ -182,10 +183,10 @@ export class Daemon {
     const router = Context.get(life.services, Router)
     // What comes of it is the process's: the envelope is made and dispatched in there.
     let envelope: LiveEnvelope | undefined
-    const fiber = this.fork(life.body, Effect.provideContext(
-      Effect.suspend(() => router.dispatch(envelope = router.envelope(event, data, { idempotencyKey }))), life.services))
     const broken = () => reply(refusalText(lost(this.name, "it has ended", false)))
     life.owed.add(broken)
+    const fiber = this.fork(life.body, Effect.provideContext(
+      Effect.suspend(() => router.dispatch(envelope = router.envelope(event, data, { idempotencyKey }))), life.services))
     life.answering.add(fiber)
     fiber.addObserver((exit) => {
       life.owed.delete(broken)

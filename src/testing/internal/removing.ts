@@ -207,5 +207,45 @@ const bounds: ReadonlyArray<Case> = [
     }))
 ]
 
+/** Reads, and removes something when the first page is read. */
+const readAround = Effect.fnUntraced(function*<E>(
+  stream: Stream.Stream<{ readonly version: number }, E>,
+  remove: Effect.Effect<unknown, E>
+) {
+  const seen: Array<number> = []
+  yield* Stream.runForEachArray(stream, (page) => {
+    const isFirst = seen.length === 0
+    for (const { version } of page) seen.push(version)
+    return isFirst ? remove : Effect.void
+  })
+  return seen
+})
+
+const pageItems = 1000
+const many = 2 * pageItems + 200
+
+/** Versions up to the end of the first page, and from one on. */
+const around = (from: number) => upTo(many).filter((version) => version <= pageItems || version >= from)
+
+const betweenPages: ReadonlyArray<Case> = [
+  promise("a reader goes on where facts go between its pages: those that it has read, and those that it was about to", (store) =>
+    Effect.gen(function*() {
+      const ways = ["stream", "query", "log", "deleted"]
+      for (const streamId of ways) {
+        for (let first = 0; first < many; first += 550) {
+          yield* store.append({ facts: upTo(550).map((n) => fact(`${streamId}-${first + n}`, { streamId })) })
+        }
+      }
+      const cutTo = (streamId: string, truncateBefore: number) => Effect.andThen(store.configure(streamId, { truncateBefore }), store.retain)
+      assert.deepEqual(yield* readAround(store.stream("stream"), cutTo("stream", 1900)), around(1900))
+      assert.deepEqual(yield* readAround(store.all({ query: [{ streamIds: ["query"] }] }), cutTo("query", 2100)), around(2100))
+      const [from, to] = [2 * many + 1, 3 * many]
+      assert.deepEqual(yield* readAround(store.all({ from, to }), cutTo("log", many)), around(many))
+      assert.deepEqual(yield* readAround(store.stream("deleted"), store.delete("deleted")), upTo(pageItems))
+      assert.deepEqual(yield* readAround(store.stream("stream", { backward: true }), cutTo("stream", many + 1)), upTo(many).slice(1899).toReversed())
+      assert.deepEqual(yield* streamOf(store, "stream"), [])
+    }))
+]
+
 /** The cases. */
-export const cases: ReadonlyArray<Case> = [...retention, ...tombstones, ...bounds]
+export const cases: ReadonlyArray<Case> = [...retention, ...tombstones, ...bounds, ...betweenPages]
