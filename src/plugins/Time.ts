@@ -30,6 +30,7 @@ import * as EventGroup from "../event/EventGroup.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
+import { mapped } from "../store/internal/turns.ts"
 import * as Projection from "../store/Projection.ts"
 import * as TimeTravel from "../store/TimeTravel.ts"
 import { optional, Page, paging } from "./internal/fields.ts"
@@ -82,7 +83,7 @@ const momentsAt = ({ streamId, ...when }: When) =>
       state: projection.encode(moment.state)
     })
     return streamId === undefined
-      ? Effect.map(TimeTravel.at(projection, when), (moments) => moments.map(encoded))
+      ? Effect.flatMap(TimeTravel.at(projection, when), (moments) => mapped(moments, encoded))
       : Effect.map(TimeTravel.at(projection, { ...when, streamId }), (moment) => [encoded(moment)])
   }
 

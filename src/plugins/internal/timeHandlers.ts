@@ -16,6 +16,7 @@ import * as Comparison from "../../store/Comparison.ts"
 import * as Difference from "../../store/Difference.ts"
 import { EventStore } from "../../store/EventStore.ts"
 import * as History from "../../store/internal/history.ts"
+import { mapped } from "../../store/internal/turns.ts"
 import * as Projection from "../../store/Projection.ts"
 import * as Search from "../../store/Search.ts"
 import * as TimeTravel from "../../store/TimeTravel.ts"
@@ -172,9 +173,9 @@ const branchItems = (
   options: Branch.Options
 ): Failing<ReadonlyArray<unknown>> =>
   real.use((projection) => code === undefined
-    ? Effect.map(Branch.branch(projection, options), ({ lines }) => lines.map(lineItem(projection, projection)))
+    ? Effect.flatMap(Branch.branch(projection, options), ({ lines }) => mapped(lines, lineItem(projection, projection)))
     : code.use((other) =>
-      Effect.map(Branch.branch(projection, { ...options, projection: other }), ({ lines }) => lines.map(lineItem(projection, other)))))
+      Effect.flatMap(Branch.branch(projection, { ...options, projection: other }), ({ lines }) => mapped(lines, lineItem(projection, other)))))
 
 const makeListed = Effect.gen(function*() {
   const projections = yield* Projection.Projections
@@ -187,7 +188,7 @@ const makeListed = Effect.gen(function*() {
         const a = yield* whenOf(Events.Diff, "from", from, position, recorded)
         const b = yield* whenOf(Events.Diff, "to", to, position, recorded)
         const items: Failing<ReadonlyArray<unknown>> = by.use((projection) => stream === undefined
-          ? Effect.map(Difference.diff(projection, a, b, { all }), (diffs) => diffs.map(diffItem))
+          ? Effect.flatMap(Difference.diff(projection, a, b, { all }), (diffs) => mapped(diffs, diffItem))
           : Effect.map(Difference.diff(projection, a, b, { streamId: stream }), (diff) => [diffItem(diff)]))
         return { by, items, ...byStream }
       })),
@@ -196,7 +197,7 @@ const makeListed = Effect.gen(function*() {
         const by = yield* projectionOf(projection)
         const when = yield* whenOf(Events.Blame, "at", at, position, recorded)
         const items = by.use((projection) => Blame.blame(projection, { ...when, streamId, field }))
-        return { by, items: Effect.map(items, (blamed) => blamed.map(blameItem)), ...byField }
+        return { by, items: Effect.flatMap(items, (blamed) => mapped(blamed, blameItem)), ...byField }
       })),
     "time:branch": (payload: Event.Payload<typeof Events.Branch>): Answer =>
       answer(Events.Branch, payload, Effect.fnUntraced(function*({ at, edits, projection, recorded, stream: streamId, with: other }, position) {

@@ -31,3 +31,14 @@ export const pace: Effect.Effect<Pace> = Effect.clockWith((clock) =>
     const begin = Effect.sync(() => void (began = clock.currentTimeMillisUnsafe()))
     return { isLong, rest: Effect.andThen(Effect.yieldNow, begin) }
   }))
+
+/** Maps many items, in as many turns as it takes. */
+export const mapped = Effect.fnUntraced(function*<A, B>(items: Iterable<A>, map: (item: A) => B): Effect.fn.Return<ReadonlyArray<B>> {
+  const { isLong, rest } = yield* pace
+  const answers: Array<B> = []
+  for (const item of items) {
+    answers.push(map(item))
+    if (isLong()) yield* rest
+  }
+  return answers
+})
