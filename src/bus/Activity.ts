@@ -90,7 +90,7 @@ export interface ActivityRecord {
   readonly error: string | undefined
   /** The tag of what it failed with; `undefined` where it has none. */
   readonly reason: string | undefined
-  /** Milliseconds. */
+  /** Milliseconds; in a file to the microsecond. */
   readonly duration: number
   /** Milliseconds since 1970. */
   readonly timestamp: number

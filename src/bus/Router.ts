@@ -35,7 +35,6 @@ import * as Stream from "effect/Stream"
 import { type NewFact, versionAttribute } from "../event/CloudEvent.ts"
 import type * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
-import { jsonCodec } from "../event/EventCodec.ts"
 import {
   type AnyGroup, type EventGroup, type FactHandler, type HandlerEntry, type HandlerFor, handlerKey, type ProvidedTo, type RequestHandler,
   type ServicesOfReturn
@@ -48,15 +47,16 @@ import type { Activity } from "./Activity.ts"
 import * as Causation from "./Causation.ts"
 import * as Answers from "./internal/answers.ts"
 import * as Doors from "./internal/door.ts"
-import { type AnyExit, type AnyFiber, enter, enterWithin, type Run } from "./internal/drive.ts"
+import { type AnyFiber, enter, enterWithin, type Run } from "./internal/drive.ts"
 import type { DeadLetters, Letter } from "./DeadLetters.ts"
 import * as Facts from "./internal/facts.ts"
 import { type Hook, hooksIn, type MiddlewareService } from "./internal/pipeline.ts"
 import * as Reactions from "./internal/reactions.ts"
 import * as Requests from "./internal/requests.ts"
 import * as Table from "./internal/table.ts"
+import { makeDispatch, makeItems, type Parts, unguarded, type Use, useOf, wrongShape } from "./internal/untyped.ts"
 import type { Expectations, Journal } from "./Journal.ts"
-import { type Answer, DeclaredFailure, type DispatchOptions, type Emitted, KsiService, type KsiShape, type SubscribeOptions } from "./KsiService.ts"
+import { type Answer, DeclaredFailure, type DispatchOptions, KsiService, type KsiShape, type SubscribeOptions } from "./KsiService.ts"
 import { Subscriptions } from "./Subscription.ts"
 
 /** Who has to do with an event, in order. */
@@ -114,6 +114,11 @@ export class Router extends Context.Service<Router, {
     surroundings: Fiber.Fiber<unknown, unknown>,
     envelope: Causation.LiveEnvelope
   ) => Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure>
+  /**
+   * The items of an envelope made by `envelope`, as JSON, many at a time as the handler makes them. Nothing is asked before the
+   * first pull; it fails as `dispatch` does.
+   */
+  readonly items: (envelope: Causation.LiveEnvelope) => Stream.Stream<unknown, KsiError.KsiError | DeclaredFailure>
   /** Waits until no fact handler runs. */
   readonly settled: Effect.Effect<void>
   /** Whether no fact handler runs. */
@@ -123,27 +128,6 @@ export class Router extends Context.Service<Router, {
   static readonly layer: Layer.Layer<Router | KsiService, never, Journal | Activity | DeadLetters | Subscriptions> = Layer.effectContext(
     Effect.suspend(() => make)
   )
-}
-
-type Use = "call" | "emit" | "stream"
-
-const useOf = (event: Event.Any): Use => event.kind === "fact" ? "emit" : event.mode
-
-// A handler was added to an event of a group that nobody serves: without what stands before it nothing is carried out.
-const unguarded = ({ event, unguarded: middleware }: Table.TableEntry) =>
-  KsiError.exit(new KsiError.PluginInvalid({
-    plugin: event.name, problem: `it stands behind the middleware "${middleware ?? ""}", which is not there: serve its group`
-  }))
-
-const wrongShape = (event: Event.Any, used: string) =>
-  KsiError.exit(new KsiError.WrongShape({ event: event.name, used, expected: useOf(event) }))
-
-interface Parts {
-  readonly door: Doors.Door
-  readonly table: Table.Table
-  readonly requests: Requests.Requests
-  readonly facts: Facts.Facts
-  readonly reactions: Reactions.Reactions
 }
 
 const knows = (event: Event.Any, middleware: string): boolean => event.middleware.some(({ name }) => name === middleware)
@@ -250,99 +234,6 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
   return { call, emit, stream }
 }
 
-/** A reply as JSON. One that its schema accepts and JSON does not (a bigint where anything is allowed) is invalid too. */
-const encodeValue = (entry: Table.TableEntry, value: unknown): Exit.Exit<Answer, KsiError.KsiError> => {
-  try {
-    return Exit.succeed({ kind: "value", value: entry.codec.encodeSuccess(value) })
-  } catch (cause) {
-    const problem = cause instanceof Error ? cause.message : String(cause)
-    return KsiError.exit(new KsiError.ReplyInvalid({ event: entry.event.name, problems: [{ path: "", problem }] }))
-  }
-}
-
-/** How an error is written, where the event or its middleware declares it. */
-const encoderOf = ({ codec, hooks }: Table.TableEntry, error: unknown): ((error: unknown) => unknown) | undefined => {
-  if (codec.isError(error)) return codec.encodeError
-  const hook = hooks.find(({ error: schema }) => Schema.is(schema)(error))
-  return hook && Schema.encodeUnknownSync(jsonCodec(hook.error))
-}
-
-/** What is left of an exit at a boundary: JSON, an error that may be told, or something that broke. */
-const encodeExit = (
-  entry: Table.TableEntry,
-  envelope: Envelope.Envelope,
-  exit: AnyExit
-): Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure> => {
-  if (Exit.isSuccess(exit)) return encodeValue(entry, exit.value)
-  const error = Cause.findErrorOption(exit.cause)
-  if (error._tag === "Some") {
-    if (KsiError.is(error.value)) return Exit.fail(error.value)
-    const encode = encoderOf(entry, error.value)
-    if (encode !== undefined) {
-      const message = error.value instanceof Error && error.value.message !== "" ? error.value.message : undefined
-      const failure = { event: envelope.name, error: encode(error.value), message: message ?? `${envelope.name} failed` }
-      return Exit.fail(new DeclaredFailure(failure))
-    }
-  }
-  // What is left is a defect or an interruption; it stays what it is, and the boundary hides its text.
-  const cause = Cause.fromReasons<never>(exit.cause.reasons.map((reason) =>
-    reason._tag === "Fail" ? Cause.makeDieReason(reason.error) : reason
-  ))
-  if (Cause.hasInterruptsOnly(cause)) return Exit.failCause(cause)
-  const line = Effect.annotateLogs(Effect.logError(`a handler of ${envelope.name} died`, cause), Causation.labelsOf(envelope))
-  const span = Causation.spanOf(envelope)
-  return Effect.andThen(span === undefined ? line : Effect.withParentSpan(line, span), Exit.failCause(cause))
-}
-
-const encodeEmitted = (entry: Table.TableEntry, envelope: Envelope.Envelope, exit: AnyExit) => {
-  if (Exit.isFailure(exit)) return encodeExit(entry, envelope, exit)
-  // What `facts.emit` succeeds with; a middleware that answered for a fact has stored nothing.
-  const { id, position, version } = exit.value as Emitted
-  return Exit.succeed<Answer>({ kind: "fact", id, position: Number(position), version })
-}
-
-type Dispatched = Effect.Effect<Answer, KsiError.KsiError | DeclaredFailure>
-
-/** Goes on with what is not complete: here, in the fiber that it was begun for, or in one that is yet to come. */
-const goOn = (fiber: AnyFiber, whole: Dispatched, run: Run, isHere: boolean): Dispatched =>
-  isHere ? enterWithin(fiber, whole, run) : Effect.withFiber((own: AnyFiber) => enterWithin(own, whole, run))
-
-/** `dispatch` and `begin`: JSON in, JSON out. */
-const makeDispatch = ({ door, facts, requests, table }: Parts): Pick<Router["Service"], "begin" | "dispatch"> => {
-  const ask = (fiber: AnyFiber, envelope: Causation.LiveEnvelope, as: DispatchOptions["as"], isHere: boolean): Dispatched => {
-    const entry = table.get(envelope.name)
-    const use = entry === undefined ? as ?? "call" : useOf(entry.event)
-    const refused = door.refuse(entry, envelope, use)
-    if (refused !== undefined) return refused
-    if (entry === undefined) return door.unknown(envelope)
-    if (as !== undefined && as !== use) return wrongShape(entry.event, as)
-    if (use === "stream") return wrongShape(entry.event, "call")
-    if (entry.unguarded !== undefined) return unguarded(entry)
-    const decoded = entry.codec.decodePayload(envelope.data ?? {})
-    if (Facts.isFactEntry(entry)) {
-      if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)
-      envelope.data = decoded.value
-      const emitting = facts.emit(fiber, entry, envelope)
-      return goOn(fiber, Effect.flatMap(Effect.exit(emitting), (exit) => encodeEmitted(entry, envelope, exit)), emitting, isHere)
-    }
-    if (Exit.isSuccess(decoded)) envelope.data = decoded.value
-    const run = Exit.isSuccess(decoded) ? requests.run(fiber, entry, envelope) : requests.refused(entry, envelope, decoded)
-    return Exit.isExit(run)
-      ? encodeExit(entry, envelope, run)
-      : goOn(fiber, Effect.flatMap(Effect.exit(run), (exit) => encodeExit(entry, envelope, exit)), run, isHere)
-  }
-  return {
-    dispatch: (envelope, as) => Effect.withFiber((fiber: AnyFiber) => ask(fiber, envelope, as, true)),
-    begin: (fiber, envelope) => {
-      try {
-        return ask(fiber, envelope, undefined, false)
-      } catch (defect) {
-        return Exit.die(defect)
-      }
-    }
-  }
-}
-
 const makeSubscribe = (table: Table.Table, subscriptions: Subscriptions["Service"]) =>
   // `unwrap` gives the subscription the scope of the stream: it closes when the stream ends, however it ends.
   (target: string | Event.AnyFact, options?: SubscribeOptions) =>
@@ -416,6 +307,7 @@ export const make = Effect.gen(function*() {
     received: table.received,
     dispatch,
     begin,
+    items: makeItems(parts),
     settled: reactions.settled,
     isSettled: reactions.isSettled
   })

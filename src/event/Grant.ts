@@ -294,6 +294,7 @@ export const builtins: Readonly<Record<string, Level>> = {
   // What one hears of is decided by its pattern; these only say which.
   "pubsub:subscribe": "known",
   "pubsub:unsubscribe": "known",
+  "stream:cancel": "known",
   "monitor:subscribe": "known",
   "monitor:unsubscribe": "known",
   // They tell of what the asker may use, and of the asker.

@@ -25,21 +25,31 @@ const manyDigits = /\d[\d.]{15}/
 const largeExponent = /\d[eE][+-]?\d{3,}\s*(?:[,}\]]|$)/
 const negativeZero = /-0(?:\.0*)?(?:[eE][+-]?\d+)?\s*(?:[,}\]]|$)/
 
-/** Whether sixteen digits may stand in a row: then they cover two of every eighth character. */
-const mayHaveManyDigits = (text: string): boolean => {
-  let before = false
-  for (let i = 7; i < text.length; i += 8) {
-    const code = text.charCodeAt(i)
-    const isDigit = code <= nine && (code >= zero || code === dot)
-    if (isDigit && before) return true
-    before = isDigit
-  }
-  return false
-}
-
 const dot = 0x2e
 const zero = 0x30
 const nine = 0x39
+
+const isDigit = (text: string, at: number): boolean => {
+  const code = text.charCodeAt(at)
+  return code <= nine && (code >= zero || code === dot)
+}
+
+/** Whether sixteen digits and dots stand in a row: they cover two of every eighth character. An id may do so with fewer. */
+const mayHaveManyDigits = (text: string): boolean => {
+  let before = false
+  for (let i = 7; i < text.length; i += 8) {
+    const isOne = isDigit(text, i)
+    if (isOne && before) {
+      let first = i
+      let end = i + 1
+      while (isDigit(text, first - 1)) first--
+      while (isDigit(text, end)) end++
+      if (end - first >= 16) return true
+    }
+    before = isOne
+  }
+  return false
+}
 
 interface RawJson {
   readonly rawJSON: string

@@ -36,6 +36,8 @@ export interface LimitsShape {
   readonly connectionRequests: number
   /** Subscriptions of one connection. */
   readonly connectionSubscriptions: number
+  /** Streams of one connection. */
+  readonly connectionStreams: number
   /** Connections of one listener. */
   readonly connections: number
   /** The head of one HTTP request: its line and its headers. */
@@ -93,6 +95,7 @@ export const defaults: LimitsShape = {
   appendQueue: 8192,
   connectionRequests: 256,
   connectionSubscriptions: 1024,
+  connectionStreams: 256,
   connections: 10_000,
   headerBytes: 16 * 1024,
   headerMillis: 10_000,

@@ -34,7 +34,8 @@ import type * as EventRegistry from "../event/EventRegistry.ts"
 import * as FactQuery from "../event/FactQuery.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
-import { EventStore, type Found, ownStream, type StreamInfo, streamNotFound } from "../store/EventStore.ts"
+import { firstWhereEffect } from "../store/internal/bisect.ts"
+import { EventStore, type FactPage, ownStream, type StreamInfo, streamNotFound } from "../store/EventStore.ts"
 import { Count, Opaque, optional, Ordinal, Page, paging } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
 
@@ -255,7 +256,7 @@ const versionAt = Effect.fnUntraced(function*(
 
 /** The first version of a stream that is behind `position`; `versions + 1` where none is. */
 const firstAfter = (store: Store, streamId: string, versions: number, position: number) =>
-  Paging.bisect(1, versions, (version) =>
+  firstWhereEffect(1, versions + 1, (version) =>
     Effect.map(store.readStream({ streamId, from: version, limit: 1 }), ([fact]) =>
       fact === undefined || fact.position > position))
 
@@ -299,7 +300,7 @@ const makeExportFound = (store: Store, pageBytes: number, pageItems: number) => 
   /** The next facts of a query, from a position on; none where there are no more. */
   const search = Effect.fnUntraced(function*(query: FactQuery.Compiled, from: number, to: number, limit: number) {
     for (let at: number | undefined = from; at !== undefined;) {
-      const found: Found = yield* store.search({ query, from: at, to, limit, backward: false })
+      const found: FactPage = yield* store.driver.search({ query, from: at, to, limit, backward: false })
       if (found.facts.length > 0) return found.facts
       at = found.next
       yield* Effect.yieldNow

@@ -209,6 +209,7 @@ const described: { readonly [namespace: string]: string } = {
   projection: "Read models: how far each is, its states, build one anew",
   consumer: "Consumer groups: how far each is, what is parked",
   pubsub: "Following events over a connection",
+  stream: "Streams over a connection",
   module: "The daemon's modules: state, events, start",
   permission: "Who may do what: grants, profiles, tokens",
   wire: "The connection itself"
@@ -248,7 +249,7 @@ const makeHealth = Effect.gen(function*() {
   const consumers = yield* Consumers
   const everything = yield* EventPattern.fromText("*")
   const startedAt = yield* Clock.monotonicTimeNanos
-  const { file, kind } = store.describe
+  const { file, kind } = store.driver.describe
   const still = {
     ...(info.pid === undefined ? {} : { pid: info.pid }),
     ...(info.home === undefined ? {} : { home: info.home }),

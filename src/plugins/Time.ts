@@ -30,6 +30,7 @@ import * as EventGroup from "../event/EventGroup.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
+import { firstWhere } from "../store/internal/bisect.ts"
 import { mapped } from "../store/internal/turns.ts"
 import * as Projection from "../store/Projection.ts"
 import * as TimeTravel from "../store/TimeTravel.ts"
@@ -115,16 +116,8 @@ const makeCache = () => {
 }
 
 /** Index of the first stream after `next`; the moments are ordered by stream id. */
-const indexAfter = (moments: Moments, next: string): number => {
-  let low = 0
-  let high = moments.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if ((moments[middle]?.streamId ?? "") <= next) low = middle + 1
-    else high = middle
-  }
-  return low
-}
+const indexAfter = (moments: Moments, next: string): number =>
+  firstWhere(0, moments.length, (index) => (moments[index]?.streamId ?? "") > next)
 
 const whenOf = (payload: Event.Payload<typeof At>, position: number): Effect.Effect<When, KsiError.KsiError> => {
   const parsed = TimeTravel.parseMoment(String(payload.at))

@@ -132,6 +132,7 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   appendQueue: limit("appendQueue", count(1, 1_000_000), "Appends that wait for the writer as text already"),
   connectionRequests: limit("connectionRequests", count(1, 1_000_000), "Requests that one connection may have running"),
   connectionSubscriptions: limit("connectionSubscriptions", count(1, 1_000_000), "Subscriptions of one connection"),
+  connectionStreams: limit("connectionStreams", count(1, 1_000_000), "Streams of one connection"),
   connections: limit("connections", count(1, 1_000_000), "Open connections of each way in: the socket, HTTP"),
   headerBytes: limit("headerBytes", bytes(1024, 1024 * 1024), "The line and the headers of one HTTP request"),
   headerMillis: limit("headerMillis", millis(100, day), "How long the head of an HTTP request may take to arrive"),

@@ -29,7 +29,7 @@ import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Difference from "./Difference.ts"
 import { EventStore } from "./EventStore.ts"
-import * as History from "./internal/history.ts"
+import * as FactWalk from "./internal/factWalk.ts"
 import type { Projection } from "./Projection.ts"
 import * as TimeTravel from "./TimeTravel.ts"
 
@@ -98,12 +98,12 @@ export const blame = Effect.fnUntraced(function*<S>(
 ): Effect.fn.Return<ReadonlyArray<Blamed>, KsiError.KsiError, EventStore> {
   const store = yield* EventStore
   const { pageItems } = yield* Limits.Limits
-  const counts = History.countsAt(when)
+  const counts = FactWalk.countsAt(when)
   let state = projection.initial
   let encoded = projection.encode(state)
   let origin = originOf(undefined, undefined, encoded, undefined)
   let found = false
-  yield* History.walk(store, { streamId, from: 1, to: History.lastOf(store, when) }, pageItems, (fact) => {
+  yield* FactWalk.walk(store, { streamId, from: 1, to: FactWalk.lastOf(store, when) }, pageItems, (fact) => {
     if (!counts(fact)) return false
     found = true
     const applied = projection.apply(state, fact)

@@ -28,7 +28,7 @@ import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Difference from "./Difference.ts"
 import { EventStore } from "./EventStore.ts"
-import * as History from "./internal/history.ts"
+import * as FactWalk from "./internal/factWalk.ts"
 import type { Projection } from "./Projection.ts"
 import * as TimeTravel from "./TimeTravel.ts"
 
@@ -118,7 +118,7 @@ const emptyPlan = (): Plan => ({ dropped: new Set(), replaced: new Map(), insert
 const invalid = (index: number, problem: string) => KsiError.fail(KsiError.invalidAt("time:branch", `edits.${index}`, problem))
 
 const factOf = Effect.fnUntraced(function*(
-  store: History.Reads,
+  store: FactWalk.Reads,
   target: Target,
   index: number,
   { last, streamId }: { readonly last: number; readonly streamId: string | undefined }
@@ -140,7 +140,7 @@ const timeProblem = (edit: Edit): string | undefined => {
 }
 
 const plansOf = Effect.fnUntraced(function*(
-  store: History.Reads,
+  store: FactWalk.Reads,
   edits: ReadonlyArray<Edit>,
   reach: { readonly last: number; readonly streamId: string | undefined }
 ): Effect.fn.Return<Map<string, Plan>, KsiError.KsiError> {
@@ -272,7 +272,7 @@ const lineOf = Effect.fnUntraced(function*<S, T>(
   const { code, last, real, when } = ground
   const store = yield* EventStore
   const { pageItems } = yield* Limits.Limits
-  const counts = History.countsAt(when)
+  const counts = FactWalk.countsAt(when)
   const start = yield* startOf(ground, streamId, Math.min(plan.first, last + 1))
   // Of a stream whose beginning was removed, versions go on from what is gone.
   const [first] = start.version > 0 ? [] : yield* store.readStream({ streamId, from: 1, limit: 1 })
@@ -289,7 +289,7 @@ const lineOf = Effect.fnUntraced(function*<S, T>(
       lines.compare(fact)
     }
   }
-  yield* History.walk(store, { streamId, from: start.version + 1, to: last }, pageItems, (fact) => {
+  yield* FactWalk.walk(store, { streamId, from: start.version + 1, to: last }, pageItems, (fact) => {
     insertUpTo(fact.position)
     before = fact
     const isReal = counts(fact)
@@ -342,7 +342,7 @@ const branchOf = Effect.fnUntraced(function*<S, T>(
   { edits = [], streamId }: Options
 ): Effect.fn.Return<Branch<S, T>, KsiError.KsiError, EventStore> {
   const store = yield* EventStore
-  const last = History.lastOf(store, on.when)
+  const last = FactWalk.lastOf(store, on.when)
   const ground = { ...on, last }
   const plans = yield* plansOf(store, edits, { last, streamId })
   if (streamId !== undefined && !plans.has(streamId)) {

@@ -49,7 +49,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type Append, atOnce, begin, type Expectations, Journal, type Outcome, type Saying, sayingOf, withSaying } from "../bus/Journal.ts"
+import { atOnce, begin, type Expectations, Journal, type Outcome, sayingOf, withSaying } from "../bus/Journal.ts"
 import type { From } from "../bus/KsiService.ts"
 import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
@@ -60,12 +60,14 @@ import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Tags from "../event/Tags.ts"
-import type { Driver, Search, StreamDetails } from "./internal/Driver.ts"
+import * as Admission from "./internal/Admission.ts"
+import type { Driver, FactSearch, StreamDetails } from "./internal/Driver.ts"
 import { follow } from "./internal/Following.ts"
 import { makeMemory } from "./internal/MemoryDriver.ts"
 import * as StreamSettings from "./StreamSettings.ts"
 
-export type { Driver, Found, Removed, Search, StreamDetails, StreamInfo } from "./internal/Driver.ts"
+export { ownStream } from "./internal/Admission.ts"
+export type { Driver, FactPage, FactSearch, Removed, StreamDetails, StreamInfo } from "./internal/Driver.ts"
 
 /** A fact as a program appends it; what is left out is filled in. */
 export interface FactInput {
@@ -112,7 +114,7 @@ export const streamDeleted = "store:stream_deleted"
 type StoredFact = CloudEvent.StoredFact
 
 /** The event store. */
-export class EventStore extends Context.Service<EventStore, Omit<Driver, "details"> & {
+export class EventStore extends Context.Service<EventStore, Journal["Service"] & Pick<Driver, "byId" | "configure" | "readStream" | "streams"> & {
   /**
    * Appends facts to one stream, all or none. Fails with `VersionConflict`, `ConditionFailed`, `IdConflict`,
    * `PayloadInvalid`, `PatternInvalid`, `LimitExceeded`, `StoreFailure`.
@@ -122,8 +124,6 @@ export class EventStore extends Context.Service<EventStore, Omit<Driver, "detail
     facts: ReadonlyArray<FactInput>,
     options?: Expectations
   ) => Effect.Effect<ReadonlyArray<Outcome>, KsiError.KsiError>
-  /** As `append`, for KSI's own plugins: to streams of KSI's (`ksi-…`) too. Not an API for users. */
-  readonly appendOwn: Driver["append"]
   /** All facts of a stream, oldest first; `NotFound` where the stream does not exist. */
   readonly stream: (streamId: string, options?: {
     readonly from?: number
@@ -157,162 +157,9 @@ export class EventStore extends Context.Service<EventStore, Omit<Driver, "detail
   ) => Effect.Effect<Deleted, KsiError.KsiError>
   /** Removes what the settings of streams let go, a bounded number at a time; answers with how many facts went. */
   readonly retain: Effect.Effect<number, KsiError.KsiError>
+  /** What KSI's own modules build on; its `append` takes facts of KSI's own streams (`ksi-…`), too. Not an API for users. */
+  readonly driver: Driver
 }>()("ksi/store/EventStore") {}
-
-/** Whether a stream belongs to KSI: its id starts with `ksi-`. Users may read such a stream, never append to it. */
-export const ownStream = (streamId: string): boolean => streamId.startsWith("ksi-")
-
-// ---------------------------------------------------------------------------------------------------------- checks
-
-/** Bytes left of `budget` after the JSON of `value`, at its longest; negative where only writing it can tell. */
-const spend = (value: unknown, budget: number, depth: number): number => {
-  if (typeof value === "string") return budget - 6 * value.length - 2
-  if (typeof value === "number") return Number.isFinite(value) ? budget - 25 : -1
-  if (typeof value === "boolean" || value === null) return budget - 5
-  if (typeof value !== "object" || depth === 0) return -1
-  let left = budget - 2
-  if (Array.isArray(value)) {
-    for (const item of value) if ((left = spend(item, left - 1, depth - 1)) < 0) return -1
-    return left
-  }
-  const prototype: unknown = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return -1
-  for (const key of Object.keys(value)) {
-    left = spend(Reflect.get(value, key), left - 6 * key.length - 4, depth - 1)
-    if (left < 0) return -1
-  }
-  return left
-}
-
-const overLimit = (limit: keyof Limits.LimitsShape, max: number, actual: number): KsiError.Reason =>
-  new KsiError.LimitExceeded({ limit, max, actual, retryable: false })
-
-// A recursion that surely finds room on the stack.
-const walkDepth = 64
-
-/** The same as a JSON value: itself where it is one that surely fits, else what its JSON text says. */
-const toJson = (
-  fact: CloudEvent.NewFact,
-  part: "data" | "attributes",
-  { frameBytes: max, jsonDepth }: Limits.LimitsShape
-): Result.Result<unknown, KsiError.Reason> => {
-  const value = fact[part]
-  if (spend(value, max, Math.min(walkDepth, jsonDepth)) >= 0) return Result.succeed(value)
-  const text = Result.try({
-    try: (): string | undefined => JSON.stringify(value),
-    // The sentence on a cycle draws it in further lines.
-    catch: (cause) => cause instanceof RangeError && cause.message.includes("call stack")
-      ? undefined
-      : KsiError.sentenceOf(cause).split("\n")[0] ?? ""
-  })
-  const deep = new KsiError.LimitExceeded({ limit: "jsonDepth", max: jsonDepth, retryable: false })
-  if (Result.isFailure(text) && text.failure === undefined) return Result.fail(deep)
-  if (Result.isFailure(text)) return Result.fail(KsiError.invalidAt(fact.name, part, `cannot be written as JSON: ${text.failure}`))
-  if (text.success === undefined) return Result.fail(KsiError.invalidAt(fact.name, part, `a ${typeof value} is not JSON`))
-  const bytes = Buffer.byteLength(text.success)
-  if (bytes > max) return Result.fail(overLimit("frameBytes", max, bytes))
-  return Json.isDeeper(text.success, jsonDepth) ? Result.fail(deep) : Result.succeed(Json.parse(text.success))
-}
-
-// Not every program has a compiler behind it.
-const labelProblem = (text: unknown, max: number): string | undefined => {
-  if (typeof text !== "string") return "must be a text"
-  if (text.length === 0) return "must not be empty"
-  if (text.length > max) return `has ${text.length} characters, at most ${max} are allowed`
-  return text.isWellFormed() ? undefined : "must be well-formed Unicode"
-}
-
-const labels = ["streamId", "id", "source", "name"] as const
-
-/** The fact as a driver may take it: labels within their limits, a real time, data that is JSON and not too long. */
-const admit = (
-  fact: CloudEvent.NewFact,
-  limits: Limits.LimitsShape
-): Result.Result<CloudEvent.NewFact, KsiError.Reason> => {
-  for (const label of labels) {
-    const problem = labelProblem(fact[label], label === "name" ? EventName.maxForeignLength : limits.idLength)
-    if (problem !== undefined) return Result.fail(KsiError.invalidAt(fact.name, label, problem))
-  }
-  const time: unknown = fact.time
-  if (time !== undefined && (typeof time !== "string" || CloudEvent.parseTime(time) === undefined)) {
-    const found = typeof time === "string" ? JSON.stringify(time.slice(0, 60)) : "no text"
-    return Result.fail(KsiError.invalidAt(fact.name, "time", `expected an RFC 3339 text, got ${found}`))
-  }
-  const tags: unknown = fact.attributes[Tags.attribute]
-  const tagProblem = tags === undefined ? undefined : Tags.problem(tags, limits.factTags, limits.idLength)
-  if (tagProblem !== undefined) return Result.fail(KsiError.invalidAt(fact.name, "tags", tagProblem))
-  const data = fact.data === undefined ? Result.succeed(undefined) : toJson(fact, "data", limits)
-  if (Result.isFailure(data)) return Result.fail(data.failure)
-  const attributes = toJson(fact, "attributes", limits)
-  if (Result.isFailure(attributes)) return Result.fail(attributes.failure)
-  return data.success === fact.data && attributes.success === fact.attributes
-    ? Result.succeed(fact)
-    // JSON of an object is an object.
-    : Result.succeed({ ...fact, data: data.success, attributes: attributes.success as JsonObject })
-}
-
-const notOwn = (name: string) =>
-  KsiError.invalidAt(name, "streamId", "streams named \"ksi-…\" belong to KSI; choose another id")
-
-/** What is left to ask of a fact that the bus has made: its name is an event's, its attributes are ids and a number. */
-const sayingOver = (below: Saying, limits: Limits.LimitsShape): Saying => ({
-  frameBytes: limits.frameBytes,
-  jsonDepth: limits.jsonDepth,
-  say: below.say,
-  takes: (said) =>
-    labelProblem(said.streamId, limits.idLength) === undefined && !ownStream(said.streamId) &&
-    said.id.length <= limits.idLength && (said.cause === undefined || said.cause.correlationId.length <= limits.idLength) &&
-    below.takes(said)
-})
-
-const isWhole = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0
-
-const expectingNothing: Expectations = {}
-
-const expectsSomething = ({ condition, expectedVersion, expectedVersions }: Append): boolean =>
-  expectedVersion !== undefined || expectedVersions !== undefined || condition !== undefined
-
-/** What is wrong with what an append expects; `undefined` where nothing is. */
-const expectationProblem = (request: Append, head: number, { idLength, queryTerms: max }: Limits.LimitsShape): KsiError.Reason | undefined => {
-  const { condition, expectedVersion, expectedVersions, facts: [first] } = request
-  const wrong = (path: string, problem: string) => KsiError.invalidAt(first?.name ?? "append", path, problem)
-  if (expectedVersion !== undefined && !isWhole(expectedVersion)) return wrong("expectedVersion", "must be a whole number from 0 on")
-  if (expectedVersions !== undefined) {
-    if (!Array.isArray(expectedVersions)) return wrong("expectedVersions", "must be a list")
-    if (expectedVersions.length > max) return overLimit("queryTerms", max, expectedVersions.length)
-    for (const [at, expected] of expectedVersions.entries()) {
-      const path = `expectedVersions.${at}`
-      const problem = labelProblem(expected?.streamId, idLength)
-      if (problem !== undefined) return wrong(`${path}.streamId`, problem)
-      if (!isWhole(expected.version)) return wrong(`${path}.version`, "must be a whole number from 0 on")
-    }
-  }
-  if (condition === undefined) return undefined
-  const { after = 0, query } = condition
-  if (!isWhole(Number(after))) return wrong("condition.after", "must be a position, or 0")
-  // Facts that come before it would never be looked at.
-  if (Number(after) > head) return wrong("condition.after", `is behind the last position, ${head}`)
-  // Not every program has a compiler behind it: what is no query must not become one of everything.
-  const compiled = FactQuery.compile({ query: query ?? [] }, max)
-  return Result.isFailure(compiled) ? compiled.failure : undefined
-}
-
-/** The append with every fact checked; the first thing wrong refuses all of it. */
-const admitAll = (request: Append, limits: Limits.LimitsShape, own: boolean, head: () => number): Result.Result<Append, KsiError.Reason> => {
-  const unfit = expectsSomething(request) ? expectationProblem(request, head(), limits) : undefined
-  if (unfit !== undefined) return Result.fail(unfit)
-  if (request.facts.length > limits.appendEvents) {
-    return Result.fail(overLimit("appendEvents", limits.appendEvents, request.facts.length))
-  }
-  let facts: Array<CloudEvent.NewFact> | undefined
-  for (const [at, fact] of request.facts.entries()) {
-    const admitted = admit(fact, limits)
-    if (Result.isFailure(admitted)) return Result.fail(admitted.failure)
-    if (!own && ownStream(fact.streamId)) return Result.fail(notOwn(fact.name))
-    if (admitted.success !== fact) (facts ??= [...request.facts])[at] = admitted.success
-  }
-  return Result.succeed(facts === undefined ? request : { ...request, facts })
-}
 
 const tagged = ({ attributes = {}, tags }: FactInput): JsonObject =>
   tags === undefined || tags.length === 0 ? attributes : { ...attributes, [Tags.attribute]: Tags.toText(tags) }
@@ -350,7 +197,7 @@ export const nearestStreams = (
     for (let cut = 1;; cut *= 2) {
       const prefix = streamId.slice(0, Math.max(0, streamId.length - cut))
       const page = yield* driver.streams({ prefix, limit: 256 })
-      const candidates = page.map((info) => info.streamId).filter((id) => !ownStream(id) && id !== streamId)
+      const candidates = page.map((info) => info.streamId).filter((id) => !Admission.ownStream(id) && id !== streamId)
       const near = EventName.nearest(streamId, candidates)
       if (near.length > 0 || prefix === "") return near
     }
@@ -408,7 +255,7 @@ const selected = (options: FactQuery.Selection, max: number): Effect.Effect<Fact
   Effect.fromResult(Result.mapError(FactQuery.compile(options, max), KsiError.make))
 
 /** The facts of a query, page by page. */
-const searched = (driver: Driver, search: Omit<Search, "query">, query: FactQuery.Compiled): Stream.Stream<StoredFact, KsiError.KsiError> =>
+const searched = (driver: Driver, search: Omit<FactSearch, "query">, query: FactQuery.Compiled): Stream.Stream<StoredFact, KsiError.KsiError> =>
   Stream.paginate(search.backward ? search.to : search.from, (at) =>
     Effect.map(
       driver.search({ ...search, query, ...(search.backward ? { to: at } : { from: at }) }),
@@ -434,7 +281,7 @@ const readAllOf = (driver: Driver, { pageItems: limit, queryTerms }: Limits.Limi
 const startOf = (from: From, head: number): Effect.Effect<number, KsiError.KsiError> => {
   if (from === "now") return Effect.succeed(head + 1)
   if (from === "start") return Effect.succeed(1)
-  return isWhole(Number(from))
+  return Admission.isWhole(Number(from))
     ? Effect.succeed(Math.max(1, Number(from)))
     : KsiError.fail(KsiError.invalidAt("store:subscribe", "from", `expected a position, "start" or "now", got ${String(from)}`))
 }
@@ -452,18 +299,18 @@ const detailsOf = (driver: Driver): EventStore["Service"]["details"] => (streamI
     details === undefined ? streamNotFound(driver, streamId) : Effect.succeed(details))
 
 const refuseOwn = (streamId: string): Effect.Effect<void, KsiError.KsiError> =>
-  ownStream(streamId) ? KsiError.fail(notOwn(streamDeleted)) : Effect.void
+  Admission.ownStream(streamId) ? KsiError.fail(Admission.notOwn(streamDeleted)) : Effect.void
 
 const configureOf = (driver: Driver, limits: Limits.LimitsShape): EventStore["Service"]["configure"] => (streamId, settings) =>
   Effect.suspend(() => {
     const wrong = (path: string, problem: string) => KsiError.fail(KsiError.invalidAt("store:configure_stream", path, problem))
-    const problem = labelProblem(streamId, limits.idLength)
+    const problem = Admission.labelProblem(streamId, limits.idLength)
     if (problem !== undefined) return wrong("stream", problem)
-    if (ownStream(streamId)) return wrong("stream", "streams named \"ksi-…\" belong to KSI; nothing can be set for them")
+    if (Admission.ownStream(streamId)) return wrong("stream", "streams named \"ksi-…\" belong to KSI; nothing can be set for them")
     const checked = StreamSettings.check(settings)
     if (Result.isFailure(checked)) return wrong("settings", checked.failure)
     const { metadata } = checked.success
-    if (metadata !== undefined && spend(metadata, limits.frameBytes, Math.min(walkDepth, limits.jsonDepth)) < 0) {
+    if (metadata !== undefined && !Admission.fits(metadata, limits)) {
       return wrong("metadata", "must be JSON, and not too long")
     }
     return driver.configure(streamId, metadata === undefined
@@ -475,7 +322,7 @@ const configureOf = (driver: Driver, limits: Limits.LimitsShape): EventStore["Se
 const deleteOf = (driver: Driver, ids: Envelope.Ids, limits: Limits.LimitsShape): EventStore["Service"]["delete"] => (streamId, options) =>
   Effect.gen(function*() {
     yield* refuseOwn(streamId)
-    if (options?.expectedVersion !== undefined && !isWhole(options.expectedVersion)) {
+    if (options?.expectedVersion !== undefined && !Admission.isWhole(options.expectedVersion)) {
       return yield* KsiError.fail(KsiError.invalidAt(streamDeleted, "expectedVersion", "must be a whole number from 0 on"))
     }
     const details = yield* driver.details(streamId)
@@ -483,9 +330,9 @@ const deleteOf = (driver: Driver, ids: Envelope.Ids, limits: Limits.LimitsShape)
     if (details.isDeleted) return { kind: "already", version: details.version }
     const millis = yield* Effect.clockWith((clock) => Effect.succeed(clock.currentTimeMillisUnsafe()))
     const data = options?.reason === undefined ? {} : { reason: options.reason }
-    const tombstone = Result.flatMap(complete(streamId, { name: streamDeleted, data }, millis, ids), (fact) => admit(fact, limits))
+    const tombstone = Result.flatMap(complete(streamId, { name: streamDeleted, data }, millis, ids), (fact) => Admission.admit(fact, limits))
     if (Result.isFailure(tombstone)) return yield* KsiError.fail(tombstone.failure)
-    const { version } = yield* driver.entomb(tombstone.success, options?.expectedVersion)
+    const { version } = yield* driver.deleteStream(tombstone.success, options?.expectedVersion)
     return { kind: "deleted", version }
   })
 
@@ -497,7 +344,7 @@ const retainOf = (driver: Driver): EventStore["Service"]["retain"] =>
   Effect.gen(function*() {
     let facts = 0
     for (let from: string | undefined = ""; from !== undefined;) {
-      const turn: { readonly facts: number; readonly next: string | undefined } = yield* driver.retainSome({
+      const turn: { readonly facts: number; readonly next: string | undefined } = yield* driver.applyRetention({
         from, facts: turnFacts, streams: turnStreams
       })
       facts += turn.facts
@@ -515,33 +362,14 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
     const admitting = (own: boolean): Driver["append"] => (request) =>
       atOnce(() => {
         if (request.facts.length === 0) return Effect.succeed([])
-        const admitted = admitAll(request, limits, own, driver.head)
+        const admitted = Admission.admitAll(request, limits, own, driver.head)
         return Result.isFailure(admitted) ? KsiError.exit(admitted.failure) : begin(driver.append(admitted.success))
       })
     const append = admitting(false)
     const readAll = readAllOf(driver, limits)
     const below = sayingOf(driver.append)
     return {
-      append: below === undefined ? append : withSaying(append, sayingOver(below, limits)),
-      appendOwn: admitting(true),
-      read: (options) => driver.read(options),
-      head: () => driver.head(),
-      listen: (listener, isIdle) => driver.listen(listener, isIdle),
-      readStream: (options) => driver.readStream(options),
-      search: (options) => driver.search(options),
-      streams: (options) => driver.streams(options),
-      byId: (id) => driver.byId(id),
-      byCorrelation: (options) => driver.byCorrelation(options),
-      snapshots: driver.snapshots,
-      details: detailsOf(driver),
-      configure: configureOf(driver, limits),
-      delete: deleteOf(driver, ids, limits),
-      retain: retainOf(driver),
-      retainSome: driver.retainSome,
-      entomb: driver.entomb,
-      onRemoved: driver.onRemoved,
-      join: driver.join,
-      describe: driver.describe,
+      append: below === undefined ? append : withSaying(append, Admission.sayingOver(below, limits)),
       appendTo: (streamId, inputs, options) =>
         Effect.clockWith((clock) => {
           const millis = clock.currentTimeMillisUnsafe()
@@ -551,13 +379,24 @@ export const make = (driver: Driver): Effect.Effect<EventStore["Service"]> =>
             if (Result.isFailure(fact)) return KsiError.fail(fact.failure)
             facts.push(fact.success)
           }
-          const { condition, expectedVersion, expectedVersions } = options ?? expectingNothing
+          const { condition, expectedVersion, expectedVersions } = options ?? {}
           return append({ facts, expectedVersion, expectedVersions, condition })
         }),
+      head: () => driver.head(),
+      listen: (listener, isIdle) => driver.listen(listener, isIdle),
+      read: (options) => driver.read(options),
+      readStream: (options) => driver.readStream(options),
+      byId: (id) => driver.byId(id),
       stream: streamOf(driver, limits.pageItems),
       readAll,
       all: (options) => Stream.unwrap(Effect.map(readAll(options), ({ facts }) => facts)),
-      subscribe: followOf(driver, limits)
+      subscribe: followOf(driver, limits),
+      streams: (options) => driver.streams(options),
+      details: detailsOf(driver),
+      configure: configureOf(driver, limits),
+      delete: deleteOf(driver, ids, limits),
+      retain: retainOf(driver),
+      driver: { ...driver, append: admitting(true) }
     }
   })
 

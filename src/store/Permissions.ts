@@ -295,7 +295,7 @@ const makeAppend = Effect.fnUntraced(function*(heard: (facts: ReadonlyArray<Stor
       Envelope.toFact(new LiveEnvelope(name, data, cause, cause === undefined ? own : originOf(cause), stamps), GrantBook.stream, data)
     const defined = book.undefinedProfiles().map((definition) => said(GrantBook.ProfileDefined.name, definition))
     // Who comes next must find what this one has made, also where nobody waits for it any more.
-    const appended = store.appendOwn({ facts: [...defined, said(name, data)] })
+    const appended = store.driver.append({ facts: [...defined, said(name, data)] })
     return Effect.uninterruptible(Effect.scoped(Effect.asVoid(Effect.andThen(store.listen(heard), appended))))
   }
 })

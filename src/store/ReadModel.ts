@@ -196,7 +196,7 @@ const makeJoining = <S>({ kept, moved, rows, store }: Place<S>) => {
       rows.now.commit({ set, from: position, position, rows: [], takeOver: true })
       leave()
       inline = makeInline(folding, set, position)
-      leave = store.join(inline)
+      leave = store.driver.join(inline)
       if (role === "building") taken()
       kept.serving = { set, failure: undefined, trouble: undefined, get position() { return store.head() } }
       kept.isInline = true

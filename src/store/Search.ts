@@ -25,7 +25,7 @@ import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Difference from "./Difference.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
-import * as History from "./internal/history.ts"
+import * as FactWalk from "./internal/factWalk.ts"
 import { pace } from "./internal/turns.ts"
 import { formatOf, type Projection } from "./Projection.ts"
 import * as Snapshots from "./Snapshots.ts"
@@ -100,10 +100,10 @@ export const open = Effect.fnUntraced(function*<S>(
   const store = yield* EventStore
   const { pageItems } = yield* Limits.Limits
   if (streamId !== undefined) yield* mustExist(store, streamId)
-  const first = History.firstOf(from)
-  const last = History.lastOf(store, { position: to })
+  const first = FactWalk.firstOf(from)
+  const last = FactWalk.lastOf(store, { position: to })
   const { next, states } = yield* startAt(projection, first, streamId)
-  const read = History.pagesOf(store, { streamId, from: next, to: last })
+  const read = FactWalk.pagesOf(store, { streamId, from: next, to: last })
   let position = first - 1
   let over = false
 
@@ -178,7 +178,7 @@ const bisect = Effect.fnUntraced(function*<E, R>(
 const snapshotBetween = <S>(store: EventStore["Service"], projection: Projection<S>) => {
   const format = formatOf(projection)
   if (format === undefined) return undefined
-  const { snapshots } = store
+  const { snapshots } = store.driver
   const chain = { projection: projection.name, fingerprint: format.fingerprint, subject: Snapshots.ofAll }
   return (low: number, high: number): Effect.Effect<number | undefined> =>
     Effect.gen(function*() {
@@ -267,8 +267,8 @@ export const findMonotone = Effect.fnUntraced(function*<S>(
 ): Effect.fn.Return<Option.Option<Found<S>>, KsiError.KsiError, EventStore> {
   const store = yield* EventStore
   const { streamId } = where
-  const from = History.firstOf(where.from)
-  const to = History.lastOf(store, { position: where.to })
+  const from = FactWalk.firstOf(where.from)
+  const to = FactWalk.lastOf(store, { position: where.to })
   if (from > to) return Option.none()
   if (streamId !== undefined) yield* mustExist(store, streamId)
   const position = streamId === undefined

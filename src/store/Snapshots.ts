@@ -17,7 +17,7 @@
  * for (let n = 1; n <= 200; n++) yield* store.appendTo("cart-1", [{ name: "cart:filled", data: { items: n } }])
  * yield* TimeTravel.at(Projection.latest, { streamId: "cart-1" })
  * const { fingerprint } = Projection.formatOf(Projection.latest) ?? { fingerprint: "" }
- * const newest = yield* store.snapshots.newest({ projection: "latest", fingerprint, subject: Snapshots.ofStream("cart-1") })
+ * const newest = yield* store.driver.snapshots.newest({ projection: "latest", fingerprint, subject: Snapshots.ofStream("cart-1") })
  * newest?.position                            // 192
  * ```
  *
@@ -27,6 +27,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { KsiError } from "../event/KsiError.ts"
+import { firstWhere } from "./internal/bisect.ts"
 
 /** Which snapshots: of this code, over this subject. */
 export interface Chain {
@@ -140,17 +141,11 @@ interface Kept {
 const keyOf = ({ fingerprint, projection, subject }: Chain): string => JSON.stringify([projection, fingerprint, subject])
 
 /** How many items hold, where those that do come first. */
-const countWhile = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): number => {
-  let low = 0
-  let high = items.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    const item = items[middle]
-    if (item !== undefined && holds(item)) low = middle + 1
-    else high = middle
-  }
-  return low
-}
+const countWhile = <A>(items: ReadonlyArray<A>, holds: (item: A) => boolean): number =>
+  firstWhere(0, items.length, (index) => {
+    const item = items[index]
+    return item === undefined || !holds(item)
+  })
 
 const cut = ({ chunks, points }: Kept, from: number): void => {
   points.length = countWhile(points, ({ position }) => position < from)

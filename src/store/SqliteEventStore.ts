@@ -41,7 +41,7 @@ import * as EventStore from "./EventStore.ts"
 import * as IdempotencyTable from "./IdempotencyTable.ts"
 import { type Announcer, makeAnnouncer } from "./internal/Announcer.ts"
 import { CorrelationIndex } from "./internal/CorrelationIndex.ts"
-import { type Found, goOn, type Search, windowOf } from "./internal/Driver.ts"
+import { type FactPage, type FactSearch, goOn, windowOf } from "./internal/Driver.ts"
 import { FactReader } from "./internal/FactReader.ts"
 import { encode, type Encoded, FactWriter, storedFact, type Written } from "./internal/FactWriter.ts"
 import { Retention } from "./internal/Retention.ts"
@@ -198,8 +198,8 @@ const listStreams = (
 const search = (
   reader: FactReader,
   { finder }: FactWriter,
-  options: Search
-): Found => {
+  options: FactSearch
+): FactPage => {
   const { high, low, next } = windowOf(options)
   const wanted = reader.rows(options.limit)
   const positions = finder.positions(options.query, { from: low, to: high, limit: wanted, backward: options.backward })
@@ -216,15 +216,15 @@ const retention = (
   writer: FactWriter,
   clock: Clock.Clock,
   announce: (facts: ReadonlyArray<Written>) => void
-): Pick<EventStore.Driver, "details" | "configure" | "retainSome" | "entomb" | "onRemoved"> => {
+): Pick<EventStore.Driver, "details" | "configure" | "applyRetention" | "deleteStream" | "onRemoved"> => {
   const retention = new Retention(file.db, reader, writer)
   return {
     details: (streamId) => StoreFile.attempt("read", () => retention.details(streamId)),
     configure: (streamId, settings) => StoreFile.attempt("configure", () => retention.configure(streamId, settings)),
-    retainSome: (options) => StoreFile.attempt("retain", () => retention.apply(options, clock.currentTimeMillisUnsafe())),
-    entomb: (tombstone, expectedVersion) =>
+    applyRetention: (options) => StoreFile.attempt("retain", () => retention.apply(options, clock.currentTimeMillisUnsafe())),
+    deleteStream: (tombstone, expectedVersion) =>
       StoreFile.attempt("delete", () => {
-        const { facts, outcome } = retention.entomb(tombstone, expectedVersion, clock.currentTimeMillisUnsafe())
+        const { facts, outcome } = retention.deleteStream(tombstone, expectedVersion, clock.currentTimeMillisUnsafe())
         announce(facts)
         return outcome
       }),

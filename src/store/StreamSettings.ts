@@ -18,6 +18,7 @@
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { firstWhere } from "./internal/bisect.ts"
 
 const Count = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }))
 
@@ -53,16 +54,8 @@ export interface Held {
 }
 
 /** The first version that is not older than this; `last + 1` where all are. Within a stream, facts are stored in order. */
-const firstSince = ({ first, last, recordedAt }: Held, since: number): number => {
-  let low = first
-  let high = last + 1
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if (recordedAt(middle) >= since) high = middle
-    else low = middle + 1
-  }
-  return low
-}
+const firstSince = ({ first, last, recordedAt }: Held, since: number): number =>
+  firstWhere(first, last + 1, (version) => recordedAt(version) >= since)
 
 /** The first version that stays; `last + 1` where none does. Never before `first`. */
 export const firstKept = (settings: StreamSettings, held: Held): number => {

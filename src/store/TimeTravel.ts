@@ -33,6 +33,7 @@ import * as Envelope from "../event/Envelope.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
+import { firstWhereEffect } from "./internal/bisect.ts"
 import { type Bounds, gradually, replay, type Shelf, type Subject } from "./internal/replay.ts"
 import { formatOf, type Projection } from "./Projection.ts"
 import * as Snapshots from "./Snapshots.ts"
@@ -64,17 +65,12 @@ export interface Moment<out S> {
 
 /** The last position that was committed by an instant. */
 const recordedBy = (store: EventStore["Service"], instant: number): Effect.Effect<number, KsiError.KsiError> =>
-  Effect.gen(function*() {
-    // Commit time never decreases: so halves of the positions are tried.
-    let low = 0
-    for (let high = store.head(); low < high;) {
-      const middle = Math.ceil((low + high) / 2)
-      const [fact] = yield* store.read({ from: middle, to: high, limit: 1 })
-      if (fact === undefined || fact.recordedAt > instant) high = middle - 1
-      else low = fact.position
-    }
-    return low
-  })
+  // Commit time never decreases.
+  Effect.map(
+    firstWhereEffect(1, store.head() + 1, (position) =>
+      Effect.map(store.read({ from: position, limit: 1 }), ([fact]) => fact === undefined || fact.recordedAt > instant)),
+    (first) => first - 1
+  )
 
 const boundsOf = (store: EventStore["Service"], when: When): Effect.Effect<Bounds, KsiError.KsiError> =>
   Effect.gen(function*() {
@@ -96,7 +92,7 @@ const shelfOf = <S>(
   const format = formatOf(projection)
   if (format === undefined) return undefined
   const chain = { projection: projection.name, fingerprint: format.fingerprint, subject }
-  return { snapshots: store.snapshots, chain, format, policy }
+  return { snapshots: store.driver.snapshots, chain, format, policy }
 }
 
 const inTimeRange = (millis: number): boolean => Math.abs(millis) <= 8.64e15

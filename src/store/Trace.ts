@@ -54,7 +54,7 @@ const correlationOf = (fact: StoredFact): string => Envelope.metadataOf(fact, fa
 const factsOf = Effect.fnUntraced(function*(store: EventStore["Service"], correlationId: string, limit: number) {
   const facts: Array<StoredFact> = (yield* store.byId(correlationId)).filter((fact) => correlationOf(fact) === correlationId)
   for (let from = 1; facts.length < limit;) {
-    const page = yield* store.byCorrelation({ correlationId, from, limit: limit - facts.length })
+    const page = yield* store.driver.byCorrelation({ correlationId, from, limit: limit - facts.length })
     facts.push(...page)
     const last = page.at(-1)
     if (last === undefined) break

@@ -424,7 +424,7 @@ const appending: ReadonlyArray<Case> = [
       yield* invalidAt("streamId", store.append({ facts: [fact("0"), fact("1", { streamId: "ksi-\uffff\uffff" })] }))
       yield* invalidAt("streamId", journal.append({ facts: [fact("1", { streamId: "ksi-saga" })] }))
       assert.equal(store.head(), 0)
-      yield* store.appendOwn({ facts: [fact("1", { streamId: "ksi-saga" })] })
+      yield* store.driver.append({ facts: [fact("1", { streamId: "ksi-saga" })] })
       assert.equal((yield* Stream.runCollect(store.stream("ksi-saga"))).length, 1)
     })),
   promise("more facts than `appendEvents` are refused, as many are taken", (store) =>

@@ -54,6 +54,7 @@ import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
 import { Gathering } from "./internal/Gathering.ts"
 import * as LineReader from "./internal/LineReader.ts"
 import { Budget, type Holder, Outgoing } from "./internal/Outgoing.ts"
+import { Streams } from "./internal/Streams.ts"
 import { Lines } from "./Lines.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
@@ -119,10 +120,10 @@ const interruptMillis = 5000
  * Interrupts requests: one that cannot be interrupted must not keep the daemon from ending. For a fiber of its own: what
  * closes a scope cannot be interrupted either, not even by a timeout.
  */
-const interruptAll = (running: ReadonlySet<Fiber.Fiber<unknown, unknown>>): Effect.Effect<void> =>
-  Effect.timeoutOrElse(Fiber.interruptAll([...running]), {
+const interruptAll = (running: ReadonlyArray<Fiber.Fiber<unknown, unknown>>): Effect.Effect<void> =>
+  Effect.timeoutOrElse(Fiber.interruptAll(running), {
     duration: interruptMillis,
-    orElse: () => Effect.logWarning(`${running.size} requests were interrupted and go on all the same; nobody waits for them`)
+    orElse: () => Effect.logWarning(`${running.length} requests were interrupted and go on all the same; nobody waits for them`)
   })
 
 /** A line, or what is wrong with it. */
@@ -131,6 +132,7 @@ type Incoming = string | Frame.Unreadable
 interface Parts {
   readonly router: Router["Service"]
   readonly followers: Followers
+  readonly streams: Streams
   readonly outgoing: Outgoing
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
@@ -238,13 +240,26 @@ const makeRunning = (parts: Parts, completed: () => void) => {
 
 /** Begins the requests of one connection. */
 const makeRequests = (parts: Parts, completed: () => void) => {
-  const { clock, followers, fork, gathering, limits, outgoing, router } = parts
+  const { clock, followers, fork, gathering, limits, outgoing, router, streams } = parts
   const { isIdle, run, running } = makeRunning(parts, completed)
   const envelopeOf = makeEnvelopes(parts)
   const read = LineReader.make(router.registry, limits)
 
+  const stream = (request: Frame.Request, wanted: Frame.StreamRequest, bytes: number): void => {
+    const { correlationId, data, event } = request
+    const reason = streams.refusal(event, wanted)
+    if (reason !== undefined) return refuse({ reason, event, correlationId })
+    gathering.pin(bytes)
+    streams.begin(envelopeOf(request, data), wanted, correlationId, () => gathering.pin(-bytes))
+  }
+
   const dispatch = (request: Frame.Request, bytes: number): void => {
     const { clientId, correlationId, data, event } = request
+    if (request.stream !== undefined) return stream(request, request.stream, bytes)
+    if (event === Control.credit) {
+      const reason = streams.credit(data)
+      return reason === undefined ? undefined : refuse({ reason, event, correlationId })
+    }
     if (!Control.isControl(event)) return run(envelopeOf(request, data), correlationId, bytes, undefined)
     const greeting = event === Control.Hello.name ? followers.greet(data) : undefined
     const envelope = envelopeOf(request, greeting === undefined ? data : greeting.data)
@@ -269,7 +284,7 @@ const makeRequests = (parts: Parts, completed: () => void) => {
     /** Whether another may begin. */
     hasRoom: () => running.size < limits.connectionRequests && outgoing.hasRoom && !outgoing.isBroken,
     isIdle,
-    interrupt: Effect.suspend(() => Effect.asVoid(Fiber.await(fork(interruptAll(running))))),
+    interrupt: Effect.suspend(() => Effect.asVoid(Fiber.await(fork(interruptAll([...running, ...streams.fibers()]))))),
     begin: (incoming: Incoming): void => {
       // One line must not break what others share.
       try {
@@ -329,7 +344,7 @@ const makeLines = ({ gathering, limits: { frameBytes } }: Parts, take: (incoming
 
 /** Begins what comes in as there is room for it, and knows when the connection is over. */
 const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
-  const { followers, fork, limits, outgoing } = parts
+  const { followers, fork, limits, outgoing, streams } = parts
   const pending = makePending(limits)
   let paused = false
   let ended: Ended | undefined
@@ -362,7 +377,7 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
       if (paused) transport.pause()
       else transport.resume()
     }
-    if (ended === undefined || !pending.isEmpty() || !requests.isIdle() || !followers.isEmpty) return
+    if (ended === undefined || !pending.isEmpty() || !requests.isIdle() || !followers.isEmpty || !streams.isEmpty) return
     outgoing.flush()
     if (outgoing.isEmpty) done()
   }
@@ -408,7 +423,7 @@ export const run: (
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
   const authorizer = yield* Authorizer
-  const identity: Identity = { principal: options.principal }
+  const identity: Identity = { principal: options.principal, isGreeted: false }
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   const over = Deferred.makeUnsafe<void>()
   const { budget, gathering } = options.shared ?? makeShared(limits)
@@ -420,11 +435,14 @@ export const run: (
     })),
     (outgoing) => Effect.sync(() => outgoing.break())
   )
+  const closed = () => reading.advance()
+  const streams = new Streams({ router, authorizer, limits, clock, outgoing, identity, fork, closed })
   const followers = new Followers({
-    subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed: () => reading.advance()
+    subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed,
+    cancel: (id) => streams.cancel(id)
   })
   const surroundings = yield* Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(fiber))
-  const parts: Parts = { router, followers, outgoing, limits, clock, identity, gathering, surroundings, fork }
+  const parts: Parts = { router, followers, streams, outgoing, limits, clock, identity, gathering, surroundings, fork }
   const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(reading.requests.interrupt, Effect.sync(() => outgoing.flush()))

@@ -16,7 +16,7 @@
  * is asked by who the token stands for. Only another token changes it again; one that is not valid leaves nobody
  * (`anonymous`), who may only greet.
  *
- * On the wire `wire:` and `pubsub:` frames carry these fields beside `event`, `monitor:` frames in `data`.
+ * On the wire `wire:`, `pubsub:` and `stream:` frames carry these fields beside `event`, `monitor:` frames in `data`.
  * `monitor:subscribe` is the original's word for the same thing, with requests; again by the same client replaces what
  * it followed.
  */
@@ -123,8 +123,25 @@ export const MonitorUnsubscribe = Event.make("monitor:unsubscribe", {
   annotations: { description: "Ends what monitor:subscribe began on this connection.", examples: [{ client_id: "probe" }] }
 })
 
+/** Ends a stream of the connection. */
+export const Cancel = Event.make("stream:cancel", {
+  payload: { stream_id: Id },
+  success: Schema.Struct({ status: Schema.Literal("cancelled"), stream_id: Schema.String }),
+  annotations: {
+    description: "Ends a stream that was asked for over this connection; answers when what its handler had to finish is done.",
+    examples: [{ stream_id: "s1" }]
+  }
+})
+
+/**
+ * The frame that lets a stream of the connection send more: so many items, and characters of their frames. It is no event:
+ * there may be thousands of it, and it has no answer but where it makes no sense. What stands in `mark` (a whole number)
+ * stands in the stream's next frame too.
+ */
+export const credit = "stream:credit"
+
 /** The events that belong to a connection. */
-export const Group = EventGroup.make(Hello, Subscribe, Unsubscribe, MonitorSubscribe, MonitorUnsubscribe)
+export const Group = EventGroup.make(Hello, Subscribe, Unsubscribe, Cancel, MonitorSubscribe, MonitorUnsubscribe)
 
 const names: ReadonlySet<string> = new Set(Object.keys(Group.events))
 
@@ -140,6 +157,7 @@ export interface Doors {
   readonly hello: (payload: Event.Payload<typeof Hello>) => Answer<typeof Hello>
   readonly subscribe: (payload: Event.Payload<typeof Subscribe>) => Answer<typeof Subscribe>
   readonly unsubscribe: (payload: Event.Payload<typeof Unsubscribe>) => Answer<typeof Unsubscribe>
+  readonly cancel: (payload: Event.Payload<typeof Cancel>) => Answer<typeof Cancel>
   readonly monitor: (payload: Event.Payload<typeof MonitorSubscribe>) => Answer<typeof MonitorSubscribe>
   readonly unmonitor: (payload: Event.Payload<typeof MonitorUnsubscribe>) => Answer<typeof MonitorUnsubscribe>
 }
@@ -162,6 +180,7 @@ const Handlers = Group.toLayer({
   "wire:hello": (payload, envelope) => through(envelope, (doors) => doors.hello(payload)),
   "pubsub:subscribe": (payload, envelope) => through(envelope, (doors) => doors.subscribe(payload)),
   "pubsub:unsubscribe": (payload, envelope) => through(envelope, (doors) => doors.unsubscribe(payload)),
+  "stream:cancel": (payload, envelope) => through(envelope, (doors) => doors.cancel(payload)),
   "monitor:subscribe": (payload, envelope) => through(envelope, (doors) => doors.monitor(payload)),
   "monitor:unsubscribe": (payload, envelope) => through(envelope, (doors) => doors.unmonitor(payload))
 })

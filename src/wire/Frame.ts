@@ -34,6 +34,15 @@ import * as Limits from "../event/Limits.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
+/** What a line says of the stream that it asks for. */
+export interface StreamRequest {
+  /** Chosen by the client, unique on its connection. */
+  readonly id: string
+  /** Items, and characters of their frames, that may be sent before more is granted; `undefined`: as the socket takes them. */
+  readonly items: number | undefined
+  readonly bytes: number | undefined
+}
+
 /** A request as it stands in a line. */
 export interface Request {
   readonly event: string
@@ -48,11 +57,13 @@ export interface Request {
   /** W3C Trace Context as the line has it; what is malformed is ignored by who continues the trace. */
   readonly traceparent: string | undefined
   readonly tracestate: string | undefined
+  /** `undefined` where the line asks for one answer. */
+  readonly stream: StreamRequest | undefined
 }
 
-/** A line that is no request, with what could be read of it. */
+/** A line that is no request, or none that can begin, with what could be read of it. */
 export interface Unreadable {
-  readonly reason: KsiError.FrameInvalid | KsiError.LimitExceeded
+  readonly reason: KsiError.Reason
   readonly event: string | undefined
   readonly correlationId: unknown
 }
@@ -132,7 +143,7 @@ export const oneTooMany = (max: number, { correlationId, event }: Partial<Reques
 })
 
 /** Whether a frame of this event is flat: it carries its fields beside `event`. */
-export const isFlat = (event: string): boolean => event.startsWith("wire:") || event.startsWith("pubsub:")
+export const isFlat = (event: string): boolean => event.startsWith("wire:") || event.startsWith("pubsub:") || event.startsWith("stream:")
 const envelopeFields = new Set(["event", "data", "correlation_id", "deadline_ms", "idempotency_key", "traceparent", "tracestate"])
 
 /** Control frames carry their fields beside `event`; `data`, where it is there too, goes before. */
@@ -179,7 +190,23 @@ const isLong = (correlationId: unknown): boolean => {
   return typeof correlationId === "object" && JSON.stringify(correlationId).length > correlationLength
 }
 
-const requestOf = (frame: JsonObject, { idLength }: Bounds): Result.Result<Request, Unreadable> => {
+/** A whole number from 1; what is no such is not taken for one. */
+const isCount = (u: unknown): u is number => Number.isSafeInteger(u) && Number(u) >= 1
+
+/** What a line says of a stream; a sentence where it makes no sense. */
+const streamOf = ({ credit = {}, stream, stream_id: id }: JsonObject, { idLength }: Bounds): StreamRequest | string | undefined => {
+  if (stream === undefined || stream === false) return undefined
+  if (stream !== true) return "\"stream\" is neither true nor false"
+  if (typeof id !== "string" || id === "" || id.length > idLength) return `"stream_id" is not a text of 1 to ${idLength} characters`
+  if (!Json.isObject(credit)) return "\"credit\" is not an object"
+  const { bytes, items } = credit
+  return (items === undefined || isCount(items)) && (bytes === undefined || isCount(bytes))
+    ? { id, items, bytes }
+    : "\"items\" and \"bytes\" of \"credit\" must be whole numbers from 1 on"
+}
+
+const requestOf = (frame: JsonObject, bounds: Bounds): Result.Result<Request, Unreadable> => {
+  const { idLength } = bounds
   const { correlation_id: correlationId, deadline_ms: deadlineMillis, idempotency_key: idempotencyKey } = frame
   const event = nameOf(frame)
   if (isLong(correlationId)) return unreadable(`"correlation_id" has more than ${correlationLength} characters`, event)
@@ -193,6 +220,8 @@ const requestOf = (frame: JsonObject, { idLength }: Bounds): Result.Result<Reque
   if (idempotencyKey !== undefined && !(typeof idempotencyKey === "string" && idempotencyKey !== "" && idempotencyKey.length <= maxKeyLength)) {
     return unreadable(`"idempotency_key" is not a text of 1 to ${maxKeyLength} characters`, event, correlationId)
   }
+  const stream = streamOf(frame, bounds)
+  if (typeof stream === "string") return unreadable(stream, event, correlationId)
   const { _client_id: clientId, traceparent, tracestate } = frame
   if (typeof clientId === "string" && clientId.length > idLength) {
     return unreadable(`"_client_id" has ${clientId.length} characters, at most ${idLength} are allowed`, event, correlationId)
@@ -205,7 +234,8 @@ const requestOf = (frame: JsonObject, { idLength }: Bounds): Result.Result<Reque
     deadlineMillis,
     idempotencyKey,
     traceparent: typeof traceparent === "string" ? traceparent : undefined,
-    tracestate: typeof tracestate === "string" ? tracestate : undefined
+    tracestate: typeof tracestate === "string" ? tracestate : undefined,
+    stream
   })
 }
 
@@ -377,6 +407,9 @@ const failed = (cause: Cause.Cause<KsiError.KsiError | DeclaredFailure>, envelop
     retryable
   }
 }
+
+/** What the reply to a request that failed has as its `data`, as an object. */
+export const encodeFailure = (cause: Cause.Cause<KsiError.KsiError | DeclaredFailure>, envelope: Envelope): JsonObject => ({ ...failed(cause, envelope) })
 
 const failedText = (failure: Failed): string => `${JSON.stringify(failure).slice(0, -1)},"_ksi_context":{"_event_id":"`
 

@@ -167,3 +167,14 @@ describe("backpressure", () => {
     })
   }
 })
+
+it.effect("a reader that fails, fails with that and nothing else; the handler learns that it ended", () => {
+  const ended: Array<string> = []
+  const handler = () => Stream.onExit(Stream.range(1, 10), (exit) => Effect.sync(() => ended.push(endOf(exit))))
+  return Effect.gen(function*() {
+    const exit = yield* reading(handler, undefined, (items) =>
+      Effect.exit(Stream.runForEach(items, (n) => n === 3 ? Effect.fail("enough") : Effect.void)))
+    expect(exit).toEqual(Exit.fail("enough"))
+    expect(ended).toEqual(["\"enough\""])
+  })
+})

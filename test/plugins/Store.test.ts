@@ -163,7 +163,7 @@ describe("store:export", () => {
       const store = yield* EventStore.EventStore
       const own = (n: number) => ({ id: `own-${n}`, source: "/ksi", name: "saga:step", streamId: "ksi-saga", data: {}, time: undefined, attributes: {} })
       yield* importAll(many(2, () => "a"))
-      for (let at = 0; at < 60; at += 20) yield* store.appendOwn({ facts: Array.from({ length: 20 }, (_, n) => own(at + n)) })
+      for (let at = 0; at < 60; at += 20) yield* store.driver.append({ facts: Array.from({ length: 20 }, (_, n) => own(at + n)) })
       yield* importAll(many(2, () => "z", 10))
       const shown = yield* pagesOf("store:export", { limit: 3 })
       expect(shown.items.map(({ id }) => id)).toEqual(["1", "2", "10", "11"])
@@ -181,7 +181,7 @@ describe("store:export", () => {
       const others = ["a", "ksi", "ksi,", "ksi.", "ksi..", "ksia", "z", "\uffff\uffff\uffff"]
       const fact = (streamId: string, n: number) =>
         ({ id: `${n}`, source: "/ksi", name: "saga:step", streamId, data: {}, time: undefined, attributes: {} })
-      yield* store.appendOwn({ facts: [...own, ...others].map(fact) })
+      yield* store.driver.append({ facts: [...own, ...others].map(fact) })
       for (const limit of [1, 2, 3, 100]) {
         expect((yield* pagesOf("store:streams", { limit })).items.map(({ streamId }) => streamId)).toEqual(others)
       }

@@ -73,7 +73,7 @@ describe("time:at", () => {
   it.effect("leaves KSI's own streams out unless asked", () =>
     withRuntime(Effect.gen(function*() {
       const store = yield* EventStore.EventStore
-      yield* store.appendOwn({ facts: [{ id: "1", source: "/ksi", name: "saga:step", streamId: "ksi-saga", data: {}, time: undefined, attributes: {} }] })
+      yield* store.driver.append({ facts: [{ id: "1", source: "/ksi", name: "saga:step", streamId: "ksi-saga", data: {}, time: undefined, attributes: {} }] })
       expect(yield* itemsOf({ at: 1 })).toEqual([])
       expect(yield* itemsOf({ at: 1, all: true })).toMatchObject([{ streamId: "ksi-saga" }])
     })))

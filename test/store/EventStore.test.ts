@@ -26,7 +26,7 @@ describe("EventStore.layerMemory", () => {
       const store = yield* EventStore.EventStore
       yield* journal.append({ facts: [fact("1")] })
       expect(store.head()).toBe(1)
-      expect(store.describe).toEqual({ kind: "memory", file: undefined })
+      expect(store.driver.describe).toEqual({ kind: "memory", file: undefined })
     }).pipe(memory))
 
   it.effect("commits at the time of the clock; a fact without time happened then", () =>
@@ -126,7 +126,7 @@ describe("EventStore.make", () => {
       const reads: Array<number> = []
       const inner = yield* EventStore.EventStore
       const store = yield* EventStore.make({
-        ...inner,
+        ...inner.driver,
         read: (options) => {
           reads.push(options.from)
           return inner.read(options)
@@ -144,7 +144,7 @@ describe("EventStore.make", () => {
       yield* inner.append({ facts: [fact("1"), fact("2")] })
       let pages = 0
       const store = yield* EventStore.make({
-        ...inner,
+        ...inner.driver,
         read: (options) => Effect.andThen(Effect.sync(() => ++pages), pages === 0 ? inner.read(options) : Effect.never)
       })
       const fiber = yield* Effect.forkChild(Stream.runDrain(store.all()))
@@ -172,7 +172,7 @@ describe("EventStore.nearestStreams", () => {
       const store = yield* EventStore.EventStore
       const named = (streamId: string) => ({ ...fact(streamId), streamId })
       const ids = Array.from({ length: 900 }, (_, index) => `order-${index}`)
-      yield* store.appendOwn({ facts: [...ids, "ksi-orders", "parcel-7"].map(named) })
+      yield* store.driver.append({ facts: [...ids, "ksi-orders", "parcel-7"].map(named) })
       expect(yield* EventStore.nearestStreams(store, "order-8800")).toContain("order-880")
       expect(yield* EventStore.nearestStreams(store, "parcle-7")).toEqual(["parcel-7"])
       expect(yield* EventStore.nearestStreams(store, "ksi-order")).toEqual([])

@@ -144,7 +144,7 @@ describe("a restart", () => {
       const filename = join(yield* folder, "ksi.db")
       yield* Effect.provide(Effect.gen(function*() {
         const store = yield* EventStore
-        yield* store.appendOwn({ facts: [{ id: "1", source: "/ksi", name: "permission:unheard_of", streamId: "ksi-permission", data: {}, time: undefined, attributes: {} }] })
+        yield* store.driver.append({ facts: [{ id: "1", source: "/ksi", name: "permission:unheard_of", streamId: "ksi-permission", data: {}, time: undefined, attributes: {} }] })
       }), Layer.fresh(Ksi.layerSqlite({ filename })))
       expect(yield* reasonOf(Effect.scoped(Layer.build(Layer.fresh(Ksi.layerSqlite({ filename })))))).toMatchObject({
         _tag: "StoreFailure", problem: expect.stringContaining("position 1")

@@ -115,7 +115,7 @@ for (const [name, make] of kinds) {
         const Latest = Projection.latest
         yield* Layer.build(ReadModel.layer(Latest))
         yield* place(order(1, "ann"), order(2, "bob"), order(6, "eve"))
-        yield* (yield* EventStore).appendOwn({ facts: [{ id: "x", source: "/ksi", name: "a:b", streamId: "ksi-own", data: {}, time: undefined, attributes: {} }] })
+        yield* (yield* EventStore).driver.append({ facts: [{ id: "x", source: "/ksi", name: "a:b", streamId: "ksi-own", data: {}, time: undefined, attributes: {} }] })
         expect((yield* kept(Latest)).map(([key, state]) => [key, state["total"]])).toEqual([["order-1", 6], ["order-2", 2]])
         expect(yield* ReadModel.list(Latest, { prefix: "order-2" })).toMatchObject([{ key: "order-2", position: 2 }])
         expect(yield* ReadModel.list(Latest, { prefix: "order-2", after: "order-1" })).toHaveLength(1)

@@ -185,7 +185,7 @@ describe("a file", () => {
         yield* store.append({ facts: Array.from({ length: 9 }, (_, index) => fact(`${index}`)) })
         yield* store.configure("a", { maxCount: 2 })
         let fails = true
-        store.onRemoved(() => {
+        store.driver.onRemoved(() => {
           if (fails) throw new Error("not today")
         })
         for (const removal of [Effect.asVoid(store.retain), Effect.asVoid(store.delete("a"))]) {

@@ -127,7 +127,7 @@ describe("find", () => {
     Effect.gen(function*() {
       yield* counts(...Array.from({ length: 500 }, () => 1))
       const store = yield* EventStore.EventStore
-      yield* store.appendOwn({ facts: [{ id: "own", source: "/ksi", name: "saga:step", streamId: "ksi-saga", data: {}, time: undefined, attributes: {} }] })
+      yield* store.driver.append({ facts: [{ id: "own", source: "/ksi", name: "saga:step", streamId: "ksi-saga", data: {}, time: undefined, attributes: {} }] })
       let looked = 0
       const searching = yield* Effect.forkChild(Search.find(latest, (_, fact) => (looked++, fact.streamId.startsWith("ksi-"))))
       yield* Effect.yieldNow

@@ -108,7 +108,7 @@ const play = (
     for (const [index, step] of steps.entries()) {
       const { by, handled, streamId, time } = step
       yield* TestClock.adjust(step.wait)
-      yield* store.appendOwn({ facts: [handled ? counted(index, streamId, by, time) : { ...other(index, streamId, time), data: { [`k${by}`]: index } }] })
+      yield* store.driver.append({ facts: [handled ? counted(index, streamId, by, time) : { ...other(index, streamId, time), data: { [`k${by}`]: index } }] })
       if (step.ask !== undefined) {
         const { all, back, coded, day, streamId } = step.ask
         const instant = day === undefined ? undefined : millis(day)
@@ -172,7 +172,7 @@ describe.each(stores)("snapshots %s", (_, layer) => {
     for (const streamId of [undefined, "a"]) yield* ask(store, policy, tally, { streamId })
     const fingerprint = Projection.formatOf(tally)?.fingerprint ?? ""
     const points = Effect.forEach([Snapshots.ofAll, Snapshots.ofStream("a")], (subject) =>
-      Effect.map(store.snapshots.newest({ projection: "tally", fingerprint, subject }), (point) => point?.position))
+      Effect.map(store.driver.snapshots.newest({ projection: "tally", fingerprint, subject }), (point) => point?.position))
     expect(yield* points).toEqual([10, 10])
     for (const i of times(20)) yield* Effect.provideService(store.append({ facts: [counted(`n${i}`, "a", 1)] }), Snapshots.Policy, policy)
     expect(yield* points).toEqual([10, 10])
@@ -199,10 +199,10 @@ describe.each(stores)("snapshots %s", (_, layer) => {
     const policy = every(100)
     yield* ask(store, policy, latest, {})
     const written: Array<number> = []
-    const noting = { ...store, snapshots: { ...store.snapshots, write: (options: Parameters<Snapshots.Snapshots["write"]>[0]) => {
+    const noting = { ...store, driver: { ...store.driver, snapshots: { ...store.driver.snapshots, write: (options: Parameters<Snapshots.Snapshots["write"]>[0]) => {
       written.push(...options.bodies.keys())
-      return store.snapshots.write(options)
-    } } }
+      return store.driver.snapshots.write(options)
+    } } } }
     yield* store.append({ facts: times(300).map((i) => counted(`m${i}`, `s${600 + i % 50}`, 1)) })
     yield* ask(noting, policy, latest, {})
     expect(written).toEqual([2, 2, 2])
@@ -218,10 +218,10 @@ describe.each(stores)("snapshots %s", (_, layer) => {
     }
     yield* store.append({ facts: times(150).map((i) => counted(`m${i}`, `s${i * 40}`, 100, new Date(i).toISOString())) })
     let reads = 0
-    const noting = { ...store, snapshots: { ...store.snapshots, chunks: (...asked: Parameters<Snapshots.Snapshots["chunks"]>) => {
+    const noting = { ...store, driver: { ...store.driver, snapshots: { ...store.driver.snapshots, chunks: (...asked: Parameters<Snapshots.Snapshots["chunks"]>) => {
       reads++
-      return store.snapshots.chunks(...asked)
-    } } }
+      return store.driver.snapshots.chunks(...asked)
+    } } } }
     const streamed = (when: TimeTravel.When, count = Infinity) =>
       Stream.runCollect(Stream.take(TimeTravel.stream(tally, when), count)).pipe(
         Effect.provideService(EventStore.EventStore, noting),
@@ -258,7 +258,7 @@ describe.each(stores)("snapshots %s", (_, layer) => {
     const copy = { ...tally, apply: () => Result.succeed({ total: -1, seen: [] }) }
     expect(yield* total(copy)).toBe(-1)
     for (const version of times(12)) yield* total(makeTally("t", 1, 100 + version))
-    const chain = (version: number) => store.snapshots.newest({
+    const chain = (version: number) => store.driver.snapshots.newest({
       projection: "t", fingerprint: Projection.formatOf(makeTally("t", 1, version))?.fingerprint ?? "", subject: Snapshots.ofStream("a")
     })
     expect(yield* chain(111)).toMatchObject({ position: 20 })
@@ -283,14 +283,14 @@ describe.each(stores)("snapshots %s", (_, layer) => {
     for (const streamId of [undefined, "a", "b"]) yield* ask(store, policy, tally, { streamId })
     const fingerprint = Projection.formatOf(tally)?.fingerprint ?? ""
     const newest = (subject: string) =>
-      Effect.map(store.snapshots.newest({ projection: "tally", fingerprint, subject }), (point) => point?.position)
-    const epoch = store.snapshots.epoch()
-    store.snapshots.forget({ streamId: "a", fromPosition: 21 })
+      Effect.map(store.driver.snapshots.newest({ projection: "tally", fingerprint, subject }), (point) => point?.position)
+    const epoch = store.driver.snapshots.epoch()
+    store.driver.snapshots.forget({ streamId: "a", fromPosition: 21 })
     expect([yield* newest("all"), yield* newest("stream:a"), yield* newest("stream:b")]).toEqual([20, 19, 40])
     const chain = { projection: "tally", fingerprint, subject: "all" }
     const point = { position: 30, through: 30, previous: 20, newest: 0, oldest: 0, late: false, chunks: 1, written: 30 }
-    expect(yield* store.snapshots.write({ chain, last: 20, epoch, point, bodies: new Map() })).toBe(false)
-    expect(yield* store.snapshots.write({ chain, last: 15, epoch: store.snapshots.epoch(), point, bodies: new Map() })).toBe(false)
+    expect(yield* store.driver.snapshots.write({ chain, last: 20, epoch, point, bodies: new Map() })).toBe(false)
+    expect(yield* store.driver.snapshots.write({ chain, last: 15, epoch: store.driver.snapshots.epoch(), point, bodies: new Map() })).toBe(false)
     for (const streamId of [undefined, "a"]) {
       expect(yield* ask(store, policy, tally, { streamId })).toEqual(yield* ask(store, Snapshots.never, tally, { streamId }))
     }

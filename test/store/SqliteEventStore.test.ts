@@ -72,7 +72,7 @@ const verify = (store: Store) =>
 describe("the index of chains", () => {
   const caused = (id: string, correlationid: unknown) => ({ ...fact(id), attributes: { correlationid, causationid: "r", depth: 1 } })
   const chain = (store: Store) =>
-    Effect.map(store.byCorrelation({ correlationId: "r", from: 1, limit: 100 }), (facts) => facts.map(({ id }) => id))
+    Effect.map(store.driver.byCorrelation({ correlationId: "r", from: 1, limit: 100 }), (facts) => facts.map(({ id }) => id))
 
   it.effect("is made when it is asked for, goes on after the store was closed, and is of facts that are there", () =>
     Effect.gen(function*() {

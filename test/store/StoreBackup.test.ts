@@ -250,7 +250,7 @@ describe("verify", () => {
         yield* tagged(1, "s-1")
         yield* tagged(2, "s-2")
         yield* tagged(3, "s-4")
-        yield* store.byCorrelation({ correlationId: "root", from: 1, limit: 10 })
+        yield* store.driver.byCorrelation({ correlationId: "root", from: 1, limit: 10 })
         yield* store.configure("s-1", { truncateBefore: 6 })
         yield* store.delete("s-2")
         for (let n = 0; n < 4; n++) yield* store.appendTo("s-6", [{ name: "a:b", id: `last-${n}` }])

@@ -48,7 +48,7 @@ describe("compact", () => {
       for (let n = 0; n < 300; n++) {
         yield* store.appendTo(["deleted", "short", "other"][n % 3] ?? "", [n % 3 === 2 ? { name: "a:b", tags: [`t:${n * 7919 % 100}`] } : fact(n)])
       }
-      expect(yield* store.byCorrelation(label)).toHaveLength(200)
+      expect(yield* store.driver.byCorrelation(label)).toHaveLength(200)
       for (const streamId of ["deleted", "short"]) yield* TimeTravel.at(Projection.latest, { streamId }).pipe(Effect.provideService(EventStore, store))
       yield* TimeTravel.at(Projection.latest, {}).pipe(Effect.provideService(EventStore, store))
       yield* store.delete("deleted")
@@ -56,7 +56,7 @@ describe("compact", () => {
       expect(isThere()).toBe(true)
       expect((yield* compact).removed).toEqual([facts(100), { what: "expired answers", count: 0 }, snapshots(0)])
       expect(isThere()).toBe(false)
-      expect(yield* store.byCorrelation(label)).toEqual([])
+      expect(yield* store.driver.byCorrelation(label)).toEqual([])
       expect((yield* StoreBackup.verify(file)).problems).toEqual([])
     }).pipe(Effect.scoped))
 

@@ -21,7 +21,7 @@ const fact = (id: number, streamId: string, data: unknown, time?: string): NewFa
   id: `${id}`, source: "/test", name: `test:n${id}`, streamId, data, time, attributes: {}
 })
 const append = (...facts: ReadonlyArray<NewFact>) =>
-  Effect.flatMap(EventStore.EventStore, (store) => store.appendOwn({ facts }))
+  Effect.flatMap(EventStore.EventStore, (store) => store.driver.append({ facts }))
 const millis = (text: string) => parseTime(text) ?? expect.fail(text)
 
 const Counted = Event.fact("test:counted", { payload: { by: Schema.Int }, streamId: () => "a" })

@@ -15,6 +15,7 @@ describe("without a connection", () => {
         "wire:hello": { version: 1 },
         "pubsub:subscribe": { pattern: "*", subscription_id: "s" },
         "pubsub:unsubscribe": { subscription_id: "s" },
+        "stream:cancel": { stream_id: "s" },
         "monitor:subscribe": {},
         "monitor:unsubscribe": {}
       }

@@ -37,6 +37,25 @@ const streamOf = (handler: HandlerEntry, envelope: LiveEnvelope): Stream.Stream<
   return returned as Stream.Stream<unknown, unknown>
 }
 
+/** Each item as `f` makes it, many at a time as they come. The first for which it fails ends them, after those before it. */
+export const through = (source: Source, f: (item: unknown) => AnyExit): Source => {
+  let failed: Source | undefined
+  return Effect.suspend(() =>
+    failed ?? Effect.flatMap(source, (items): Source => {
+      const made: Array<unknown> = []
+      for (const item of items) {
+        const exit = f(item)
+        if (Exit.isFailure(exit)) {
+          failed = Exit.failCause(exit.cause)
+          break
+        }
+        made.push(exit.value)
+      }
+      const [first, ...more] = made
+      return failed !== undefined && made.length === 0 ? failed : Exit.succeed<Items>([first, ...more])
+    }))
+}
+
 /** One stream that somebody reads. */
 class Reading {
   private readonly surroundings: Surroundings
@@ -89,10 +108,12 @@ class Reading {
       const [handler] = this.entry.handlers
       if (handler === undefined) return Cause.done()
       this.context = contextOf(handler, this.envelope, provided)
-      const items = Stream.suspend(() => streamOf(handler, this.envelope)).pipe(
-        Stream.mapEffect((item) => this.surroundings.checked(this.entry, Exit.succeed(item))))
+      const items = Stream.suspend(() => streamOf(handler, this.envelope))
       const opened = this.alone(Channel.toTransform(Stream.toChannel(items))(Cause.done(), this.scope))
-      return Effect.flatMap(opened, (source) => this.source = this.alone(source))
+      return Effect.flatMap(opened, (source) => {
+        // What the handler makes, as it made it: the first that the event does not promise ends it.
+        return this.source = through(this.alone(source), (item) => this.surroundings.checked(this.entry, Exit.succeed(item)))
+      })
     })
   }
 
@@ -124,7 +145,9 @@ class Reading {
     return Effect.flatMap(Effect.exit(this.alone(Scope.close(this.scope, exit))), (finalized) => {
       const how = Exit.isFailure(finalized) ? finalized : exit
       if (isInterrupted) return Effect.andThen(Fiber.interrupt(this.request), how)
-      return Effect.flatten(afterwards(this.leave(how)) as Effect.Effect<AnyExit>) // what it was given
+      const left = afterwards(this.leave(how)) as Effect.Effect<AnyExit> // what it was given
+      // A reader that fails knows that it does.
+      return Effect.flatMap(left, (last) => Exit.isFailure(exit) && how === exit ? Effect.void : last)
     })
   }
 }

@@ -106,19 +106,3 @@ export const page = (
   cursor: string | undefined
 ): { readonly items: ReadonlyArray<unknown>; readonly cursor?: string } =>
   Predicate.isUndefined(cursor) ? { items } : { items, cursor }
-
-/** The least number from `low` to `high` for which `holds`, `high + 1` where none does; it must hold for all above. */
-export const bisect = Effect.fnUntraced(function*<E>(
-  low: number,
-  high: number,
-  holds: (n: number) => Effect.Effect<boolean, E>
-): Effect.fn.Return<number, E> {
-  let from = low
-  let to = high + 1
-  while (from < to) {
-    const middle = Math.floor((from + to) / 2)
-    if (yield* holds(middle)) to = middle
-    else from = middle + 1
-  }
-  return from
-})

@@ -15,7 +15,7 @@ import * as Cel from "../../store/Cel.ts"
 import * as Comparison from "../../store/Comparison.ts"
 import * as Difference from "../../store/Difference.ts"
 import { EventStore } from "../../store/EventStore.ts"
-import * as History from "../../store/internal/history.ts"
+import * as FactWalk from "../../store/internal/factWalk.ts"
 import { mapped } from "../../store/internal/turns.ts"
 import * as Projection from "../../store/Projection.ts"
 import * as Search from "../../store/Search.ts"
@@ -37,7 +37,7 @@ const placeOf = (fact: StoredFact) => ({
   id: fact.id,
   event: fact.name,
   version: fact.version,
-  timestamp: History.timeOf(fact)
+  timestamp: FactWalk.timeOf(fact)
 })
 
 /** The newest few things, by name. */
@@ -143,7 +143,7 @@ const diffItem = ({ changes, from, patch, streamId, to }: Difference.Diff<unknow
 
 const blameItem = ({ fact, field, value }: Blame.Blamed) => ({
   field, position: fact?.position ?? null, id: fact?.id ?? null, event: fact?.name ?? null,
-  timestamp: fact === undefined ? null : History.timeOf(fact), value
+  timestamp: fact === undefined ? null : FactWalk.timeOf(fact), value
 })
 
 const editOf = (edit: typeof Events.Edit.Type): Branch.Edit => {
@@ -261,7 +261,7 @@ const makeSearches = Effect.gen(function*() {
 
 /** Whether the condition holds after a fact; where it cannot be said, the fact that it cannot be said of. */
 const judging = <S>(projection: Projection.Projection<S>, condition: Cel.Condition): Search.Judge<S> => (state, fact) => {
-  const event = { name: fact.name, id: fact.id, time: History.timeOf(fact), position: fact.position, version: fact.version }
+  const event = { name: fact.name, id: fact.id, time: FactWalk.timeOf(fact), position: fact.position, version: fact.version }
   const holds = condition.holds({ state: projection.encode(state), event, data: fact.data })
   return Result.mapError(holds, (problem) => KsiError.make(KsiError.invalidAt(
     Events.Find.name, "where", `cannot be decided after the ${fact.name} at position ${fact.position}: ${Cel.problemText(problem)}`

@@ -6,7 +6,7 @@ import type { Journal } from "../../bus/Journal.ts"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
 import type * as KsiError from "../../event/KsiError.ts"
-import { bisect } from "./paging.ts"
+import { firstWhereEffect } from "../../store/internal/bisect.ts"
 
 /** Facts that one question looks at. */
 const maxScanned = 10_000
@@ -129,7 +129,7 @@ export const positionsOf = Effect.fnUntraced(function*(
 ): Effect.fn.Return<{ readonly from: number; readonly to: number }, KsiError.KsiError> {
   const head = store.head()
   const storedFrom = (millis: number, inclusive: boolean) =>
-    bisect(1, head, (position) =>
+    firstWhereEffect(1, head + 1, (position) =>
       Effect.map(store.read({ from: position, limit: 1 }), ([fact]) =>
         fact === undefined || (inclusive ? fact.recordedAt >= millis : fact.recordedAt > millis)))
   return {

@@ -16,14 +16,14 @@ export interface StreamInfo {
 }
 
 /** A page of the facts that were looked for. */
-export interface Found {
+export interface FactPage {
   readonly facts: ReadonlyArray<StoredFact>
   /** Where to go on looking; `undefined` where everything has been looked at. A page without facts may have one. */
   readonly next: number | undefined
 }
 
 /** What to look for, and where. */
-export interface Search {
+export interface FactSearch {
   readonly query: Compiled
   readonly from: number
   readonly to: number
@@ -35,13 +35,13 @@ export interface Search {
 export const searched = 65_536
 
 /** The part of a range, as far as one search goes; what is left of it begins at `next`. */
-export const windowOf = ({ backward, from, to }: Pick<Search, "backward" | "from" | "to">): { readonly low: number; readonly high: number; readonly next: number | undefined } => {
+export const windowOf = ({ backward, from, to }: Pick<FactSearch, "backward" | "from" | "to">): { readonly low: number; readonly high: number; readonly next: number | undefined } => {
   if (to - from < searched) return { low: from, high: to, next: undefined }
   return backward ? { low: to - searched + 1, high: to, next: to - searched } : { low: from, high: from + searched - 1, next: from + searched }
 }
 
 /** Where a search goes on that has found this position last; `undefined` at its end. */
-export const goOn = ({ backward, from, to }: Pick<Search, "backward" | "from" | "to">, position: number): number | undefined => {
+export const goOn = ({ backward, from, to }: Pick<FactSearch, "backward" | "from" | "to">, position: number): number | undefined => {
   const next = backward ? position - 1 : position + 1
   return next < from || next > to ? undefined : next
 }
@@ -81,7 +81,7 @@ export interface Driver extends Pick<Journal["Service"], "append" | "read" | "he
     readonly backward?: boolean | undefined
   }) => Effect.Effect<ReadonlyArray<StoredFact>, KsiError>
   /** Facts of a query with `from <= position <= to`, both of them within the store; newest first when `backward`. Bounds as `read`. */
-  readonly search: (options: Search) => Effect.Effect<Found, KsiError>
+  readonly search: (options: FactSearch) => Effect.Effect<FactPage, KsiError>
   /** Streams in the order of their names (by code unit), from `from` on and after `after`. */
   readonly streams: (options: {
     readonly prefix?: string | undefined
@@ -107,12 +107,12 @@ export interface Driver extends Pick<Journal["Service"], "append" | "read" | "he
   /** Sets what is kept of a stream, in place of what was set before. */
   readonly configure: (streamId: string, settings: StreamSettings) => Effect.Effect<void, KsiError>
   /** Applies retention to configured streams from a stream's id on, in their order: a bounded number of streams and facts. */
-  readonly retainSome: (options: { readonly from: string; readonly facts: number; readonly streams: number }) => Effect.Effect<Retained, KsiError>
+  readonly applyRetention: (options: { readonly from: string; readonly facts: number; readonly streams: number }) => Effect.Effect<Retained, KsiError>
   /**
    * Appends the last fact of a stream and removes all before it, both or neither. Fails with `StreamDeleted` where that was
    * done before, with `VersionConflict`, with `IdConflict`.
    */
-  readonly entomb: (tombstone: NewFact, expectedVersion: number | undefined) => Effect.Effect<Outcome, KsiError>
+  readonly deleteStream: (tombstone: NewFact, expectedVersion: number | undefined) => Effect.Effect<Outcome, KsiError>
   /** Registers who removes what it keeps of facts that go: called in the removal's transaction. */
   readonly onRemoved: (hook: (removed: Removed) => void) => void
   /** Takes part in the transactions of appends from the next one on, in this very turn; answers with how to leave. */

@@ -7,6 +7,7 @@
  */
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite"
 import { type Compiled, matchesNames, type Term } from "../../event/FactQuery.ts"
+import { firstWhere } from "./bisect.ts"
 import { BoundedMap } from "./BoundedMap.ts"
 import type { FactReader } from "./FactReader.ts"
 import type { StreamIndex } from "./StreamIndex.ts"
@@ -162,14 +163,7 @@ export class FactFinder {
   private firstVersion(stream: number, last: number, position: number): number {
     // Mostly nothing has come since, or all of it is wanted.
     if (last === 0 || this.positionOf(stream, last) < position) return last + 1
-    let low = 1
-    let high = last
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      if (this.positionOf(stream, middle) < position) low = middle + 1
-      else high = middle
-    }
-    return low
+    return firstWhere(1, last, (version) => this.positionOf(stream, version) >= position)
   }
 
   private positionOf(stream: number, version: number): number {

@@ -3,6 +3,7 @@
 import type * as Effect from "effect/Effect"
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import * as KsiError from "../../event/KsiError.ts"
+import { firstWhere } from "./bisect.ts"
 import { securely } from "./erasing.ts"
 import { fromSortable, toSortable } from "./sortable.ts"
 import * as StoreFile from "./StoreFile.ts"
@@ -100,16 +101,8 @@ interface KeptSet {
 }
 
 /** Index of the first key that is not before `key`. */
-const indexOf = (keys: ReadonlyArray<string>, key: string): number => {
-  let low = 0
-  let high = keys.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if ((keys[middle] ?? "") < key) low = middle + 1
-    else high = middle
-  }
-  return low
-}
+const indexOf = (keys: ReadonlyArray<string>, key: string): number =>
+  firstWhere(0, keys.length, (index) => (keys[index] ?? "") >= key)
 
 /** Read models in memory. */
 export const makeMemory = (): ModelRows & { readonly forget: () => boolean } => {

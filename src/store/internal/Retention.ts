@@ -50,7 +50,7 @@ export class Retention {
   }
 
   /** One turn of retention: looks at so many streams, and removes so many facts. */
-  apply({ facts, from, streams }: Parameters<Driver["retainSome"]>[0], now: number): Retained {
+  apply({ facts, from, streams }: Parameters<Driver["applyRetention"]>[0], now: number): Retained {
     const rows = this.next.all(toSortable(from), streams + 1)
     const after = rows.length > streams ? fromSortable(String(rows.at(-1)?.["stream"])) : undefined
     let removed = 0
@@ -67,7 +67,7 @@ export class Retention {
   }
 
   /** Appends the tombstone and removes everything before it. */
-  entomb(tombstone: NewFact, expectedVersion: number | undefined, now: number): {
+  deleteStream(tombstone: NewFact, expectedVersion: number | undefined, now: number): {
     readonly facts: ReadonlyArray<Written>
     readonly outcome: Outcome
   } {

@@ -67,11 +67,14 @@ export const make = <A>(options: Options<A>): Effect.Effect<WriteBehind<A>, neve
       })
       return Effect.andThen(written, makeRoom)
     }))
-    // A turn of the event loop between batches, so that requests go on meanwhile.
-    const flush: Effect.Effect<void> = Effect.suspend(() =>
-      buffer.length === 0 ? Effect.void : Effect.flatMap(writeBatch, () => Effect.andThen(Effect.yieldNow, flush)))
+    // A turn of the event loop between batches, so that requests go on meanwhile. What they bring waits for the next time: else
+    // each turn's few rows would be a batch of their own.
+    const writeRows = (left: number): Effect.Effect<void> =>
+      left <= 0 ? Effect.void : Effect.flatMap(writeBatch, () => Effect.andThen(Effect.yieldNow, writeRows(left - batchRows)))
+    const flush = Effect.suspend(() => writeRows(buffer.length))
 
-    yield* Effect.addFinalizer(() => flush)
+    // Nobody comes any more, and who is still there shall not be missing.
+    yield* Effect.addFinalizer(() => Effect.repeat(flush, { until: () => buffer.length === 0 }))
     yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
       yield* some.await
       yield* Effect.raceFirst(Effect.sleep(batchMillis), full.await)

@@ -1,7 +1,6 @@
 // One consumer group at work: a reader that hands facts to partitions by their stream, members that handle one fact of their
 // partition at a time, and a writer of checkpoints. What is not noted as dealt with is handled again.
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -11,7 +10,9 @@ import * as Semaphore from "effect/Semaphore"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import type * as KsiError from "../../event/KsiError.ts"
 import type * as EventStore from "../EventStore.ts"
+import { ownStream } from "./Admission.ts"
 import type { ConsumerRows, Group, Parked } from "./ConsumerRows.ts"
+import { patiently } from "./patiently.ts"
 
 /** What became of one attempt: nothing, or what was wrong with it. */
 export interface Wrong {
@@ -73,10 +74,6 @@ export const partitionOf = (streamId: string, partitions: number): number => {
   for (let i = 0; i < streamId.length; i++) hash = Math.imul(hash ^ streamId.charCodeAt(i), 0x01000193)
   return (hash >>> 0) % partitions
 }
-
-const patience = Schedule.exponential("100 millis").pipe(
-  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(30))))
-)
 
 /** What a group has dealt with. */
 export class Ledger {
@@ -285,7 +282,7 @@ const makeReader = (work: Work, ledger: Ledger, lanes: ReadonlyArray<Lane>, some
         if (facts.length === 0) ledger.fetched = head
         for (const fact of facts) {
           const isNew = !ledger.done.has(fact.position)
-          if (isNew && !fact.streamId.startsWith("ksi-") && wants(fact)) {
+          if (isNew && !ownStream(fact.streamId) && wants(fact)) {
             ledger.pending.add(fact.position)
             lanes[partitionOf(fact.streamId, concurrency)]?.push({ fact })
           }
@@ -307,7 +304,7 @@ export const start = Effect.fnUntraced(function*(work: Work, from: number) {
   const flush = makeFlush(work, ledger, handed)
   const isStopping = () => stopping
   const trouble = <A>(effect: Effect.Effect<A, KsiError.KsiError>) =>
-    Effect.retry(Effect.tapError(effect, (error) => Effect.sync(() => void (ledger.trouble = error.message))), patience)
+    patiently(effect, (problem) => void (ledger.trouble = problem))
 
   const attempt = makeAttempts(work, stop, isStopping)
   const again = makeAgain(work, ledger, attempt, flush, room)

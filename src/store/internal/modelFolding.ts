@@ -1,17 +1,16 @@
 // Folds facts into the states of one version of a read model: in batches, each with its checkpoint, until somebody stops it
 // or a fact cannot be folded. Between two batches others have their turn.
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import * as EventStore from "../EventStore.ts"
 import type { Format, Projection } from "../Projection.ts"
 import type { ChangedRow, ModelRows, ModelSet } from "./ModelRows.ts"
+import { patiently } from "./patiently.ts"
 
 /** A fact that cannot be folded. */
 export interface Failure {
@@ -31,7 +30,7 @@ export interface Progress {
 
 /** What folding needs. */
 export interface Folding<S> {
-  readonly store: Pick<EventStore.EventStore["Service"], "head" | "read" | "listen" | "join">
+  readonly store: Pick<EventStore.EventStore["Service"], "head" | "read" | "listen">
   readonly rows: ModelRows
   readonly projection: Projection<S>
   readonly format: Format<S>
@@ -233,11 +232,6 @@ const makeStep = <S>(folding: Folding<S>, set: ModelSet, progress: Progress) => 
   })
 }
 
-/** Waits a little, and then longer, while the store is in trouble. */
-const patience = Schedule.exponential("100 millis").pipe(
-  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(30))))
-)
-
 /** How far a version is at first. */
 export const progressOf = ({ position, set }: ModelSet): Progress => ({ set, position, failure: undefined, trouble: undefined })
 
@@ -247,13 +241,10 @@ export const follow = Effect.fnUntraced(function*<S>(folding: Folding<S>, set: M
   const some = Latch.makeUnsafe(true)
   const step = makeStep(folding, set, progress)
   const persistently = (effect: Effect.Effect<boolean, KsiError.KsiError>) =>
-    effect.pipe(
-      Effect.tapError((error) => Effect.sync(() => {
-        progress.trouble = error.message
-        moved()
-      })),
-      Effect.retry(patience)
-    )
+    patiently(effect, (problem) => {
+      progress.trouble = problem
+      moved()
+    })
   let serving = set.role === "serving"
   let single = 0
   yield* store.listen(() => void some.openUnsafe())

@@ -9,7 +9,7 @@ import { type Case, fact, positions, promise, refused, type Store } from "./prom
 const all = Effect.fnUntraced(function*(store: Store, correlationId: string, limit = 1000) {
   const found: Array<number> = []
   for (let from = 1;;) {
-    const page = yield* store.byCorrelation({ correlationId, from, limit })
+    const page = yield* store.driver.byCorrelation({ correlationId, from, limit })
     assert.ok(page.length <= limit)
     if (page.length === 0) return found
     found.push(...positions(page))
@@ -28,9 +28,9 @@ export const cases: ReadonlyArray<Case> = [
       assert.deepEqual([yield* all(store, "r"), yield* all(store, "s"), yield* all(store, "t")], [[2], [3], []])
       yield* store.append({ facts: [fact("4"), { ...caused("5", "r"), streamId: "b" }] })
       assert.deepEqual(yield* all(store, "r"), [2, 6])
-      assert.deepEqual(positions(yield* store.byCorrelation({ correlationId: "r", from: 3, limit: 10 })), [6])
-      assert.deepEqual(positions(yield* store.byCorrelation({ correlationId: "r", from: 1, limit: 1 })), [2])
-      assert.deepEqual(positions(yield* store.byCorrelation({ correlationId: "r", from: 1, limit: 0 })), [])
+      assert.deepEqual(positions(yield* store.driver.byCorrelation({ correlationId: "r", from: 3, limit: 10 })), [6])
+      assert.deepEqual(positions(yield* store.driver.byCorrelation({ correlationId: "r", from: 1, limit: 1 })), [2])
+      assert.deepEqual(positions(yield* store.driver.byCorrelation({ correlationId: "r", from: 1, limit: 0 })), [])
     })),
   promise("and by the label that a client gave; attributes that are no texts are no ids", (store) =>
     Effect.gen(function*() {

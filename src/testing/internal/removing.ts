@@ -166,7 +166,7 @@ const tombstones: ReadonlyArray<Case> = [
   promise("who keeps something of facts hears which facts go", (store) =>
     Effect.gen(function*() {
       const removed: Array<unknown> = []
-      store.onRemoved((what) => removed.push(what))
+      store.driver.onRemoved((what) => removed.push(what))
       yield* twoStreams(store, 6)
       yield* store.configure("a", { maxCount: 1 })
       yield* store.retain

@@ -17,17 +17,18 @@ const point = (position: number, previous: number, times: Partial<Snapshots.Poin
 /** Writes points one after the other, each with a text that says which it is in chunk 0. */
 const write = (store: Store, points: ReadonlyArray<Snapshots.Point>, into = chain) =>
   Effect.forEach(points, (point) =>
-    store.snapshots.write({
-      chain: into, last: point.previous, epoch: store.snapshots.epoch(), point, bodies: new Map([[0, `at ${point.position}`]])
+    store.driver.snapshots.write({
+      chain: into, last: point.previous, epoch: store.driver.snapshots.epoch(), point, bodies: new Map([[0, `at ${point.position}`]])
     }))
 
 /** The cases. */
 export const cases: ReadonlyArray<Case> = [
-  promise("snapshots: the last point up to a position, all of whose facts had happened by an instant", ({ snapshots, ...store }) =>
+  promise("snapshots: the last point up to a position, all of whose facts had happened by an instant", (store) =>
     Effect.gen(function*() {
+      const { snapshots } = store.driver
       const points = [point(10, 0), point(20, 10, { newest: 50 }), point(30, 20, { newest: 50, oldest: 15, late: true }), point(40, 30, { newest: 60 })]
       assert.equal(yield* snapshots.newest(chain), undefined)
-      assert.deepEqual(yield* write({ ...store, snapshots }, points), [true, true, true, true])
+      assert.deepEqual(yield* write(store, points), [true, true, true, true])
       assert.deepEqual(yield* snapshots.newest(chain), points[3])
       const before = (position: number, instant: number) => Effect.map(snapshots.before(chain, position, instant), (found) => found?.position)
       const bounds = [[9, Infinity], [10, Infinity], [39, Infinity], [1e30, Infinity], [39, 49], [39, 50], [1e30, 59], [1e30, 9]] as const
@@ -39,7 +40,7 @@ export const cases: ReadonlyArray<Case> = [
       assert.deepEqual(yield* Effect.all([late(20, 40, 15), late(20, 40, 14), late(30, 40, 99), late(0, 29, 99)]), [[points[2]], [], [], []])
       assert.equal(yield* snapshots.newest({ ...chain, fingerprint: "other" }), undefined)
     })),
-  promise("snapshots: of each chunk what was written last by then, texts and bytes as they came", ({ snapshots }) =>
+  promise("snapshots: of each chunk what was written last by then, texts and bytes as they came", ({ driver: { snapshots } }) =>
     Effect.gen(function*() {
       const bytes = Uint8Array.of(0, 255, 10)
       const wide = "{\"a\":\"\u00e9\u{1F600}\"}"
@@ -56,7 +57,7 @@ export const cases: ReadonlyArray<Case> = [
     })),
   promise("snapshots: who believes in another last point, or began before something was forgotten, writes nothing", (store) =>
     Effect.gen(function*() {
-      const { snapshots } = store
+      const { snapshots } = store.driver
       assert.deepEqual(yield* write(store, [point(10, 0), point(20, 0), point(20, 10)]), [true, false, true])
       const epoch = snapshots.epoch()
       snapshots.forget({ streamId: "nobody", fromPosition: 1000 })
@@ -65,7 +66,7 @@ export const cases: ReadonlyArray<Case> = [
     })),
   promise("snapshots: a stream's facts are forgotten where they are part of a state; a chain can be dropped", (store) =>
     Effect.gen(function*() {
-      const { snapshots } = store
+      const { snapshots } = store.driver
       const chains = [chain, { ...chain, subject: Snapshots.ofEverything }, about("a"), about("b")]
       yield* Effect.forEach(chains, (into) => write(store, [point(10, 0), point(20, 10), point(30, 20)], into))
       snapshots.forget({ streamId: "a", fromPosition: 20 })

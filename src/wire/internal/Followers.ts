@@ -28,6 +28,8 @@ export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
 /** Who is at the other end of a connection; a token changes it. */
 export interface Identity {
   principal: string
+  /** It has said which version of the wire it speaks: it knows frames of several items. */
+  isGreeted: boolean
 }
 
 interface Parts {
@@ -39,6 +41,8 @@ interface Parts {
   readonly scope: Scope.Scope
   readonly identity: Identity
   readonly fork: Fork
+  /** Ends a stream of the connection. */
+  readonly cancel: (streamId: string) => Effect.Effect<void, KsiError.KsiError>
   /** Told when a subscription has ended. */
   readonly closed: () => void
 }
@@ -119,6 +123,7 @@ export class Followers {
       subscribe: (payload) => inTurn(this.subscribe(payload, follow)),
       unsubscribe: ({ subscription_id }) =>
         inTurn(Effect.as(this.end(`pubsub ${subscription_id}`, subscription_id), { status: "unsubscribed", subscription_id })),
+      cancel: ({ stream_id }) => Effect.as(this.parts.cancel(stream_id), { status: "cancelled", stream_id }),
       monitor: (payload) => inTurn(this.monitor(payload, clientId, follow)),
       unmonitor: ({ client_id = clientId ?? "client" }) =>
         inTurn(Effect.as(this.end(`monitor ${client_id}`, client_id), { status: "unsubscribed", client_id }))
@@ -130,6 +135,7 @@ export class Followers {
     if (version !== Control.version) {
       return refuse("wire:hello", "version", `this daemon speaks version ${Control.version}, got ${version}`)
     }
+    this.parts.identity.isGreeted = true
     return Effect.succeed({ version: Control.version, limits: { ...this.parts.limits }, principal })
   }
 

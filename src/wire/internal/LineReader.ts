@@ -33,7 +33,8 @@ const compile = (name: string, codec: EventCodec): Read | undefined => {
       deadlineMillis: undefined,
       idempotencyKey: undefined,
       traceparent: undefined,
-      tracestate: undefined
+      tracestate: undefined,
+      stream: undefined
     }
   }
 }

@@ -37,3 +37,20 @@ it.live("who waits for room goes on when there is some, also where the writer ma
     yield* flush
     expect(written).toEqual(Array.from({ length: 21 }, (_, row) => row))
   }))
+
+it.live("what comes while it writes waits for the next batch: else each turn's few rows would be one", () =>
+  Effect.gen(function*() {
+    const batches: Array<number> = []
+    const buffer: WriteBehind.WriteBehind<number> = yield* WriteBehind.make<number>({
+      operation: "write",
+      write: (batch) => {
+        batches.push(batch.length)
+        // Requests that end as soon as there is a turn.
+        if (batches.length < 100) for (const row of batch.slice(0, 10)) buffer.push(row)
+      },
+      max: 5000, whenFull: "slow", rows: "numbers", lost
+    })
+    for (let row = 0; row < 1000; row++) buffer.push(row)
+    yield* buffer.flush
+    expect(batches).toEqual([512, 498])
+  }))
