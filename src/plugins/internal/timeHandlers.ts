@@ -105,7 +105,7 @@ const indexAfter = ({ isSorted, nameOf }: Listed, all: ReadonlyArray<unknown>, n
 const makeAnswers = Effect.gen(function*() {
   const store = yield* EventStore
   const { pageBytes, pageItems } = yield* Limits
-  const kept = makeKept<{ readonly by: unknown; readonly items: ReadonlyArray<unknown> }>(2)
+  const kept = makeKept<{ readonly by: unknown; readonly epoch: number; readonly items: ReadonlyArray<unknown> }>(2)
   return Effect.fnUntraced(function*<P extends { readonly cursor?: string; readonly limit?: number }>(
     event: { readonly name: string; readonly payload: Schema.Codec<P, unknown> },
     payload: P,
@@ -117,7 +117,9 @@ const makeAnswers = Effect.gen(function*() {
     const listed = yield* prepare(query, position)
     const { by, items: work, nameOf } = listed
     const known = kept.take(key)
-    const all = known !== undefined && known.by === by ? known.items : yield* Effect.provideService(work, EventStore, store)
+    // Once facts were removed, nobody is told any more what they said.
+    const epoch = store.driver.snapshots.epoch()
+    const all = known !== undefined && known.by === by && known.epoch === epoch ? known.items : yield* Effect.provideService(work, EventStore, store)
     const start = next === undefined ? 0 : indexAfter(listed, all, String(next))
     if (start === undefined) {
       return yield* KsiError.fail(KsiError.invalidAt(event.name, "cursor", "the history is another one now: facts were removed; leave it out to start again"))
@@ -126,7 +128,7 @@ const makeAnswers = Effect.gen(function*() {
     const items: Array<unknown> = []
     for (const item of all.slice(start)) {
       if (items.length >= limit || !fits(item)) {
-        kept.put(key, { by, items: all })
+        kept.put(key, { by, epoch, items: all })
         return Paging.page(items, cursor(nameOf(items.at(-1))))
       }
       items.push(item)
