@@ -76,7 +76,7 @@ const narrateBeginning = Effect.fnUntraced(function*(remote: Remote.Remote, stre
   else if (typeof first === "number" && first > 1) yield* Output.narrate(`facts of ${stream} before v${first} were removed: this is what those left say`)
 })
 
-const asOf = Flag.String("at").pipe(Flag.withDescription("As of this instant or position; default now"), Flag.withMetavar("MOMENT"), Flag.optional)
+const asOf = Flag.String("at").pipe(Flag.withDescription("As of this instant or position, or start; default now"), Flag.withMetavar("MOMENT"), Flag.optional)
 const from = Flag.Int("from").pipe(Flag.withDescription("First position that may be found"), Flag.optional)
 const to = Flag.Int("to").pipe(Flag.withDescription("Last position that may be found"), Flag.optional)
 
@@ -106,7 +106,7 @@ const at = Command.make(
   "at",
   {
     moment: Argument.String("instant|position").pipe(
-      Argument.withDescription("An RFC 3339 instant, as 2018-03-15T12:00:00Z, or a position")
+      Argument.withDescription("An RFC 3339 instant, as 2018-03-15T12:00:00Z, a date, a position, now or start")
     ),
     stream: streamFlag.pipe(Flag.optional),
     projection, recorded, all
@@ -185,7 +185,10 @@ const undecided = (where: string) => (error: Remote.RemoteError): Remote.RemoteE
   if (problem === undefined) return error
   const [, column] = /at column (\d+)$/.exec(problem) ?? []
   const place = TimeText.pointed(where, column === undefined ? undefined : Number(column) - 1)
-  return new Output.Usage({ message: `--where: ${problem}${place}`, similar: [], next: "ksi time find --help" })
+  const next = problem.includes("no such key: ")
+    ? "name a stream with --stream, or ask first, as in has(state.total) && state.total > 100"
+    : "ksi time find --help"
+  return new Output.Usage({ message: `--where: ${problem}${place}`, similar: [], next })
 }
 
 const find = Command.make(
@@ -333,10 +336,11 @@ const compare = Command.make(
     const remote = yield* Remote.connect
     const items = Remote.pages(remote, "time:compare", { a, b, ...given({ stream, from, to }) })
     const count = yield* tell(items, JSON.stringify, (item, look) => TimeText.compared(item, [a, b], look))
-    if (count === 0) yield* Output.narrate(`${a} and ${b} say the same after every fact`)
+    if (count > 0) return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.CheckFailed }))
+    yield* Output.narrate(`${a} and ${b} say the same after every fact`)
   }, Effect.scoped)
 ).pipe(
-  Command.withDescription("The first fact after which two projections differ"),
+  Command.withDescription("The first fact after which two projections differ; exit code 7 where they do"),
   Command.withExamples([{ command: "ksi time compare latest totals --stream order-1" }])
 )
 

@@ -38,6 +38,10 @@ export interface LimitsShape {
   readonly connectionSubscriptions: number
   /** Streams of one connection. */
   readonly connectionStreams: number
+  /** Items of one stream that a client holds, with those on their way to it, before it has taken them. */
+  readonly streamItems: number
+  /** The same, in characters of their frames. */
+  readonly streamBytes: number
   /** Connections of one listener. */
   readonly connections: number
   /** The head of one HTTP request: its line and its headers. */
@@ -96,6 +100,8 @@ export const defaults: LimitsShape = {
   connectionRequests: 256,
   connectionSubscriptions: 1024,
   connectionStreams: 256,
+  streamItems: 16_384,
+  streamBytes: 4 * 1024 * 1024,
   connections: 10_000,
   headerBytes: 16 * 1024,
   headerMillis: 10_000,

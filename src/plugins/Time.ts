@@ -44,7 +44,7 @@ export { Blame, Branch, Compare, Diff, Find } from "./internal/timeEvents.ts"
 /** The state of every stream, or of one, at a moment. */
 export const At = Event.make("time:at", {
   payload: {
-    at: Moment.annotate({ description: "a position, an instant in RFC 3339, or a date, which is its midnight in UTC" }),
+    at: Moment.annotate({ description: "a position, an instant in RFC 3339, a date, which is its midnight in UTC, `now` or `start`" }),
     stream: optional(Schema.String, "only this stream"),
     projection: optional(Schema.String, "how facts become state; `latest` (the default) merges their data"),
     recorded: optional(Schema.Boolean, "go by the time a fact was stored, not by the time it happened"),

@@ -25,6 +25,7 @@ import * as Path from "node:path"
 import * as KsiError from "../event/KsiError.ts"
 import { Disk, type Open } from "./Disk.ts"
 import * as StoreCopy from "./internal/StoreCopy.ts"
+import { applicationId } from "./internal/schema.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as StoreJob from "./internal/StoreJob.ts"
 
@@ -73,7 +74,7 @@ const isStore = (file: string): boolean => {
   const header = Buffer.alloc(applicationIdAt + 4)
   const opened = Fs.openSync(file, "r")
   try {
-    return Fs.readSync(opened, header) === header.length && header.readUInt32BE(applicationIdAt) === StoreFile.applicationId
+    return Fs.readSync(opened, header) === header.length && header.readUInt32BE(applicationIdAt) === applicationId
   } finally {
     Fs.closeSync(opened)
   }

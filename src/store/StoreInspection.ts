@@ -19,11 +19,12 @@ import * as Fs from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { pathToFileURL } from "node:url"
 import * as KsiError from "../event/KsiError.ts"
+import { applicationId, schema, schemaVersion } from "./internal/schema.ts"
 import * as StoreFile from "./internal/StoreFile.ts"
 import * as StoreUpgrade from "./internal/StoreUpgrade.ts"
 
 /** The format that a file has when a daemon of this KSI has opened it. */
-export const newest: number = StoreFile.schemaVersion
+export const newest: number = schemaVersion
 
 /** How a file is. */
 export type State =
@@ -100,10 +101,10 @@ const layoutOf = (db: DatabaseSync): ReadonlyMap<unknown, unknown> =>
 export const alteredIn = (db: DatabaseSync, format: number): ReadonlyArray<string> => {
   const fresh = new DatabaseSync(":memory:")
   try {
-    fresh.exec(StoreFile.schema)
+    fresh.exec(schema)
     const there = layoutOf(db)
     // An older format is not altered where the newest one is: opening the file brings it there.
-    const isKnown = (name: unknown) => format < StoreFile.schemaVersion && StoreUpgrade.changed.has(String(name))
+    const isKnown = (name: unknown) => format < schemaVersion && StoreUpgrade.changed.has(String(name))
     return [...layoutOf(fresh)].filter(([name, sql]) => there.get(name) !== sql && !isKnown(name)).map(([name]) => String(name))
   } finally {
     fresh.close()
@@ -114,8 +115,8 @@ const stateOf = (db: DatabaseSync): State => {
   const id = StoreFile.number(db, "PRAGMA application_id")
   const format = StoreFile.number(db, "PRAGMA user_version")
   if (id === 0 && StoreFile.number(db, "SELECT count(*) FROM sqlite_master") === 0) return { _tag: "Empty" }
-  if (id !== StoreFile.applicationId) return { _tag: "Foreign" }
-  if (format > StoreFile.schemaVersion) return { _tag: "Newer", format, known: StoreFile.schemaVersion }
+  if (id !== applicationId) return { _tag: "Foreign" }
+  if (format > schemaVersion) return { _tag: "Newer", format, known: schemaVersion }
   const altered = alteredIn(db, format)
   if (altered.includes("events")) return { _tag: "Ready", format, position: 0, recordedAt: undefined, altered }
   const position = StoreFile.number(db, !layoutOf(db).has("log_end")

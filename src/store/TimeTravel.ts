@@ -214,11 +214,16 @@ export function at<S>(
 /** What a person may write for a moment. */
 export type Parsed = { readonly position: bigint } | { readonly instant: number }
 
+const start: Parsed = { position: 0n }
+const now: Parsed = { position: BigInt(Number.MAX_SAFE_INTEGER) }
+
 /**
- * Reads a moment: a position (`41`), an instant in RFC 3339 with its offset (`2018-03-15T12:00:00Z`), or a date, which
- * is its midnight in UTC. The failure is one sentence.
+ * Reads a moment: a position (`41`), an instant in RFC 3339 with its offset (`2018-03-15T12:00:00Z`), a date, which is its
+ * midnight in UTC, `now` (after every fact), or `start` (before any). The failure is one sentence.
  */
 export const parseMoment = (text: string): Result.Result<Parsed, string> => {
+  if (text === "start") return Result.succeed(start)
+  if (text === "now") return Result.succeed(now)
   if (/^\d+$/.test(text)) {
     const position = BigInt(text)
     return position > 0n ? Result.succeed({ position }) : Result.fail("positions start at 1")
@@ -229,6 +234,6 @@ export const parseMoment = (text: string): Result.Result<Parsed, string> => {
   if (local && CloudEvent.parseTime(`${text}Z`) !== undefined) {
     return Result.fail(`"${text}" has no offset: write "${text}Z" for UTC, or one such as "${text}+01:00"`)
   }
-  const forms = "a position such as 41, an instant such as 2018-03-15T12:00:00Z, or a date such as 2018-03-15"
+  const forms = "a position such as 41, an instant such as 2018-03-15T12:00:00Z, a date such as 2018-03-15, now or start"
   return Result.fail(`"${text}" is no moment: expected ${forms}`)
 }

@@ -14,13 +14,18 @@
  * data.status                                 // "success"
  * ```
  *
- * A call carries the W3C trace context of the caller's current span, and what the daemon does for it is in that trace.
+ * Streams share the connection with calls: of each no more comes than its reader takes, so a slow one holds up nothing but
+ * itself. A call, and a stream, carries the W3C trace context of the caller's current span, and what the daemon does for it is
+ * in that trace.
  *
- * **Gotchas** The wire has no word for cancelling a call: interrupting one here stops waiting, the daemon goes on. A
+ * **Gotchas** The wire has no word for cancelling a call: interrupting one here stops waiting, the daemon goes on. A stream that
+ * is left is cancelled, and who leaves it waits (5 seconds at most) until its handler's finalizers have run. A
  * subscription has a connection of its own, so that a slow reader holds up nothing but itself.
  */
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
@@ -32,13 +37,14 @@ import { outgoing } from "../bus/Causation.ts"
 import type { DeclaredFailure } from "../bus/KsiService.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
-import { Limits } from "../event/Limits.ts"
+import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { Lines } from "./Lines.ts"
 import { NetTransport } from "./internal/NetTransport.ts"
 import { Outgoing } from "./internal/Outgoing.ts"
+import { Receiving } from "./internal/Receiving.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -53,6 +59,12 @@ export interface CallOptions {
   /** W3C Trace Context; default: that of the caller's current span, else of the event that the caller handles. */
   readonly traceparent?: string | undefined
   readonly tracestate?: string | undefined
+}
+
+/** What a stream may say besides name and data. */
+export interface StreamOptions extends Pick<CallOptions, "deadlineMillis" | "traceparent" | "tracestate"> {
+  /** Items that may be held here, or be on their way, before they are taken. Default: the limit `streamItems`. */
+  readonly bufferSize?: number | undefined
 }
 
 /** Where to connect. */
@@ -100,6 +112,8 @@ export class Client extends Context.Service<Client, {
   readonly call: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
   /** `call` with data that is JSON text already and is sent as it is. */
   readonly callRaw: (event: string, dataText: string, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
+  /** The items of a request that answers with a stream, pulled by whoever reads them. Nothing is asked before it is read. */
+  readonly stream: (event: string, data: unknown, options?: StreamOptions) => Stream.Stream<unknown, CallFailure>
   /** Follows what happens, on a connection of its own. Fails with `ConnectionLost` when that ends. */
   readonly subscribe: (options: SubscribeOptions) => Stream.Stream<Told, CallFailure>
 }>()("ksi/wire/Client") {}
@@ -135,7 +149,8 @@ interface Wire {
 }
 
 interface WireSink {
-  readonly frame: (frame: Frame.Incoming) => void
+  /** `length` in characters. */
+  readonly frame: (frame: Frame.Incoming, length: number) => void
   /** There will be no more frames; may come again. */
   readonly lost: (problem: string) => void
 }
@@ -155,7 +170,7 @@ const openWire = Effect.fnUntraced(function*({ clientId, path, token }: ConnectO
   const lines = new Lines((limits.frameBytes + Frame.replyOverhead) * bytesPerCharacter, {
     line: (text) => {
       const incoming = Frame.decodeIncoming(text)
-      if (Result.isSuccess(incoming)) sink.frame(incoming.success)
+      if (Result.isSuccess(incoming)) sink.frame(incoming.success, text.length)
       else broken(`it sent what is no frame: ${incoming.failure}`)
     },
     bad: (why) => broken(`it sent a line that is ${why}`)
@@ -182,42 +197,118 @@ const openWire = Effect.fnUntraced(function*({ clientId, path, token }: ConnectO
 
 type Resume = (effect: Effect.Effect<Frame.Reply, CallFailure>) => void
 
+type Incoming = Receiving<unknown, CallFailure>
+
 const defaultOutstanding = 64
 
-const makeCalls = Effect.fnUntraced(function*(options: ConnectOptions) {
-  const { clientId, path } = options
+/** What one connection owes: answers to calls, items of streams. */
+const makeOwed = (address: string) => {
   const waiting = new Map<unknown, Resume>()
-  const turns = Semaphore.makeUnsafe(options.outstanding ?? defaultOutstanding)
+  const streams = new Map<unknown, Incoming>()
   let ended: string | undefined
-  let last = 0
-  const wire = yield* openWire(options, {
-    frame: (incoming) => {
-      const resume = waiting.get(incoming.correlationId)
-      waiting.delete(incoming.correlationId)
-      resume?.(Frame.decodeReply(incoming))
+
+  /** What a frame says of a stream; one that was left is not there. */
+  const streamed = (incoming: Frame.Incoming, length: number): void => {
+    const { data, fields: { items, mark, stream_end: isEnd, stream_id: id }, ok } = incoming
+    const stream = streams.get(id)
+    if (isEnd !== true) return stream?.push(Array.isArray(items) ? items : [data], length, mark)
+    streams.delete(id)
+    stream?.end(ok ? Exit.void : Exit.fail(Frame.failureOf(incoming)))
+  }
+
+  const sink: WireSink = {
+    frame: (incoming, length) => {
+      const { correlationId, fields } = incoming
+      if (fields["seq"] !== undefined && fields["stream_id"] !== undefined) return streamed(incoming, length)
+      const resume = waiting.get(correlationId)
+      waiting.delete(correlationId)
+      if (resume !== undefined) return resume(Frame.decodeReply(incoming))
+      // A stream that could not begin.
+      const stream = streams.get(correlationId)
+      if (stream === undefined || incoming.ok) return
+      streams.delete(correlationId)
+      stream.end(Exit.fail(Frame.failureOf(incoming)))
     },
     lost: (problem) => {
       ended ??= problem
+      const failed = Exit.fail(lost(address, ended, false))
       const owed = [...waiting.values()]
       waiting.clear()
-      for (const resume of owed) resume(Effect.fail(lost(path, ended, false)))
+      for (const resume of owed) resume(failed)
+      for (const stream of streams.values()) stream.end(failed)
+      streams.clear()
     }
-  })
+  }
+  return { waiting, streams, sink, ended: () => ended }
+}
 
+type Owed = ReturnType<typeof makeOwed>
+
+/** The trace that a request is in, as it is sent. */
+const traceOf = (fiber: Fiber.Fiber<unknown, unknown>, options: Pick<CallOptions, "traceparent" | "tracestate">): TraceContext.Texts =>
+  options.traceparent === undefined ? outgoing(fiber) ?? TraceContext.none : { traceparent: options.traceparent, tracestate: options.tracestate }
+
+const makeCalls = ({ clientId, outstanding = defaultOutstanding, path }: ConnectOptions, wire: Wire, { ended, waiting }: Owed) => {
+  const turns = Semaphore.makeUnsafe(outstanding)
+  let last = 0
   const send = (event: string, dataText: string, callOptions: CallOptions = {}) =>
     Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
-      const { traceparent, tracestate } = callOptions.traceparent === undefined ? outgoing(fiber) ?? TraceContext.none : callOptions
+      const trace = traceOf(fiber, callOptions)
       return Effect.callback<Frame.Reply, CallFailure>((resume) => {
-        if (ended !== undefined) return resume(Effect.fail(lost(path, ended, true)))
+        const problem = ended()
+        if (problem !== undefined) return resume(Effect.fail(lost(path, problem, true)))
         const correlationId = `c${++last}`
         waiting.set(correlationId, resume)
-        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, traceparent, tracestate }))
+        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, ...trace }))
         return Effect.sync(() => waiting.delete(correlationId))
       })
     })
   return (event: string, dataText: string, callOptions?: CallOptions) =>
     turns.withPermits(1)(send(event, dataText, callOptions))
-})
+}
+
+// How long the daemon may take to end a stream that was left.
+const leaveMillis = 5000
+
+const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, streams }: Owed) => {
+  const { clientId, path } = options
+  let last = 0
+  let isGreeted = options.token !== undefined
+  const control = (event: string, fields: JsonObject) =>
+    wire.send(Frame.encodeRequest({ event, dataText: JSON.stringify(fields), correlationId: greeting, clientId }))
+
+  /** Asks for a stream, and cancels it with the scope if it has not ended. */
+  const open = Effect.fnUntraced(function*(event: string, data: unknown, asked: StreamOptions) {
+    const problem = ended()
+    if (problem !== undefined) return yield* Effect.fail(lost(path, problem, true))
+    // Then items that are made together may share a frame.
+    if (!isGreeted) control(Control.Hello.name, { version: Control.version })
+    isGreeted = true
+    const id = `s${++last}`
+    const over = Deferred.makeUnsafe<void>()
+    const most = { items: asked.bufferSize ?? limits.streamItems, bytes: limits.streamBytes }
+    const incoming = new Receiving<unknown, CallFailure>(most, ({ bytes, items }, mark) => {
+      wire.send(Frame.encodeRequest({ event: Control.credit, dataText: JSON.stringify({ stream_id: id, items, bytes, mark }), correlationId: id }))
+    }, () => Deferred.doneUnsafe(over, Exit.void))
+    const trace = yield* Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(traceOf(fiber, asked)))
+    yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        streams.set(id, incoming)
+        const dataText = JSON.stringify(data) ?? "{}"
+        wire.send(Frame.encodeRequest({
+          event, dataText, correlationId: id, clientId, deadlineMillis: asked.deadlineMillis, ...trace, stream: { id, ...incoming.initial }
+        }))
+      }),
+      () => Effect.suspend(() => {
+        if (incoming.isEnded) return Effect.void
+        control(Control.Cancel.name, { stream_id: id })
+        return Effect.ignore(Effect.timeout(Deferred.await(over), leaveMillis))
+      })
+    )
+    return incoming.pull
+  })
+  return (event: string, data: unknown, asked: StreamOptions = {}) => Stream.unwrap(Effect.map(open(event, data, asked), (pull) => Stream.fromPull(Effect.succeed(pull))))
+}
 
 // ------------------------------------------------------------------------------------------------------ subscriptions
 
@@ -290,14 +381,19 @@ const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wa
 export const connect = (
   options: ConnectOptions
 ): Effect.Effect<Client["Service"], KsiError.KsiError, Scope.Scope> =>
-  Effect.map(makeCalls(options), (callRaw) =>
-    Client.of({
+  Effect.gen(function*() {
+    const owed = makeOwed(options.path)
+    const wire = yield* openWire(options, owed.sink)
+    const callRaw = makeCalls(options, wire, owed)
+    return Client.of({
       address: options.path,
       // A newline in a JSON text is white space (inside its texts it is escaped), but it would end the frame.
       callRaw: (event, dataText, callOptions) => callRaw(event, dataText.replaceAll("\n", " "), callOptions),
       call: (event, data, callOptions) => callRaw(event, JSON.stringify(data) ?? "{}", callOptions),
+      stream: makeStreams(options, yield* Limits, wire, owed),
       subscribe: (wanted) => Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
-    }))
+    })
+  })
 
 /** A client of the daemon at a Unix socket. Fails as `connect`. */
 export const layerUnix = (options: ConnectOptions): Layer.Layer<Client, KsiError.KsiError> =>

@@ -249,6 +249,7 @@ export const encodeRequest = (request: {
   readonly idempotencyKey?: string | undefined
   readonly traceparent?: string | undefined
   readonly tracestate?: string | undefined
+  readonly stream?: StreamRequest | undefined
 }): string => {
   let text = `{"event":${JSON.stringify(request.event)},"correlation_id":${JSON.stringify(request.correlationId)}`
   if (request.dataText !== undefined) text += `,"data":${request.dataText}`
@@ -256,6 +257,10 @@ export const encodeRequest = (request: {
   if (request.deadlineMillis !== undefined) text += `,"deadline_ms":${request.deadlineMillis}`
   if (request.idempotencyKey !== undefined) text += `,"idempotency_key":${JSON.stringify(request.idempotencyKey)}`
   if (request.traceparent !== undefined) text += `,"traceparent":${JSON.stringify(request.traceparent)}`
+  if (request.stream !== undefined) {
+    const { bytes, id, items } = request.stream
+    text += `,"stream":true,"stream_id":${JSON.stringify(id)},"credit":${JSON.stringify({ items, bytes })}`
+  }
   if (request.tracestate !== undefined) text += `,"tracestate":${JSON.stringify(request.tracestate)}`
   return text + "}\n"
 }
@@ -471,9 +476,10 @@ export const decodeIncoming = (line: string): Result.Result<Incoming, string> =>
 
 const textOf = (u: unknown, otherwise: string): string => typeof u === "string" ? u : otherwise
 
-/** What a failed reply says, as the class that it was on the other side. */
+/** What a failed reply (or the end of a stream) says, as the class that it was on the other side. */
 export const failureOf = (incoming: Incoming): KsiError.KsiError | DeclaredFailure | RemoteFailure => {
-  const data = Json.isObject(incoming.data) ? incoming.data : {}
+  const said = incoming.data ?? incoming.fields["error"]
+  const data = Json.isObject(said) ? said : {}
   const event = incoming.event ?? ""
   const message = textOf(data["error"], `${event} failed`)
   const reason = textOf(data["reason"], "Unknown")

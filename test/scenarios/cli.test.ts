@@ -241,6 +241,8 @@ describe("facts", () => {
     expect(await run(diff)).toMatchObject({
       code: 0, stdout: "order-0  v1 order:placed → v2 order:placed\n  ~ n      0 → 3\n  ~ total  0 → 4.5\n", stderr: `between position ${first} and position ${second}\n`
     })
+    expect((await run(["time", "diff", "start", "now", "--stream", "order-0"])).stderr).toBe("between start and now\n")
+    expect((await run(["time", "at", "now", "--stream", "order-0", "--json"])).stdout).toBe((await run(["time", "at", "999999", "--stream", "order-0", "--json"])).stdout)
     const found = { position: second, id: "e3", event: "order:placed", version: 2, timestamp: "2018-03-15T12:00:03.50Z", before: { n: 0, total: 0 }, after: { n: 3, total: 4.5 } }
     for (const how of [[], ["--monotone"]]) {
       const { code, stdout } = await run(["time", "find", "--stream", "order-0", "--where", "state.total > 1", "--json", ...how])
@@ -264,6 +266,7 @@ describe("facts", () => {
     const undecided = await find("state.nothing > 1", "--stream", "order-0")
     expect([undecided.code, undecided.stdout]).toEqual([2, ""])
     expect(undecided.stderr).toMatch(/^✗ Usage {2}--where: cannot be decided after the order:placed at position \d+: no such key: nothing, at column 7\n {2}state\.nothing > 1\n {8}\^\n/)
+    expect(undecided.stderr).toContain("next       name a stream with --stream, or ask first, as in has(state.total) && state.total > 100\n")
     const none = await find("state.total > 1e9", "--stream", "order-0", "--json")
     expect([none.code, none.stdout, JSON.parse(none.stderr)]).toEqual([3, "", { error: expect.objectContaining({ reason: "NotFound" }) }])
     expect((await find("true", "--stream", "order-00")).code).toBe(3)

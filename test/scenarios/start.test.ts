@@ -44,6 +44,10 @@ describe("ksi start", () => {
     const at = await home.ksi("time", "at", "2", "--stream", "shop-tea", "--projection", "shop-sales", "--json")
     expect(at.code).toBe(0)
     expect(JSON.parse(at.stdout)).toMatchObject({ streamId: "shop-tea", version: 2, state: { orders: 2, quantity: 5 } })
+    // Like a check: 0 where they say the same, 7 where they part.
+    const parted = await home.ksi("time", "compare", "latest", "shop-sales", "--stream", "shop-tea", "--json")
+    expect([parted.code, JSON.parse(parted.stdout)]).toEqual([7, expect.objectContaining({ streamId: "shop-tea" })])
+    expect(await home.ksi("time", "compare", "shop-sales", "shop-sales")).toMatchObject({ code: 0, stdout: "" })
     const wrong = await home.ksi("time", "at", "2", "--projection", "shop-sale", "--json")
     expect(wrong.code).toBe(3)
     expect(JSON.parse(wrong.stderr)).toMatchObject({ error: { reason: "NotFound", details: { similar: ["shop-sales"] } } })

@@ -251,6 +251,18 @@ describe("TimeTravel.parseMoment", () => {
     expect(read("2018")).toEqual({ position: 2018n })
   })
 
+  it.effect("now is after every fact, start before any", () =>
+    Effect.gen(function*() {
+      yield* append(fact(1, "a", { x: 1 }), fact(2, "a", { x: 2 }))
+      const now = Result.getOrThrow(TimeTravel.parseMoment("now"))
+      const start = Result.getOrThrow(TimeTravel.parseMoment("start"))
+      expect((yield* TimeTravel.at(latest, now)).map(({ state }) => state)).toEqual([{ x: 2 }])
+      expect(yield* TimeTravel.at(latest, { ...now, streamId: "a" })).toMatchObject({ version: 2 })
+      expect(yield* TimeTravel.at(latest, start)).toEqual([])
+      const none = yield* Effect.flip(TimeTravel.at(latest, { ...start, streamId: "a" }))
+      expect(none.message).toContain("at position 0: it begins at position 1")
+    }).pipe(Effect.provide(layer())))
+
   it("says what is wrong with anything else", () => {
     const problem = (text: string) => Result.getOrThrow(Result.flip(TimeTravel.parseMoment(text)))
     expect(problem("0")).toBe("positions start at 1")
@@ -259,7 +271,7 @@ describe("TimeTravel.parseMoment", () => {
     )
     for (const text of ["", " 1", "-1", "1.5", "1e3", "0x10", "yesterday", "2018-02-30", "2018-3-15", "2018-03-15T25:00:00Z", "٣"]) {
       expect(problem(text)).toBe(
-        `"${text}" is no moment: expected a position such as 41, an instant such as 2018-03-15T12:00:00Z, or a date such as 2018-03-15`
+        `"${text}" is no moment: expected a position such as 41, an instant such as 2018-03-15T12:00:00Z, a date such as 2018-03-15, now or start`
       )
     }
   })

@@ -1,61 +1,16 @@
 // Streams over a connection: what is sent, when, and how it ends.
 import { describe, expect, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Layer, Schema, Stream } from "effect"
-import { Activity } from "../../src/bus/Activity.ts"
-import { DeadLetters } from "../../src/bus/DeadLetters.ts"
-import { Router, serve } from "../../src/bus/Router.ts"
-import { Subscriptions } from "../../src/bus/Subscription.ts"
-import * as Event from "../../src/event/Event.ts"
-import * as EventGroup from "../../src/event/EventGroup.ts"
+import { Deferred, Effect, Exit, Layer } from "effect"
 import * as Limits from "../../src/event/Limits.ts"
-import * as EventStore from "../../src/store/EventStore.ts"
 import * as Connection from "../../src/wire/Connection.ts"
-import * as Control from "../../src/wire/Control.ts"
-import { Driven } from "./Driven.ts"
 import { eventually } from "./Daemon.ts"
-
-class Refused extends Schema.TaggedError<Refused>()("Refused", { why: Schema.String }) {}
-
-const Count = Event.make("s:count", { payload: { to: Schema.Int, chunk: Schema.Int }, success: Schema.Int, error: Refused, stream: true })
-const Endless = Event.make("s:endless", { success: Schema.String, stream: true })
-const Broken = Event.make("s:broken", { payload: { how: Schema.Literals(["fail", "die", "interrupt", "wrong", "unwritable", "long"]) }, success: Schema.Unknown, error: Refused, stream: true })
-const Dates = Event.make("s:dates", { payload: { of: Schema.Date }, success: Schema.Date, stream: true })
-const Once = Event.make("s:once", { success: Schema.Int })
-const Group = EventGroup.make(Count, Endless, Broken, Dates, Once)
-
-interface Made {
-  pulled: number
-  finished: number
-  readonly finishing: Deferred.Deferred<void>
-}
-
-const handlers = (made: Made) =>
-  Group.toLayer({
-    "s:count": ({ chunk, to }) => Stream.rechunk(Stream.range(1, to), chunk),
-    "s:endless": () => Stream.fromEffectRepeat(Effect.sync(() => `item ${++made.pulled}`)).pipe(
-      Stream.ensuring(Effect.andThen(Deferred.await(made.finishing), Effect.sync(() => made.finished++)))
-    ),
-    "s:broken": ({ how }) => Stream.concat(Stream.fromArray<unknown>([1, 2]), ({
-      fail: Stream.fail(new Refused({ why: "so" })),
-      die: Stream.die(new Error("a secret")),
-      interrupt: Stream.fromEffect(Effect.interrupt),
-      wrong: Stream.succeed(undefined),
-      unwritable: Stream.succeed(1n),
-      long: Stream.succeed("x".repeat(2000))
-    } satisfies Record<string, Stream.Stream<unknown, Refused>> as Record<string, Stream.Stream<unknown, Refused>>)[how] ?? Stream.empty),
-    "s:dates": ({ of }) => Stream.fromArray([of, new Date(of.getTime() + 1)]),
-    "s:once": () => Effect.succeed(1)
-  })
+import { Driven } from "./Driven.ts"
+import { makeMade, runtime } from "./Items.ts"
 
 const open = Effect.fnUntraced(function*(limits: Partial<Limits.LimitsShape> = {}, finishing = true) {
-  const made: Made = { pulled: 0, finished: 0, finishing: Deferred.makeUnsafe() }
-  if (finishing) Deferred.doneUnsafe(made.finishing, Exit.void)
+  const made = makeMade(finishing)
   const within = { ...Limits.defaults, ...limits }
-  const context = yield* Layer.build(Layer.mergeAll(serve(Group).pipe(Layer.provide(handlers(made))), Control.layer).pipe(
-    Layer.provideMerge(Router.layer),
-    Layer.provideMerge(Subscriptions.layer),
-    Layer.provideMerge(Layer.mergeAll(EventStore.layerMemory, Activity.layerOff, DeadLetters.layerOff))
-  )).pipe(Effect.provideService(Limits.Limits, within))
+  const context = yield* Layer.build(runtime(made)).pipe(Effect.provideService(Limits.Limits, within))
   const transport = new Driven()
   yield* Connection.run(transport, { principal: "owner" }).pipe(
     Effect.provideContext(context), Effect.provideService(Limits.Limits, within), Effect.forkScoped({ startImmediately: true })

@@ -7,7 +7,7 @@ import { Count, Opaque, optional, Ordinal, Page, paging } from "./fields.ts"
 export const Moment = Schema.Union([Schema.String, Schema.Int])
 
 const moment = (description: string) =>
-  Moment.annotate({ description: `${description}: a position, an instant in RFC 3339, or a date, which is its midnight in UTC` })
+  Moment.annotate({ description: `${description}: a position, an instant in RFC 3339, a date, which is its midnight in UTC, \`now\` or \`start\`` })
 
 const projection = optional(Schema.String, "how facts become state; `latest` (the default) merges their data")
 const recorded = optional(Schema.Boolean, "go by the time a fact was stored, not by the time it happened")

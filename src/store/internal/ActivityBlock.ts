@@ -4,13 +4,6 @@ import type { SQLInputValue, SQLOutputValue } from "node:sqlite"
 import type { ActivityQuery, ActivityRecord, OutcomeKind } from "../../bus/Activity.ts"
 import * as Json from "../../event/Json.ts"
 
-/** Where blocks are. Their numbers have no gaps but at the old end; `bytes` is about what a block takes of the file. */
-export const table = `CREATE TABLE activity (
-  first INTEGER PRIMARY KEY, last INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, bytes INTEGER NOT NULL,
-  -- What many requests have in common, once: as JSON, like the columns of each and their payloads.
-  kinds TEXT NOT NULL, columns TEXT NOT NULL, data TEXT NOT NULL
-)`
-
 /** Writes a block; one that begins with the same request is replaced. */
 export const insert = "INSERT OR REPLACE INTO activity VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 

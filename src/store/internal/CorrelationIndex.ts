@@ -10,13 +10,6 @@
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 
-/** The index, and how far it is: `correlated` has one row. */
-export const table = `CREATE TABLE correlations (
-  correlation TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (correlation, position)
-) WITHOUT ROWID;
-CREATE TABLE correlated (through INTEGER NOT NULL);
-INSERT INTO correlated VALUES (0)`
-
 // So many facts are looked at in one turn of the event loop: some milliseconds.
 const sliceFacts = 2048
 

@@ -22,7 +22,6 @@ import type { FactReader } from "./FactReader.ts"
 import { Participants } from "./Participants.ts"
 import * as StoreFile from "./StoreFile.ts"
 import { StreamIndex } from "./StreamIndex.ts"
-import * as TagTable from "./TagTable.ts"
 
 /** A fact as it will be written. */
 export interface Row {
@@ -172,7 +171,7 @@ export class FactWriter {
     this.insert = db.prepare(insertInto(1))
     this.inserts = [rowsPerStatement, fewerRowsPerStatement, 1].map((rows) => [rows * columnCount, db.prepare(insertInto(rows))])
     this.removeAfter = db.prepare("DELETE FROM events WHERE position > ?")
-    this.insertTag = db.prepare(TagTable.insert)
+    this.insertTag = db.prepare("INSERT INTO fact_tags VALUES (?, ?)")
     this.dataVersion = db.prepare("PRAGMA data_version")
     this.load()
   }

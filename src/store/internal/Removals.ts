@@ -9,11 +9,6 @@ import * as CorrelationIndex from "./CorrelationIndex.ts"
 import type { Removed } from "./Driver.ts"
 import { securely } from "./erasing.ts"
 
-/** The tables: settings by stream id (also of a stream to come), what streams have lost, what the log was. */
-export const tables = `CREATE TABLE stream_settings (stream TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE stream_cuts (stream INTEGER PRIMARY KEY, first INTEGER NOT NULL, deleted INTEGER NOT NULL);
-CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL, recorded INTEGER NOT NULL)`
-
 interface Cut {
   readonly first: number
   readonly isDeleted: boolean

@@ -13,6 +13,7 @@ import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { streamDeleted } from "../EventStore.ts"
 import * as StoreInspection from "../StoreInspection.ts"
+import { applicationId, schemaVersion } from "./schema.ts"
 import * as StoreFile from "./StoreFile.ts"
 import type { Checked, Problem, Report } from "./StoreJob.ts"
 import { has, lastPosition, openReading } from "./StoreReading.ts"
@@ -298,14 +299,14 @@ const look = (db: DatabaseSync, quick: boolean, progress: (share: number) => voi
   if (header === undefined) return { format: 0, position: 0, checks: findings.checks, problems: findings.problems }
   const { application, format } = header
   findings.run("pages", restore, pages(db, quick))
-  if (application !== StoreFile.applicationId) {
+  if (application !== applicationId) {
     findings.run("layout", restore, (wrong) => {
       wrong("it is not a store of KSI's")
       return [0, "tables and indexes"]
     })
-  } else if (format > StoreFile.schemaVersion) {
+  } else if (format > schemaVersion) {
     findings.run("layout", "use the newer KSI that made it", (wrong) => {
-      wrong(`it has format ${format}; this KSI knows formats up to ${StoreFile.schemaVersion}`)
+      wrong(`it has format ${format}; this KSI knows formats up to ${schemaVersion}`)
       return [0, "tables and indexes"]
     })
   } else findings.run("layout", restore, layout(db, format))

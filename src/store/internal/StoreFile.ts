@@ -28,8 +28,8 @@ import * as Path from "node:path"
 import type { DatabaseSync } from "node:sqlite"
 import * as KsiError from "../../event/KsiError.ts"
 import * as Disk from "../Disk.ts"
-import * as ActivityBlock from "./ActivityBlock.ts"
 import * as Checkpointer from "./Checkpointer.ts"
+import { applicationId, schema, schemaVersion } from "./schema.ts"
 import * as StoreCopy from "./StoreCopy.ts"
 import * as StoreUpgrade from "./StoreUpgrade.ts"
 
@@ -62,53 +62,10 @@ export class StoreFile extends Context.Service<StoreFile, {
   readonly transactionBehind: <A>(f: () => A) => A
 }>()("ksi/store/internal/StoreFile") {}
 
-/** Marks a database as KSI's. */
-export const applicationId = 0x4b534931
-
-/** The newest format that this KSI knows. */
-export const schemaVersion = StoreUpgrade.newest
-
 const busyMillis = 500
 // Long enough for two openers that meet on the lock to sort out who is first; blocks the event loop, once.
 const lockMillis = 50
 const SQLITE_BUSY = 5
-
-/** How a new file is laid out. */
-export const schema = `
-CREATE TABLE events (
-  position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, version INTEGER NOT NULL, source INTEGER NOT NULL,
-  id TEXT NOT NULL, name INTEGER NOT NULL, data TEXT, attributes TEXT, time TEXT,
-  timestamp INTEGER NOT NULL, recorded INTEGER NOT NULL,
-  UNIQUE (id, source)
-);
-CREATE TABLE stream_index (
-  stream INTEGER NOT NULL, version INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (stream, version)
-) WITHOUT ROWID;
-CREATE TABLE streams (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE sources (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE meta (
-  one INTEGER PRIMARY KEY CHECK (one = 1),
-  -- Every position up to here is in stream_index.
-  through INTEGER NOT NULL,
-  -- The first position that holds a number a double cannot; 0 where there is none.
-  careful INTEGER NOT NULL
-);
-INSERT INTO meta VALUES (1, 0, 0);
-${ActivityBlock.table};
-CREATE TABLE dead_letters (
-  letter INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, handler TEXT NOT NULL, reason TEXT NOT NULL,
-  error TEXT NOT NULL, event TEXT NOT NULL, timestamp INTEGER NOT NULL, reruns INTEGER NOT NULL
-);
-CREATE INDEX dead_letters_name ON dead_letters (name);
-CREATE TABLE idempotency (
-  row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, kind TEXT NOT NULL,
-  value TEXT, expires INTEGER NOT NULL
-);
-${StoreUpgrade.since3.map((table) => `${table};`).join("\n")}
-PRAGMA application_id = ${applicationId};
-PRAGMA user_version = ${schemaVersion};
-`
 
 /** What SQLite said, as KSI's error. */
 export const failure = (operation: string, cause: unknown): KsiError.KsiError =>

@@ -2,28 +2,7 @@
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import type { OutcomeKind } from "../../bus/Activity.ts"
 import * as ActivityBlock from "./ActivityBlock.ts"
-import * as CorrelationIndex from "./CorrelationIndex.ts"
-import { tables as snapshotTables } from "./snapshotTables.ts"
-import * as TagTable from "./TagTable.ts"
-import * as ConsumerTable from "./consumerTables.ts"
-import * as ModelTable from "./modelTables.ts"
-import * as Removals from "./Removals.ts"
-
-/**
- * The newest format. 1: requests of the activity journal had a row each. 2: they are in blocks. 3: the tables of
- * `since3`.
- */
-export const newest = 3
-
-/** Tables that came with format 3, each as whoever owns it lays it out. */
-export const since3: ReadonlyArray<string> = [
-  CorrelationIndex.table,
-  snapshotTables,
-  TagTable.table,
-  ...ModelTable.tables,
-  ...ConsumerTable.tables,
-  Removals.tables
-]
+import { activity, schemaVersion, since3 } from "./schema.ts"
 
 /** Tables and indexes that files of an older format lack, or have otherwise. */
 export const changed: ReadonlySet<string> = new Set([
@@ -60,7 +39,7 @@ const entries = function*(db: DatabaseSync): Generator<ActivityBlock.Entry> {
 /** Format 1 to 2. */
 const toBlocks = (db: DatabaseSync): void => {
   db.exec("DROP INDEX activity_correlation; ALTER TABLE activity RENAME TO activity_1")
-  db.exec(ActivityBlock.table)
+  db.exec(activity)
   const insert = db.prepare(ActivityBlock.insert)
   let first = 1
   for (const block of ActivityBlock.split(entries(db), ActivityBlock.mostBytes)) {
@@ -81,5 +60,5 @@ const steps: ReadonlyArray<(db: DatabaseSync) => void> = [toBlocks, toTables]
 /** Brings a file of this format to the newest. */
 export const upgrade = (db: DatabaseSync, format: number): void => {
   for (const step of steps.slice(format - 1)) step(db)
-  db.exec(`PRAGMA user_version = ${newest}`)
+  db.exec(`PRAGMA user_version = ${schemaVersion}`)
 }
