@@ -31,6 +31,7 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
 import { firstWhere } from "../store/internal/bisect.ts"
+import { mapped } from "../store/internal/turns.ts"
 import * as Projection from "../store/Projection.ts"
 import * as TimeTravel from "../store/TimeTravel.ts"
 import { optional, Page, paging } from "./internal/fields.ts"
@@ -83,7 +84,7 @@ const momentsAt = ({ streamId, ...when }: When) =>
       state: projection.encode(moment.state)
     })
     return streamId === undefined
-      ? Effect.map(TimeTravel.at(projection, when), (moments) => moments.map(encoded))
+      ? Effect.flatMap(TimeTravel.at(projection, when), (moments) => mapped(moments, encoded))
       : Effect.map(TimeTravel.at(projection, { ...when, streamId }), (moment) => [encoded(moment)])
   }
 
@@ -94,17 +95,20 @@ const keptItems = 1_000_000
 
 /** What was folded last, so that the next page need not fold again. */
 const makeCache = () => {
-  const answers = new Map<string, { readonly by: Projection.Served; readonly moments: Moments }>()
+  const answers = new Map<string, { readonly by: Projection.Served; readonly epoch: number; readonly moments: Moments }>()
   return {
-    /** What this very projection answered; another that took its name over meanwhile folds for itself. */
-    get: (key: string, by: Projection.Served): Moments | undefined => {
+    /**
+     * What this very projection answered; another that took its name over meanwhile folds for itself. None once facts were removed:
+     * what a deleted stream said is told to nobody any more.
+     */
+    get: (key: string, by: Projection.Served, epoch: number): Moments | undefined => {
       const answer = answers.get(key)
-      return answer?.by === by ? answer.moments : undefined
+      return answer?.by === by && answer.epoch === epoch ? answer.moments : undefined
     },
     /** Keeps the answer as the newest; the oldest goes. */
-    set: (key: string, by: Projection.Served, moments: Moments): void => {
+    set: (key: string, by: Projection.Served, epoch: number, moments: Moments): void => {
       answers.delete(key)
-      if (moments.length <= keptItems) answers.set(key, { by, moments })
+      if (moments.length <= keptItems) answers.set(key, { by, epoch, moments })
       for (const oldest of answers.keys()) {
         if (answers.size <= kept) break
         answers.delete(oldest)
@@ -148,13 +152,14 @@ const handlers = Group.toLayer(Effect.gen(function*() {
       // The same for every page of one walk: they share the query, and the position they answer for.
       const key = cursor("")
       const projection = yield* projections.get(query.projection ?? Projection.latest.name)
-      const moments = cache.get(key, projection) ?? (yield* fold(projection, query, position))
+      const epoch = store.driver.snapshots.epoch()
+      const moments = cache.get(key, projection, epoch) ?? (yield* fold(projection, query, position))
       const fits = Paging.makeBudget(pageBytes)
       const items: Array<unknown> = []
       for (let index = typeof next === "string" ? indexAfter(moments, next) : 0; index < moments.length; index++) {
         const moment = moments[index]
         if (items.length >= limit || !fits(moment)) {
-          cache.set(key, projection, moments)
+          cache.set(key, projection, epoch, moments)
           return Paging.page(items, cursor(moments[index - 1]?.streamId ?? ""))
         }
         items.push(moment)

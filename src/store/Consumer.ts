@@ -133,6 +133,12 @@ const invalid = (name: string, problem: string) => KsiError.fail(new KsiError.Pl
 
 const positive = (value: number): boolean => Number.isInteger(value) && value >= 1
 
+// Each member is a fiber with a queue of its own.
+const maxConcurrency = 10_000
+
+const isStart = (start: unknown): boolean =>
+  start === undefined || start === "start" || start === "now" || (Number.isSafeInteger(start) && Number(start) >= 0)
+
 interface AtWork extends consuming.Working {
   readonly members: number
   readonly waiting: Set<() => void>
@@ -141,12 +147,17 @@ interface AtWork extends consuming.Working {
 /** The fibers of one group. */
 const begin = Effect.fnUntraced(function*(name: string, options: Consuming, rows: ConsumerRows.ConsumerRows) {
   const store = yield* EventStore
-  const { pageItems } = yield* Limits
-  const { concurrency = 8, maxAttempts = 5, maxParked = 10_000, window = 1024 } = options
+  const { idLength, pageItems } = yield* Limits
+  const { concurrency = 8, maxAttempts = 5, maxParked = 10_000, start, window = 1024 } = options
   if (name === "") return yield* invalid(name, "it needs a name")
+  if (name.length > idLength) return yield* invalid(name.slice(0, 60), `its name has ${name.length} characters, at most ${idLength} are allowed`)
+  if (!name.isWellFormed()) return yield* invalid(name, "its name must be well-formed Unicode")
   for (const [what, value] of Object.entries({ concurrency, maxAttempts, maxParked, window })) {
     if (!positive(value)) return yield* invalid(name, `${what} must be an integer from 1, got ${value}`)
   }
+  if (concurrency > maxConcurrency) return yield* invalid(name, `concurrency must be at most ${maxConcurrency}, got ${concurrency}`)
+  // Not every program has a compiler behind it: what is none must not become "now".
+  if (!isStart(start)) return yield* invalid(name, `start must be "start", "now" or a position, got ${String(start)}`)
   const lag = Metric.withAttributes(lagOf, { group: name })
   const waiting = new Set<() => void>()
   // Whoever waits looks again when a checkpoint is written.

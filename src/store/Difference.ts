@@ -20,6 +20,7 @@ import * as Effect from "effect/Effect"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { EventStore } from "./EventStore.ts"
+import { mapped } from "./internal/turns.ts"
 import type { Projection } from "./Projection.ts"
 import * as TimeTravel from "./TimeTravel.ts"
 
@@ -251,11 +252,7 @@ const diffAll = Effect.fnUntraced(function*<S>(
   })
   const before = new Map((yield* TimeTravel.at(projection, within(a))).map((moment) => [moment.streamId, moment]))
   const after = new Map((yield* TimeTravel.at(projection, within(b))).map((moment) => [moment.streamId, moment]))
-  const diffs: Array<Diff<S>> = []
-  for (const streamId of [...new Set([...before.keys(), ...after.keys()])].toSorted()) {
-    const diff = diffOf(projection, streamId, before.get(streamId), after.get(streamId))
-    if (diff.changes.length > 0) diffs.push(diff)
-    if (diffs.length % 1000 === 999) yield* Effect.yieldNow
-  }
-  return diffs
+  const ids = [...new Set([...before.keys(), ...after.keys()])].toSorted()
+  const diffs = yield* mapped(ids, (streamId) => diffOf(projection, streamId, before.get(streamId), after.get(streamId)))
+  return diffs.filter(({ changes }) => changes.length > 0)
 })

@@ -46,6 +46,20 @@ describe("time:diff", () => {
       expect(yield* itemsOf("time:diff", { from: 5, to: 900 })).toEqual([])
     })))
 
+  it.effect("leaves no stream out, and tells none twice, when one is deleted between two pages", () =>
+    withRuntime(Effect.gen(function*() {
+      const store = yield* EventStore.EventStore
+      for (const n of [1, 2, 3, 4, 5, 6]) yield* store.appendTo(`s-${n}`, [{ name: "n:noted", data: { n } }])
+      const whole = yield* itemsOf("time:diff", { from: 1, to: 6 })
+      expect(whole).toHaveLength(5)
+      const first = yield* ask("time:diff", { from: 1, to: 6, limit: 3 })
+      // Two other questions push the answer out of what is kept.
+      for (const to of [4, 5]) yield* ask("time:diff", { from: 1, to, limit: 1 })
+      yield* store.delete("s-3")
+      const second = yield* ask("time:diff", { from: 1, to: 6, limit: 3, cursor: first["cursor"] })
+      expect([first["items"], second["items"]]).toEqual([whole.slice(0, 3), whole.slice(3)])
+    })))
+
   it.effect("walks pages of one history while the store goes on", () =>
     withRuntime(Effect.gen(function*() {
       const store = yield* EventStore.EventStore
@@ -156,6 +170,19 @@ describe("time:blame", () => {
       expect(yield* itemsOf("time:blame", { stream: "a", field: "total", at: "2026-01-03T12:00:00Z" })).toMatchObject([{ position: 3 }])
       expect(yield* reasonOf(ask("time:blame", { stream: "a", field: "nte" }))).toMatchObject({ _tag: "NotFound", similar: ["note"] })
       expect(yield* reasonOf(ask("time:blame", { stream: "a", at: "noon" }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "at" }] })
+    })))
+
+  it.effect("says so when the field that a page ended with has gone, with facts that were removed", () =>
+    withRuntime(Effect.gen(function*() {
+      const store = yield* EventStore.EventStore
+      for (const key of ["a", "b", "c", "d"]) yield* store.appendTo("s", [{ name: "n:noted", data: { [key]: 1 } }])
+      const { cursor } = yield* ask("time:blame", { stream: "s", limit: 2 })
+      for (const at of [2, 3]) yield* ask("time:blame", { stream: "s", at, limit: 1 })
+      yield* store.configure("s", { maxCount: 2 })
+      yield* store.retain
+      expect(yield* reasonOf(ask("time:blame", { stream: "s", cursor }))).toMatchObject({
+        _tag: "PayloadInvalid", problems: [{ path: "cursor", problem: expect.stringContaining("facts were removed") }]
+      })
     })))
 })
 

@@ -242,6 +242,46 @@ for (const [name, make] of kinds) {
         expect(names).toEqual(["order:placed"])
       }).pipe(Effect.provide(make())))
 
+    it.effect.each(["stream", "fact"] as const)("a group that waits for room handles what is set aside again when it is asked to (%s)", (parking) =>
+      Effect.gen(function*() {
+        let broken = true
+        const handled: Array<number> = []
+        const layer = group(({ n }) => {
+          if (broken) return Effect.fail("no paper")
+          handled.push(n)
+          return Effect.void
+        }, { concurrency: 1, maxAttempts: 1, maxParked: 2, parking })
+        yield* Effect.gen(function*() {
+          const consumers = yield* Consumer.Consumers
+          yield* place("a", 1, 2, 3, 4, 5)
+          while (consumers.blocked().length === 0) yield* Effect.yieldNow
+          expect(yield* statusOf).toMatchObject({ status: "blocked", parked: 2, pending: 3 })
+          broken = false
+          expect(yield* consumers.retry("billing")).toMatchObject({ handled: 2 })
+          // The fact that waited had failed already where each stands for itself: it is set aside, and goes on when it is asked to.
+          yield* Consumer.settled("billing")
+          if (parking === "fact") expect(yield* consumers.retry("billing")).toEqual({ handled: 1, left: 0 })
+          expect(handled).toEqual(parking === "fact" ? [1, 2, 4, 5, 3] : [1, 2, 3, 4, 5])
+          expect(yield* statusOf).toMatchObject({ status: "following", parked: 0, lag: 0 })
+        }).pipe(started(layer))
+      }).pipe(Effect.provide(make())))
+
+    it.effect("says what it cannot start with", () =>
+      Effect.gen(function*() {
+        const wrong: ReadonlyArray<readonly [name: string, options: object, problem: string]> = [
+          ["", {}, "it needs a name"],
+          ["x".repeat(300), {}, "its name has 300 characters, at most 256 are allowed"],
+          ["\ud800", {}, "its name must be well-formed Unicode"],
+          ["g", { start: Number.NaN }, "start must be \"start\", \"now\" or a position, got NaN"],
+          ["g", { start: "begin" }, "start must be \"start\", \"now\" or a position, got begin"],
+          ["g", { concurrency: 1e9 }, "concurrency must be at most 10000, got 1000000000"]
+        ]
+        for (const [name, options, problem] of wrong) {
+          const layer = Consumer.layer(name, { events: [Placed], handler: () => Effect.void, ...options })
+          expect(yield* reason(Effect.scoped(Layer.build(layer)))).toMatchObject({ _tag: "PluginInvalid", problem })
+        }
+      }).pipe(Effect.provide(make())))
+
     it.effect("what a handler emits is caused by the fact", () =>
       Effect.gen(function*() {
         const Billed = Event.fact("bill:sent", { payload: { n: Schema.Int }, streamId: () => "bills" })

@@ -6,6 +6,7 @@ import * as Result from "effect/Result"
 import type * as Schema from "effect/Schema"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import type * as Event from "../../event/Event.ts"
+import * as Json from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import { Limits } from "../../event/Limits.ts"
 import * as Blame from "../../store/Blame.ts"
@@ -15,6 +16,7 @@ import * as Comparison from "../../store/Comparison.ts"
 import * as Difference from "../../store/Difference.ts"
 import { EventStore } from "../../store/EventStore.ts"
 import * as FactWalk from "../../store/internal/factWalk.ts"
+import { mapped } from "../../store/internal/turns.ts"
 import * as Projection from "../../store/Projection.ts"
 import * as Search from "../../store/Search.ts"
 import * as TimeTravel from "../../store/TimeTravel.ts"
@@ -76,31 +78,60 @@ const whenOf = (
 
 // ---------------------------------------------------------------------------------------------------- answers in pages
 
+/** An answer of many items, each with a name of its own. */
+interface Listed {
+  /** What must be the same for a list that was kept to be the answer. */
+  readonly by: unknown
+  readonly items: Failing<ReadonlyArray<unknown>>
+  readonly nameOf: (item: unknown) => string
+  /** Whether the items are in the order of their names. */
+  readonly isSorted: boolean
+}
+
+const named = (field: "streamId" | "field") => (item: unknown): string => String(Json.isObject(item) ? item[field] : undefined)
+const byStream = { nameOf: named("streamId"), isSorted: true }
+const byField = { nameOf: named("field"), isSorted: false }
+
+/** Where the page after the item of a name begins; `undefined` where that cannot be said: facts were removed, and it went with them. */
+const indexAfter = ({ isSorted, nameOf }: Listed, all: ReadonlyArray<unknown>, name: string): number | undefined => {
+  const at = all.findIndex((item) => nameOf(item) === name)
+  if (at >= 0) return at + 1
+  if (!isSorted) return undefined
+  const next = all.findIndex((item) => nameOf(item) > name)
+  return next < 0 ? all.length : next
+}
+
 /** Lists that are worked out whole and answered page by page. */
 const makeAnswers = Effect.gen(function*() {
   const store = yield* EventStore
   const { pageBytes, pageItems } = yield* Limits
-  const kept = makeKept<{ readonly by: unknown; readonly items: ReadonlyArray<unknown> }>(2)
+  const kept = makeKept<{ readonly by: unknown; readonly epoch: number; readonly items: ReadonlyArray<unknown> }>(2)
   return Effect.fnUntraced(function*<P extends { readonly cursor?: string; readonly limit?: number }>(
     event: { readonly name: string; readonly payload: Schema.Codec<P, unknown> },
     payload: P,
-    /** What must be the same for a list that was kept to be the answer; and how to work it out. */
-    prepare: (query: P, position: number) => Effect.Effect<{ readonly by: unknown; readonly items: Failing<ReadonlyArray<unknown>> }, KsiError.KsiError>
+    prepare: (query: P, position: number) => Effect.Effect<Listed, KsiError.KsiError>
   ): Effect.fn.Return<typeof Page.Type, KsiError.KsiError> {
     const { cursor, next, position, query } = yield* Paging.open(event, payload, store.head())
     const { limit = pageItems } = payload
     const key = cursor("")
-    const { by, items: work } = yield* prepare(query, position)
+    const listed = yield* prepare(query, position)
+    const { by, items: work, nameOf } = listed
     const known = kept.take(key)
-    const all = known !== undefined && known.by === by ? known.items : yield* Effect.provideService(work, EventStore, store)
+    // Once facts were removed, nobody is told any more what they said.
+    const epoch = store.driver.snapshots.epoch()
+    const all = known !== undefined && known.by === by && known.epoch === epoch ? known.items : yield* Effect.provideService(work, EventStore, store)
+    const start = next === undefined ? 0 : indexAfter(listed, all, String(next))
+    if (start === undefined) {
+      return yield* KsiError.fail(KsiError.invalidAt(event.name, "cursor", "the history is another one now: facts were removed; leave it out to start again"))
+    }
     const fits = Paging.makeBudget(pageBytes)
     const items: Array<unknown> = []
-    for (let index = typeof next === "number" ? next - 1 : 0; index < all.length; index++) {
-      if (items.length >= limit || !fits(all[index])) {
-        kept.put(key, { by, items: all })
-        return Paging.page(items, cursor(index + 1))
+    for (const item of all.slice(start)) {
+      if (items.length >= limit || !fits(item)) {
+        kept.put(key, { by, epoch, items: all })
+        return Paging.page(items, cursor(nameOf(items.at(-1))))
       }
-      items.push(all[index])
+      items.push(item)
     }
     return Paging.page(items, undefined)
   })
@@ -144,40 +175,40 @@ const branchItems = (
   options: Branch.Options
 ): Failing<ReadonlyArray<unknown>> =>
   real.use((projection) => code === undefined
-    ? Effect.map(Branch.branch(projection, options), ({ lines }) => lines.map(lineItem(projection, projection)))
+    ? Effect.flatMap(Branch.branch(projection, options), ({ lines }) => mapped(lines, lineItem(projection, projection)))
     : code.use((other) =>
-      Effect.map(Branch.branch(projection, { ...options, projection: other }), ({ lines }) => lines.map(lineItem(projection, other)))))
+      Effect.flatMap(Branch.branch(projection, { ...options, projection: other }), ({ lines }) => mapped(lines, lineItem(projection, other)))))
 
 const makeListed = Effect.gen(function*() {
   const projections = yield* Projection.Projections
   const answer = yield* makeAnswers
-  const named = (name: string | undefined) => projections.get(name ?? Projection.latest.name)
+  const projectionOf = (name: string | undefined) => projections.get(name ?? Projection.latest.name)
   return {
     "time:diff": (payload: Event.Payload<typeof Events.Diff>): Answer =>
       answer(Events.Diff, payload, Effect.fnUntraced(function*({ all, from, projection, recorded, stream, to }, position) {
-        const by = yield* named(projection)
+        const by = yield* projectionOf(projection)
         const a = yield* whenOf(Events.Diff, "from", from, position, recorded)
         const b = yield* whenOf(Events.Diff, "to", to, position, recorded)
         const items: Failing<ReadonlyArray<unknown>> = by.use((projection) => stream === undefined
-          ? Effect.map(Difference.diff(projection, a, b, { all }), (diffs) => diffs.map(diffItem))
+          ? Effect.flatMap(Difference.diff(projection, a, b, { all }), (diffs) => mapped(diffs, diffItem))
           : Effect.map(Difference.diff(projection, a, b, { streamId: stream }), (diff) => [diffItem(diff)]))
-        return { by, items }
+        return { by, items, ...byStream }
       })),
     "time:blame": (payload: Event.Payload<typeof Events.Blame>): Answer =>
       answer(Events.Blame, payload, Effect.fnUntraced(function*({ at, field, projection, recorded, stream: streamId }, position) {
-        const by = yield* named(projection)
+        const by = yield* projectionOf(projection)
         const when = yield* whenOf(Events.Blame, "at", at, position, recorded)
         const items = by.use((projection) => Blame.blame(projection, { ...when, streamId, field }))
-        return { by, items: Effect.map(items, (blamed) => blamed.map(blameItem)) }
+        return { by, items: Effect.flatMap(items, (blamed) => mapped(blamed, blameItem)), ...byField }
       })),
     "time:branch": (payload: Event.Payload<typeof Events.Branch>): Answer =>
       answer(Events.Branch, payload, Effect.fnUntraced(function*({ at, edits, projection, recorded, stream: streamId, with: other }, position) {
         if (edits.length > maxEdits) return yield* KsiError.fail(KsiError.invalidAt(Events.Branch.name, "edits", `has ${edits.length} items, at most ${maxEdits} are allowed`))
-        const real = yield* named(projection)
-        const code = other === undefined ? undefined : yield* named(other)
+        const real = yield* projectionOf(projection)
+        const code = other === undefined ? undefined : yield* projectionOf(other)
         const when = yield* whenOf(Events.Branch, "at", at, position, recorded)
         // With other code the answer is worked out anew: the next page may find yet other code under the name.
-        return { by: code === undefined ? real : {}, items: branchItems({ real, code }, { at: when, streamId, edits: edits.map(editOf) }) }
+        return { by: code === undefined ? real : {}, items: branchItems({ real, code }, { at: when, streamId, edits: edits.map(editOf) }), ...byStream }
       }))
   }
 })

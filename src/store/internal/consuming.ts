@@ -41,9 +41,13 @@ export interface Work {
   readonly stopMillis: number
 }
 
-type Job =
-  | { readonly fact: StoredFact }
-  | { readonly streamId: string; readonly ended: (handled: number) => void }
+/** What is set aside of a stream is to be handled again. */
+interface Retrial {
+  readonly streamId: string
+  readonly ended: (handled: number) => void
+}
+
+type Job = { readonly fact: StoredFact } | Retrial
 
 /** A partition: what waits for its member. */
 class Lane {
@@ -52,6 +56,15 @@ class Lane {
   push(job: Job): void {
     this.jobs.push(job)
     this.some.openUnsafe()
+  }
+  /** The first that is asked to be handled again; the facts stay where they are. */
+  takeRetrial(): Retrial | undefined {
+    for (const [index, job] of this.jobs.entries()) {
+      if ("fact" in job) continue
+      this.jobs.splice(index, 1)
+      return job
+    }
+    return undefined
   }
 }
 
@@ -171,34 +184,9 @@ const makeAttempts = (work: Work, stop: Latch.Latch, isStopping: () => boolean) 
     }
   })
 
-/** What a member does with one job. */
-const makeMember = (work: Work, ledger: Ledger, dirty: Latch.Latch, flush: Working["flush"], stop: Latch.Latch, room: Latch.Latch, isStopping: () => boolean) => {
-  const attempt = makeAttempts(work, stop, isStopping)
-  const park = Effect.fnUntraced(function*({ position, streamId }: StoredFact, attempts: number, error: string | undefined) {
-    while (ledger.parked >= work.maxParked) {
-      ledger.blocked = true
-      room.closeUnsafe()
-      yield* Effect.raceFirst(room.await, stop.await)
-      if (isStopping()) return
-    }
-    ledger.blocked = false
-    ledger.park({ position, streamId, attempts, error, timestamp: yield* Clock.currentTimeMillis })
-    dirty.openUnsafe()
-  })
-  const handleFact = Effect.fnUntraced(function*(fact: StoredFact) {
-    if (work.parking === "stream" && ledger.parkedStreams.has(fact.streamId)) return yield* park(fact, 0, undefined)
-    const attempted = yield* attempt(fact, 0)
-    if (attempted === "stopped") return
-    const { attempts, wrong } = attempted
-    if (wrong === undefined) {
-      ledger.settle(fact.position)
-      dirty.openUnsafe()
-      return
-    }
-    yield* Effect.logError(`the consumer group "${work.name}" has set a fact aside`, { position: fact.position, stream: fact.streamId, error: wrong.error })
-    yield* park(fact, attempts, wrong.error)
-  })
-  const again = Effect.fnUntraced(function*(streamId: string) {
+/** Handles what is set aside of a stream once more. */
+const makeAgain = (work: Work, ledger: Ledger, attempt: ReturnType<typeof makeAttempts>, flush: Working["flush"], room: Latch.Latch) =>
+  Effect.fnUntraced(function*(streamId: string) {
     let handled = 0
     for (let after = 0;;) {
       yield* flush
@@ -219,7 +207,60 @@ const makeMember = (work: Work, ledger: Ledger, dirty: Latch.Latch, flush: Worki
       handled++
     }
   })
-  return { handleFact, again }
+
+/** What a member does with the jobs of its lane. */
+const makeMember = (
+  work: Work,
+  ledger: Ledger,
+  dirty: Latch.Latch,
+  stop: Latch.Latch,
+  room: Latch.Latch,
+  isStopping: () => boolean,
+  attempt: ReturnType<typeof makeAttempts>,
+  again: (streamId: string) => Effect.Effect<number, KsiError.KsiError>
+) => {
+  const retry = ({ ended, streamId }: Retrial) => Effect.map(again(streamId), ended)
+  /** Waits until something more may be set aside. Whoever asks for what is set aside to be handled again makes room: that goes first. */
+  const waitForRoom = Effect.fnUntraced(function*(lane: Lane) {
+    while (ledger.parked >= work.maxParked && !isStopping()) {
+      ledger.blocked = true
+      const asked = lane.takeRetrial()
+      if (asked !== undefined) {
+        yield* retry(asked)
+        continue
+      }
+      room.closeUnsafe()
+      lane.some.closeUnsafe()
+      yield* Effect.raceFirst(Effect.raceFirst(room.await, lane.some.await), stop.await)
+    }
+  })
+  const isBehind = ({ streamId }: StoredFact) => work.parking === "stream" && ledger.parkedStreams.has(streamId)
+  const park = Effect.fnUntraced(function*({ position, streamId }: StoredFact, attempts: number, error: string | undefined) {
+    ledger.blocked = false
+    ledger.park({ position, streamId, attempts, error, timestamp: yield* Clock.currentTimeMillis })
+    dirty.openUnsafe()
+  })
+  const handleFact = Effect.fnUntraced(function*(fact: StoredFact, lane: Lane) {
+    if (isBehind(fact)) {
+      yield* waitForRoom(lane)
+      if (isStopping()) return
+      // Unless nothing is set aside any more that it would have to wait behind.
+      if (isBehind(fact)) return yield* park(fact, 0, undefined)
+      ledger.blocked = false
+    }
+    const attempted = yield* attempt(fact, 0)
+    if (attempted === "stopped") return
+    const { attempts, wrong } = attempted
+    if (wrong === undefined) {
+      ledger.settle(fact.position)
+      dirty.openUnsafe()
+      return
+    }
+    yield* Effect.logError(`the consumer group "${work.name}" has set a fact aside`, { position: fact.position, stream: fact.streamId, error: wrong.error })
+    yield* waitForRoom(lane)
+    if (!isStopping()) yield* park(fact, attempts, wrong.error)
+  })
+  return (job: Job, lane: Lane): Effect.Effect<void, KsiError.KsiError> => "fact" in job ? handleFact(job.fact, lane) : retry(job)
 }
 
 /** Reads the store and hands out what the group wants, as long as there is room in its window. */
@@ -261,18 +302,20 @@ export const start = Effect.fnUntraced(function*(work: Work, from: number) {
   const [some, dirty, handed, stop, room] = [Latch.makeUnsafe(true), Latch.makeUnsafe(), Latch.makeUnsafe(), Latch.makeUnsafe(), Latch.makeUnsafe()]
   let stopping = false
   const flush = makeFlush(work, ledger, handed)
-  const member = makeMember(work, ledger, dirty, flush, stop, room, () => stopping)
+  const isStopping = () => stopping
   const trouble = <A>(effect: Effect.Effect<A, KsiError.KsiError>) =>
     patiently(effect, (problem) => void (ledger.trouble = problem))
 
+  const attempt = makeAttempts(work, stop, isStopping)
+  const again = makeAgain(work, ledger, attempt, flush, room)
+  const handle = makeMember(work, ledger, dirty, stop, room, isStopping, attempt, (streamId) => trouble(again(streamId)))
   const take = Effect.fnUntraced(function*(lane: Lane) {
     while (!stopping) {
       const job = lane.jobs.shift()
       if (job === undefined) {
         lane.some.closeUnsafe()
         yield* Effect.raceFirst(lane.some.await, stop.await)
-      } else if ("fact" in job) yield* member.handleFact(job.fact)
-      else job.ended(yield* trouble(member.again(job.streamId)))
+      } else yield* handle(job, lane)
     }
   })
 
