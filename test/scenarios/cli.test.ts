@@ -139,7 +139,7 @@ describe("facts", () => {
     writeFileSync(at("events.ndjson.gz"), gzipSync(ndjson(events) + lossless))
     const first = await run(["import", at("events.ndjson.gz"), "--json"])
     expect(first).toMatchObject({ code: 0, stderr: "" })
-    expect(JSON.parse(first.stdout)).toMatchObject({ imported: 31, duplicates: 0, rejected: 0, rejections: [], events_per_second: expect.any(Number) })
+    expect(JSON.parse(first.stdout)).toMatchObject({ imported: 31, duplicates: 0, rejected: 0, rejections: [], eventsPerSecond: expect.any(Number) })
     expect((await run(["import", at("events.ndjson.gz")])).stdout).toMatch(/^nothing new, 31 events there already in /)
 
     const bad = `${ndjson([event(1, { data: "other" })])}\n{"half\n${ndjson([event(40), { ...event(41), type: 7 }])}`
@@ -266,7 +266,16 @@ describe("facts", () => {
     const undecided = await find("state.nothing > 1", "--stream", "order-0")
     expect([undecided.code, undecided.stdout]).toEqual([2, ""])
     expect(undecided.stderr).toMatch(/^✗ Usage {2}--where: cannot be decided after the order:placed at position \d+: no such key: nothing, at column 7\n {2}state\.nothing > 1\n {8}\^\n/)
-    expect(undecided.stderr).toContain("next       name a stream with --stream, or ask first, as in has(state.total) && state.total > 100\n")
+    expect(undecided.stderr).toContain("next       say which are meant with --stream, --prefix or --pattern, or ask first, as in has(state.total) && state.total > 100\n")
+    // Streams of another kind have no total: they are left out by their ids, or by the events that may be found.
+    expect((await find("state.total > 1")).code).toBe(2)
+    for (const only of [["--prefix", "order-"], ["--pattern", "order:placed"], ["--pattern", "order"]]) {
+      expect((await find("state.total > 1", ...only)).stdout).toMatch(/^order:placed /)
+    }
+    expect(await find("state.total > 1e9", "--prefix", "order-", "--pattern", "order")).toMatchObject({
+      code: 3, stderr: expect.stringContaining("there is no fact of order:* after which \"state.total > 1e9\" holds in any stream order-…")
+    })
+    expect((await find("true", "--prefix", "order-", "--stream", "order-0")).code).toBe(2)
     const none = await find("state.total > 1e9", "--stream", "order-0", "--json")
     expect([none.code, none.stdout, JSON.parse(none.stderr)]).toEqual([3, "", { error: expect.objectContaining({ reason: "NotFound" }) }])
     expect((await find("true", "--stream", "order-00")).code).toBe(3)
