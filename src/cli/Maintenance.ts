@@ -139,7 +139,7 @@ export const restore = Command.make(
       return yield* Effect.fail(new Output.Damaged({ message: `${from} is damaged, and nothing was restored`, problems, next: `ksi verify ${file}` }))
     }
     const { kept, position } = restored
-    yield* Output.documentOr({ file: to, from, position, ...(kept === undefined ? {} : { kept }) }, () =>
+    yield* Output.documentOr({ file: to, backup: from, position, ...(kept === undefined ? {} : { kept }) }, () =>
       `restored ${upTo(position)} to ${to}\n${kept === undefined ? "" : `the store that was there is ${kept}\n`}`)
   }, Effect.scoped)
 ).pipe(

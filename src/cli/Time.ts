@@ -86,19 +86,22 @@ const given = (fields: { readonly [name: string]: Option.Option<unknown> | boole
   Remote.given(Object.fromEntries(Object.entries(fields).map(([name, value]) =>
     [name, typeof value === "boolean" ? (value ? true : undefined) : Option.getOrUndefined(value)])))
 
+/** How it is shown to whoever looks. */
+const lookOf = ({ coloured, interactive, width }: Io["Service"]): TimeText.Look => ({ coloured: interactive && coloured, width })
+
 /** Prints a text for each item, or a line of JSON; says how many there were. */
 const tell = Effect.fnUntraced(function*<E, R>(
   items: Stream.Stream<JsonObject, E, R>,
   lineOf: (item: JsonObject) => string,
   toText: (item: JsonObject, look: TimeText.Look) => string
 ) {
-  const { coloured, interactive, width, write } = yield* Io
+  const io = yield* Io
   const json = yield* Output.Json
-  const look = { coloured: interactive && coloured, width }
+  const look = lookOf(io)
   let count = 0
   yield* Stream.runForEachArray(items, (page) => {
     count += page.length
-    return write(page.map((item) => json ? `${lineOf(item)}\n` : toText(item, look)).join(""))
+    return io.write(page.map((item) => json ? `${lineOf(item)}\n` : toText(item, look)).join(""))
   })
   return count
 })
@@ -122,7 +125,9 @@ const at = Command.make(
         return page
       })
     )
-    yield* Output.items(items, lineOf, columns)
+    // A line for each stream is for other programs; on a terminal most of its state would be cut off.
+    if ((yield* Io).interactive) yield* tell(items, lineOf, TimeText.at(Option.isSome(stream)))
+    else yield* Output.items(items, lineOf, columns)
     if (Option.isSome(stream)) yield* narrateBeginning(remote, stream.value)
     if (yield* Output.Json) return
     yield* Output.narrate(`${Output.counted(count, "stream")} as of ${yield* momentText(remote, moment, recorded)}`)
@@ -254,7 +259,9 @@ const blame = Command.make(
     if (Option.isSome(at)) yield* check(at.value, "blame")
     const remote = yield* Remote.connect
     const items = Remote.pages(remote, "time:blame", { stream, ...given({ at: Option.map(at, momentOf), field, projection, recorded }) })
-    yield* Output.items(items, blameLine, TimeText.blamed, ["field", "value", "position", "event", "time"])
+    const io = yield* Io
+    if (!io.interactive || (yield* Output.Json)) yield* Output.items(items, blameLine, TimeText.blamed, ["field", "value", "position", "event", "time"])
+    else yield* io.write(TimeText.blame(yield* Stream.runCollect(items), lookOf(io)))
     yield* narrateBeginning(remote, stream)
   }, Effect.scoped)
 ).pipe(
@@ -345,7 +352,10 @@ const compare = Command.make(
     const remote = yield* Remote.connect
     const items = Remote.pages(remote, "time:compare", { a, b, ...given({ stream, from, to }) })
     const count = yield* tell(items, JSON.stringify, (item, look) => TimeText.compared(item, [a, b], look))
-    if (count > 0) return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.CheckFailed }))
+    if (count > 0) {
+      yield* Output.narrate(`the first fact after which they differ; the marks lead from ${a} to ${b}`)
+      return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.CheckFailed }))
+    }
     yield* Output.narrate(`${a} and ${b} say the same after every fact`)
   }, Effect.scoped)
 ).pipe(

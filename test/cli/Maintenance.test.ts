@@ -89,7 +89,7 @@ describe("without a daemon", () => {
       Format2.make(file, 50)
       const { code, stdout } = yield* at(home)("compact", "--json")
       expect(code).toBe(0)
-      expect(JSON.parse(stdout)).toMatchObject({ left: 0 })
+      expect(JSON.parse(stdout)).toMatchObject({ bytesFree: 0 })
       expect(Fs.existsSync(`${file}.format-2.bak`)).toBe(true)
     }).pipe(Effect.scoped), patience)
 })

@@ -7,7 +7,7 @@ import { once } from "node:events"
 import { existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { gzipSync } from "node:zlib"
-import { ksi } from "../cli/commandLine.ts"
+import { Kept, ksi } from "../cli/commandLine.ts"
 import { Home, root } from "./Daemon.ts"
 
 const home = new Home()
@@ -89,7 +89,7 @@ describe("asking", () => {
     [["discover", "a*p:x"], 2, "PatternInvalid", "  next       ksi discover\n"],
     [["describe", "app:ad"], 3, "UnknownEvent", "  next       ksi discover 'app:*'\n"],
     [["stream-log", "nothing"], 3, "NotFound", "✗ NotFound  there is no stream \"nothing\""],
-    [["time", "at", "1", "--projection", "latst"], 3, "NotFound", "  nearest    latest\n  next       ksi time at --help\n"],
+    [["time", "at", "1", "--projection", "latst"], 3, "NotFound", "  nearest    latest\n  next       ksi projection ls\n"],
     [["call", "app:poor"], 1, "DeclaredFailure", "✗ DeclaredFailure  app:poor failed: Poor\n  error      Poor\n  missing    3\n"],
     [["subscribe", "order::x"], 2, "PatternInvalid", "✗ PatternInvalid  \"order::x\" is not a pattern: it has an empty segment\n"],
     [["call", "app:crash"], 70, "Defect", "✗ Defect"],
@@ -220,7 +220,7 @@ describe("facts", () => {
     }
     const id = request?.event_id ?? ""
     expect((await run(["trace", id])).stdout).toMatch(/^1 request, 0 facts, 1 failed in .+\n\+0 ms {2}.+ms {2}✗ app:poor {2}Poor {2}←\n$/)
-    expect(linesOf((await run(["trace", id, "--json"])).stdout)).toMatchObject([{ kind: "request", id, name: "app:poor", outcome: "failure", reason: "Poor" }])
+    expect(linesOf((await run(["trace", id, "--json"])).stdout)).toMatchObject([{ kind: "request", id, event: "app:poor", outcome: "failure", reason: "Poor" }])
     expect((await run(["trace", id, "--mermaid"])).stdout).toMatch(/^flowchart TD\n {2}n0\["app:poor<br\/>.*ms<br\/>Poor"\]:::failed\n/)
     expect(await run(["trace", "nobody"])).toMatchObject({ code: 3, stdout: "", stderr: expect.stringContaining("✗ NotFound  there is no request or fact \"nobody\"") })
   })
@@ -257,6 +257,15 @@ describe("facts", () => {
       stdout: `order-0  v2 as it was, v1 as it would have been\n  ~ n         3 → 0\n  ~ total     4.5 → 0\n    parts at  position ${second}, order:placed\n`
     })
     expect(await run(["time", "compare", "latest", "latest"])).toEqual({ code: 0, stdout: "", stderr: "latest and latest say the same after every fact\n" })
+  })
+  it("on a terminal a state and its blame are told field by field, for other programs in columns", async () => {
+    const seen = (...argv: ReadonlyArray<string>) =>
+      Effect.runPromise(ksi(["time", ...argv, "--stream", "order-2"], { env: { KSI_HOME: home.path, NO_COLOR: "1" }, stdout: new Kept(true) }))
+    expect((await seen("at", "2018-03-15T12:00:05Z")).stdout).toBe("order-2  v1 order:placed, 2018-03-15T12:00:02.50Z\n    n      2\n    total  3\n")
+    expect((await seen("blame", "--at", "2018-03-15T12:00:05Z")).stdout)
+      .toMatch(/^order:placed {2}position \d+, 2018-03-15T12:00:02\.50Z\n {4}n {6}2\n {4}total {2}3\n$/)
+    expect((await seen("blame", "--json")).stdout).toMatch(/^\{"field":"n",/)
+    expect((await run(["time", "blame", "--stream", "order-2"])).stdout).toMatch(/^field +value +position +event +time\nn +/)
   })
   it("time find says where an expression is wrong, and exits with 3 when nothing is found", async () => {
     const find = (where: string, ...more: ReadonlyArray<string>) => run(["time", "find", "--where", where, ...more])
