@@ -38,6 +38,7 @@ import * as Projection from "./store/Projection.ts"
 import * as ReadModel from "./store/ReadModel.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 import * as StoreMaintenance from "./store/StoreMaintenance.ts"
+import * as Remote from "./wire/Remote.ts"
 
 /** What a layer of this module provides: the five words, and the parts that plugins build on. */
 export type Runtime =
@@ -107,4 +108,10 @@ export class Ksi extends KsiService {
    */
   static readonly layerSqlite = (options: SqliteEventStore.Options): Layer.Layer<Runtime, KsiError> =>
     Layer.effectContext(bus).pipe(Layer.provideMerge(SqliteEventStore.layer(options)))
+
+  /**
+   * Everything in a daemon, which a program reaches at a URL (`unix:var/run/daemon.sock`); the program itself stays as it is.
+   * Fails with `ConnectionLost` where nobody answers; a connection that is lost later comes back by itself.
+   */
+  static readonly layerRemote = (options: Remote.Options): Layer.Layer<KsiService | Remote.Remote, KsiError> => Remote.layer(options)
 }

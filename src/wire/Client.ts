@@ -116,6 +116,8 @@ export interface Told {
 /** Speaks to a daemon. */
 export class Client extends Context.Service<Client, {
   readonly address: string
+  /** Waits until the connection is over; answers with why. */
+  readonly closed: Effect.Effect<string>
   /** Calls a request or emits a fact: the definition over there decides. */
   readonly call: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
   /** `call` with data that is JSON text already and is sent as it is. */
@@ -217,6 +219,7 @@ const defaultOutstanding = 64
 const makeOwed = (address: string) => {
   const waiting = new Map<unknown, Resume>()
   const streams = new Map<unknown, Incoming>()
+  const over = Deferred.makeUnsafe<string>()
   let ended: string | undefined
 
   /** What a frame says of a stream; one that was left is not there. */
@@ -243,6 +246,7 @@ const makeOwed = (address: string) => {
     },
     lost: (problem) => {
       ended ??= problem
+      Deferred.doneUnsafe(over, Exit.succeed(ended))
       const failed = Exit.fail(lost(address, ended, false))
       const owed = [...waiting.values()]
       waiting.clear()
@@ -251,7 +255,7 @@ const makeOwed = (address: string) => {
       streams.clear()
     }
   }
-  return { waiting, streams, sink, ended: () => ended }
+  return { waiting, streams, sink, over, ended: () => ended }
 }
 
 type Owed = ReturnType<typeof makeOwed>
@@ -394,6 +398,10 @@ const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wa
 
 // -------------------------------------------------------------------------------------------------------------- layer
 
+/** Follows what happens at a daemon, on a connection of its own. Fails with `ConnectionLost` when that ends. */
+export const subscribe = (options: ConnectOptions, wanted: SubscribeOptions): Stream.Stream<Told, CallFailure> =>
+  Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
+
 /**
  * Connects until the scope closes. Fails with `ConnectionLost { unsent: true }` when nobody listens. A call fails with
  * `ConnectionLost` when the connection is lost: `unsent` is true where its request cannot have left.
@@ -408,12 +416,13 @@ export const connect = (
     const callRaw = (event: string, dataText: string, callOptions?: CallOptions) => Effect.flatMap(send(event, dataText, callOptions), Frame.decodeReply)
     return Client.of({
       address: options.path,
+      closed: Deferred.await(owed.over),
       // A newline in a JSON text is white space (inside its texts it is escaped), but it would end the frame.
       callRaw: (event, dataText, callOptions) => callRaw(event, dataText.replaceAll("\n", " "), callOptions),
       call: (event, data, callOptions) => callRaw(event, JSON.stringify(data) ?? "{}", callOptions),
       ask: (event, data, callOptions) => Effect.flatMap(send(event, JSON.stringify(data) ?? "{}", callOptions, true), answerOf),
       stream: makeStreams(options, yield* Limits, wire, owed),
-      subscribe: (wanted) => Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
+      subscribe: (wanted) => subscribe(options, wanted)
     })
   })
 
