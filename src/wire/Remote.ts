@@ -36,8 +36,9 @@ import * as SchemaAST from "effect/SchemaAST"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { type Answer, DeclaredFailure, type DispatchOptions, KsiService, type KsiShape, type SubscribeOptions } from "../bus/KsiService.ts"
+import { type Answer, DeclaredFailure, type DispatchOptions, KsiService, type KsiShape, type StreamOptions, type SubscribeOptions } from "../bus/KsiService.ts"
 import type { Expectations } from "../bus/Journal.ts"
+import * as StreamTimeout from "../bus/StreamTimeout.ts"
 import * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventCodec from "../event/EventCodec.ts"
@@ -240,15 +241,15 @@ const makeTyped = (ask: Asking) => {
   }
 }
 
-const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
-  Stream.unwrap(Effect.gen(function*() {
+const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown, options: StreamOptions = {}): Stream.Stream<unknown, unknown> =>
+  StreamTimeout.within(event.name, Stream.unwrap(Effect.gen(function*() {
     const data = yield* encoded(event, payload)
     const client = yield* link.current
-    return client.stream(event.name, data).pipe(
+    return client.stream(event.name, data, { bufferSize: options.bufferSize }).pipe(
       Stream.catch((error) => Stream.fromEffect(readFailure(event, error))),
       Stream.mapArrayEffect((items) => Effect.forEach(items, (item) => readSuccess(event, item)) as Effect.Effect<typeof items, KsiError.KsiError>) // one for each
     )
-  }))
+  })), options)
 
 const dispatching = (ask: Asking) => (name: string, data: unknown, options: DispatchOptions = {}): Effect.Effect<Answer, unknown> =>
   Effect.clockWith((clock) => {
