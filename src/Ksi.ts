@@ -38,6 +38,8 @@ import * as Projection from "./store/Projection.ts"
 import * as ReadModel from "./store/ReadModel.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 import * as StoreMaintenance from "./store/StoreMaintenance.ts"
+import * as Control from "./wire/Control.ts"
+import * as Listener from "./wire/Listener.ts"
 import * as Remote from "./wire/Remote.ts"
 
 /** What a layer of this module provides: the five words, and the parts that plugins build on. */
@@ -95,6 +97,13 @@ export class Ksi extends KsiService {
    * gives. Handlers that were forgotten do not compile here.
    */
   static readonly module = <E>(layer: Layer.Layer<never, E, Runtime>): Layer.Layer<never, E, Runtime> => layer
+
+  /**
+   * Lets other programs reach this runtime at a Unix socket, in a directory that only its owner can enter: a daemon in a program.
+   * Fails with `ListenFailed`.
+   */
+  static readonly listen = (options: Listener.UnixOptions): Layer.Layer<Listener.Listener, KsiError, Router.Router | Subscription.Subscriptions> =>
+    Layer.merge(Control.layer, Listener.layerUnix(options))
 
   /** Everything in memory, gone with the process. For tests and scripts. */
   static readonly layerMemory: Layer.Layer<Runtime> = inMemory()
