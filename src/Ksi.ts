@@ -38,6 +38,9 @@ import * as Projection from "./store/Projection.ts"
 import * as ReadModel from "./store/ReadModel.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 import * as StoreMaintenance from "./store/StoreMaintenance.ts"
+import * as Control from "./wire/Control.ts"
+import * as Listener from "./wire/Listener.ts"
+import * as Remote from "./wire/Remote.ts"
 
 /** What a layer of this module provides: the five words, and the parts that plugins build on. */
 export type Runtime =
@@ -95,6 +98,13 @@ export class Ksi extends KsiService {
    */
   static readonly module = <E>(layer: Layer.Layer<never, E, Runtime>): Layer.Layer<never, E, Runtime> => layer
 
+  /**
+   * Lets other programs reach this runtime at a Unix socket, in a directory that only its owner can enter: a daemon in a program.
+   * Fails with `ListenFailed`.
+   */
+  static readonly listen = (options: Listener.UnixOptions): Layer.Layer<Listener.Listener, KsiError, Router.Router | Subscription.Subscriptions> =>
+    Layer.merge(Control.layer, Listener.layerUnix(options))
+
   /** Everything in memory, gone with the process. For tests and scripts. */
   static readonly layerMemory: Layer.Layer<Runtime> = inMemory()
 
@@ -107,4 +117,10 @@ export class Ksi extends KsiService {
    */
   static readonly layerSqlite = (options: SqliteEventStore.Options): Layer.Layer<Runtime, KsiError> =>
     Layer.effectContext(bus).pipe(Layer.provideMerge(SqliteEventStore.layer(options)))
+
+  /**
+   * Everything in a daemon, which a program reaches at a URL (`unix:var/run/daemon.sock`); the program itself stays as it is.
+   * Fails with `ConnectionLost` where nobody answers; a connection that is lost later comes back by itself.
+   */
+  static readonly layerRemote = (options: Remote.Options): Layer.Layer<KsiService | Remote.Remote, KsiError> => Remote.layer(options)
 }

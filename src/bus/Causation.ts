@@ -28,6 +28,7 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { type NewFact, parseTime } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
+import type { Expectations } from "./Journal.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 
 /** What a request brings from outside: who asks, and how they label it. */
@@ -184,6 +185,8 @@ export class LiveEnvelope implements Envelope.Envelope {
   readonly origin: Origin
   /** When it was made, in milliseconds since 1970. */
   readonly timestamp: number
+  /** What a fact expects of the store. */
+  expects: Expectations | undefined = undefined
   private readonly stamps: Stamps
   private ownId: string | undefined = undefined
 

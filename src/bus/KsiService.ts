@@ -18,6 +18,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
@@ -115,6 +116,19 @@ export interface SubscribeOptions {
   readonly principal?: string
 }
 
+/** How to read a stream. */
+export interface StreamOptions {
+  /** How long its first item may take; then it fails with `DeadlineExceeded` and its handler is interrupted. Default: `idle`. */
+  readonly firstItem?: Duration.Input | undefined
+  /** The same between one item and the next, while the consumer waits for it. Default: as long as it takes. */
+  readonly idle?: Duration.Input | undefined
+  /**
+   * How many items may have been made and not taken, here and on their way from a daemon. Default: the limit `streamItems`.
+   * In the handler's process none are: it is asked for an item when the consumer wants it.
+   */
+  readonly bufferSize?: number | undefined
+}
+
 type CallEvent = Event.AnyRequest & { readonly mode: "call" }
 type StreamEvent = Event.AnyRequest & { readonly mode: "stream" }
 
@@ -142,7 +156,8 @@ export interface KsiShape {
   /** Asks for a stream of items, pulled by the consumer. Ending the stream early interrupts the handler's. */
   readonly stream: <Ev extends StreamEvent>(
     event: Ev,
-    payload: Event.PayloadInput<Ev>
+    payload: Event.PayloadInput<Ev>,
+    options?: StreamOptions
   ) => Stream.Stream<Event.Success<Ev>, Event.Failure<Ev> | KsiError>
   /**
    * Follows facts: first those stored from `from` on, then live, without a gap and without a repeat. Given a fact's

@@ -56,7 +56,8 @@ import * as Requests from "./internal/requests.ts"
 import * as Table from "./internal/table.ts"
 import { makeDispatch, makeItems, type Parts, unguarded, type Use, useOf, wrongShape } from "./internal/untyped.ts"
 import type { Expectations, Journal } from "./Journal.ts"
-import { type Answer, DeclaredFailure, type DispatchOptions, KsiService, type KsiShape, type SubscribeOptions } from "./KsiService.ts"
+import { type Answer, DeclaredFailure, type DispatchOptions, KsiService, type KsiShape, type StreamOptions, type SubscribeOptions } from "./KsiService.ts"
+import * as StreamTimeout from "./StreamTimeout.ts"
 import { Subscriptions } from "./Subscription.ts"
 
 /** Who has to do with an event, in order. */
@@ -222,7 +223,7 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
     (condition ?? expectedVersion ?? expectedVersions) === undefined
       ? plainly(event, payload)
       : Effect.withFiber((fiber: AnyFiber) => emitting(fiber, event, payload, { condition, expectedVersion, expectedVersions }))
-  const stream = (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
+  const items = (event: Event.AnyRequest, payload: unknown): Stream.Stream<unknown, unknown> =>
     Stream.unwrap(Effect.withFiber((fiber: AnyFiber): Effect.Effect<Stream.Stream<unknown, unknown>, unknown> => {
       const entry = find(event, "stream")
       if (entry === undefined) return refused(event, "stream")
@@ -231,6 +232,7 @@ const makeTyped = ({ facts, requests, table }: Parts) => {
       // Answers with the failure it is given.
       return requests.rejected(fiber, entry, payload, made) as Effect.Effect<never, unknown>
     }))
+  const stream = (event: Event.AnyRequest, payload: unknown, options?: StreamOptions) => StreamTimeout.within(event.name, items(event, payload), options)
   return { call, emit, stream }
 }
 

@@ -341,7 +341,9 @@ export class ConnectionLost extends Schema.TaggedClass<ConnectionLost>()("Connec
   address: Schema.String,
   problem: Schema.String,
   /** Whether the request never left: sending it again is safe. */
-  unsent: Schema.Boolean
+  unsent: Schema.Boolean,
+  /** Whether it may be carried out twice: then it is too. */
+  idempotent: Schema.optionalKey(Schema.Boolean)
 }) {
   get message(): string {
     return this.unsent
@@ -349,7 +351,7 @@ export class ConnectionLost extends Schema.TaggedClass<ConnectionLost>()("Connec
       : `the connection to ${this.address} was lost: ${this.problem}`
   }
   get retryable(): boolean {
-    return this.unsent
+    return this.unsent || this.idempotent === true
   }
   get next(): string {
     return this.unsent ? "ksi start" : "ksi status"

@@ -34,8 +34,9 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as Net from "node:net"
 import { outgoing } from "../bus/Causation.ts"
-import type { DeclaredFailure } from "../bus/KsiService.ts"
-import type { JsonObject } from "../event/Json.ts"
+import type { Expectations } from "../bus/Journal.ts"
+import type { Answer, DeclaredFailure } from "../bus/KsiService.ts"
+import { isObject, type JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as TraceContext from "../event/TraceContext.ts"
@@ -53,6 +54,8 @@ export type CallFailure = KsiError.KsiError | DeclaredFailure | Frame.RemoteFail
 
 /** What a call may say besides name and data. */
 export interface CallOptions {
+  /** What a fact expects of the store. */
+  readonly expects?: Expectations | undefined
   /** Milliseconds that the daemon may take. */
   readonly deadlineMillis?: number | undefined
   readonly idempotencyKey?: string | undefined
@@ -84,6 +87,11 @@ export interface SubscribeOptions {
   /** A position (inclusive), `start`, or `now`. Default: `now`. */
   readonly from?: number | "start" | "now" | undefined
   readonly requests?: boolean | undefined
+  /** When the reader is slow: as `Ksi.subscribe`, but that nobody in the daemon waits for it. */
+  readonly overflow?: "spill" | "latest" | "drop" | undefined
+  readonly buffer?: number | undefined
+  /** Whether `fields` have all that is known of the event (`metadata`). */
+  readonly metadata?: boolean | undefined
   /** Called once it is live, with the last position stored by then. */
   readonly onSubscribed?: ((position: number) => void) | undefined
 }
@@ -108,10 +116,16 @@ export interface Told {
 /** Speaks to a daemon. */
 export class Client extends Context.Service<Client, {
   readonly address: string
+  /** Waits until the connection is over; answers with why. */
+  readonly closed: Effect.Effect<string>
   /** Calls a request or emits a fact: the definition over there decides. */
   readonly call: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
   /** `call` with data that is JSON text already and is sent as it is. */
   readonly callRaw: (event: string, dataText: string, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
+  /**
+   * As `call`, with the answer as it is: nothing is put into it. It is `undefined` for a request that answers nothing.
+   */
+  readonly ask: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Answer, CallFailure>
   /** The items of a request that answers with a stream, pulled by whoever reads them. Nothing is asked before it is read. */
   readonly stream: (event: string, data: unknown, options?: StreamOptions) => Stream.Stream<unknown, CallFailure>
   /** Follows what happens, on a connection of its own. Fails with `ConnectionLost` when that ends. */
@@ -195,7 +209,7 @@ const openWire = Effect.fnUntraced(function*({ clientId, path, token }: ConnectO
 
 // -------------------------------------------------------------------------------------------------------------- calls
 
-type Resume = (effect: Effect.Effect<Frame.Reply, CallFailure>) => void
+type Resume = (incoming: Effect.Effect<Frame.Incoming, CallFailure>) => void
 
 type Incoming = Receiving<unknown, CallFailure>
 
@@ -205,6 +219,7 @@ const defaultOutstanding = 64
 const makeOwed = (address: string) => {
   const waiting = new Map<unknown, Resume>()
   const streams = new Map<unknown, Incoming>()
+  const over = Deferred.makeUnsafe<string>()
   let ended: string | undefined
 
   /** What a frame says of a stream; one that was left is not there. */
@@ -222,7 +237,7 @@ const makeOwed = (address: string) => {
       if (fields["seq"] !== undefined && fields["stream_id"] !== undefined) return streamed(incoming, length)
       const resume = waiting.get(correlationId)
       waiting.delete(correlationId)
-      if (resume !== undefined) return resume(Frame.decodeReply(incoming))
+      if (resume !== undefined) return resume(Exit.succeed(incoming))
       // A stream that could not begin.
       const stream = streams.get(correlationId)
       if (stream === undefined || incoming.ok) return
@@ -231,6 +246,7 @@ const makeOwed = (address: string) => {
     },
     lost: (problem) => {
       ended ??= problem
+      Deferred.doneUnsafe(over, Exit.succeed(ended))
       const failed = Exit.fail(lost(address, ended, false))
       const owed = [...waiting.values()]
       waiting.clear()
@@ -239,7 +255,7 @@ const makeOwed = (address: string) => {
       streams.clear()
     }
   }
-  return { waiting, streams, sink, ended: () => ended }
+  return { waiting, streams, sink, over, ended: () => ended }
 }
 
 type Owed = ReturnType<typeof makeOwed>
@@ -251,20 +267,28 @@ const traceOf = (fiber: Fiber.Fiber<unknown, unknown>, options: Pick<CallOptions
 const makeCalls = ({ clientId, outstanding = defaultOutstanding, path }: ConnectOptions, wire: Wire, { ended, waiting }: Owed) => {
   const turns = Semaphore.makeUnsafe(outstanding)
   let last = 0
-  const send = (event: string, dataText: string, callOptions: CallOptions = {}) =>
+  const send = (event: string, dataText: string, callOptions: CallOptions, bare: boolean) =>
     Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
       const trace = traceOf(fiber, callOptions)
-      return Effect.callback<Frame.Reply, CallFailure>((resume) => {
+      return Effect.callback<Frame.Incoming, CallFailure>((resume) => {
         const problem = ended()
         if (problem !== undefined) return resume(Effect.fail(lost(path, problem, true)))
         const correlationId = `c${++last}`
         waiting.set(correlationId, resume)
-        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, ...trace }))
+        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, ...trace, bare }))
         return Effect.sync(() => waiting.delete(correlationId))
       })
     })
-  return (event: string, dataText: string, callOptions?: CallOptions) =>
-    turns.withPermits(1)(send(event, dataText, callOptions))
+  return (event: string, dataText: string, callOptions: CallOptions = {}, bare = false) =>
+    turns.withPermits(1)(send(event, dataText, callOptions, bare))
+}
+
+/** The answer of a frame, as it is. */
+const answerOf = (incoming: Frame.Incoming): Exit.Exit<Answer, CallFailure> => {
+  if (!incoming.ok) return Exit.fail(Frame.failureOf(incoming))
+  const { fact, value } = incoming.fields
+  if (!isObject(fact)) return Exit.succeed({ kind: "value", value })
+  return Exit.succeed({ kind: "fact", id: String(fact["id"]), position: Number(fact["position"]), version: Number(fact["version"]) })
 }
 
 // How long the daemon may take to end a stream that was left.
@@ -331,7 +355,7 @@ type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
 
 const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wanted: SubscribeOptions) {
   const { clientId, path } = options
-  const { from, onSubscribed, pattern, requests } = wanted
+  const { buffer, from, metadata, onSubscribed, overflow, pattern, requests } = wanted
   let items: Array<Told> = []
   let failure: CallFailure | undefined
   let wake: (() => void) | undefined
@@ -351,7 +375,7 @@ const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wa
     },
     lost: (problem) => fail(lost(path, problem, false))
   })
-  const dataText = JSON.stringify({ pattern, subscription_id: "s", from, requests })
+  const dataText = JSON.stringify({ pattern, subscription_id: "s", from, requests, overflow, buffer, metadata })
   wire.send(Frame.encodeRequest({ event: "pubsub:subscribe", dataText, correlationId: "s", clientId }))
   const next = Effect.callback<NonEmpty<Told>, CallFailure>((resume) => {
     wake = () => {
@@ -374,6 +398,10 @@ const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wa
 
 // -------------------------------------------------------------------------------------------------------------- layer
 
+/** Follows what happens at a daemon, on a connection of its own. Fails with `ConnectionLost` when that ends. */
+export const subscribe = (options: ConnectOptions, wanted: SubscribeOptions): Stream.Stream<Told, CallFailure> =>
+  Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
+
 /**
  * Connects until the scope closes. Fails with `ConnectionLost { unsent: true }` when nobody listens. A call fails with
  * `ConnectionLost` when the connection is lost: `unsent` is true where its request cannot have left.
@@ -384,14 +412,17 @@ export const connect = (
   Effect.gen(function*() {
     const owed = makeOwed(options.path)
     const wire = yield* openWire(options, owed.sink)
-    const callRaw = makeCalls(options, wire, owed)
+    const send = makeCalls(options, wire, owed)
+    const callRaw = (event: string, dataText: string, callOptions?: CallOptions) => Effect.flatMap(send(event, dataText, callOptions), Frame.decodeReply)
     return Client.of({
       address: options.path,
+      closed: Deferred.await(owed.over),
       // A newline in a JSON text is white space (inside its texts it is escaped), but it would end the frame.
       callRaw: (event, dataText, callOptions) => callRaw(event, dataText.replaceAll("\n", " "), callOptions),
       call: (event, data, callOptions) => callRaw(event, JSON.stringify(data) ?? "{}", callOptions),
+      ask: (event, data, callOptions) => Effect.flatMap(send(event, JSON.stringify(data) ?? "{}", callOptions, true), answerOf),
       stream: makeStreams(options, yield* Limits, wire, owed),
-      subscribe: (wanted) => Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
+      subscribe: (wanted) => subscribe(options, wanted)
     })
   })
 

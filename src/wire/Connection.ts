@@ -150,23 +150,26 @@ const labelOf = (correlationId: unknown, maxLength: number): string | undefined 
   return text.length <= maxLength ? text : undefined
 }
 
+/** How a request wants to be answered. */
+type Asked = Pick<Frame.Request, "bare" | "correlationId">
+
 /** Writes replies: what cannot be written, or is too long for a frame, is a failure that says so. */
 const makeWriter = ({ clock, fork, limits }: Parts) => {
-  const written = (envelope: Causation.LiveEnvelope, correlationId: unknown, exit: Dispatched, now: number): string => {
+  const written = (envelope: Causation.LiveEnvelope, { bare, correlationId }: Asked, exit: Dispatched, now: number): string => {
     try {
-      return Frame.encodeReply(envelope, correlationId, exit, now)
+      return bare ? Frame.encodeBare(envelope, correlationId, exit, now) : Frame.encodeReply(envelope, correlationId, exit, now)
     } catch (cause) {
       fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), Causation.labelsOf(envelope)))
       return Frame.encodeReply(envelope, correlationId, KsiError.exit(KsiError.unwritable(envelope.name)), now)
     }
   }
 
-  const textOf = (envelope: Causation.LiveEnvelope, correlationId: unknown, exit: Dispatched): string => {
+  const textOf = (envelope: Causation.LiveEnvelope, asked: Asked, exit: Dispatched): string => {
     const now = clock.currentTimeMillisUnsafe()
-    const text = written(envelope, correlationId, exit, now)
+    const text = written(envelope, asked, exit, now)
     if (text.length <= limits.frameBytes + Frame.replyOverhead) return text
     const reason = { limit: "frameBytes", max: limits.frameBytes, actual: text.length, retryable: false }
-    return Frame.encodeReply(envelope, correlationId, KsiError.exit(new KsiError.LimitExceeded(reason)), now)
+    return Frame.encodeReply(envelope, asked.correlationId, KsiError.exit(new KsiError.LimitExceeded(reason)), now)
   }
   return textOf
 }
@@ -174,16 +177,17 @@ const makeWriter = ({ clock, fork, limits }: Parts) => {
 /** Makes the envelopes of requests: who asks is the connection's to say, the rest are labels. */
 const makeEnvelopes = ({ clock, identity, limits, router }: Parts) => (request: Frame.Request, data: unknown): Causation.LiveEnvelope => {
   const { principal } = identity
-  const { clientId, correlationId, deadlineMillis, event, idempotencyKey, traceparent, tracestate } = request
+  const { clientId, correlationId, deadlineMillis, event, expects, idempotencyKey, traceparent, tracestate } = request
   const clientCorrelationId = labelOf(correlationId, limits.idLength)
   const labels = { principal, clientId, clientCorrelationId, idempotencyKey, deadline: undefined, traceparent, tracestate }
-  if (deadlineMillis === undefined) return router.envelope(event, data, labels)
-  const now = clock.currentTimeMillisUnsafe()
-  const envelope = router.envelope(event, data, { ...labels, deadline: now + deadlineMillis })
+  const now = deadlineMillis === undefined ? 0 : clock.currentTimeMillisUnsafe()
+  const made = router.envelope(event, data, deadlineMillis === undefined ? labels : { ...labels, deadline: now + deadlineMillis })
   // The clock may have gone on between the two: the deadline counts from the envelope's time, to the millisecond.
-  return envelope.timestamp === now
-    ? envelope
-    : router.envelope(event, data, { ...labels, deadline: envelope.timestamp + deadlineMillis })
+  const envelope = deadlineMillis === undefined || made.timestamp === now
+    ? made
+    : router.envelope(event, data, { ...labels, deadline: made.timestamp + deadlineMillis })
+  envelope.expects = expects
+  return envelope
 }
 
 /** Told once a reply is on its way. */
@@ -199,20 +203,20 @@ const makeRunning = (parts: Parts, completed: () => void) => {
   // A handler that runs at once may stop the daemon before it has answered (`system:shutdown` does).
   let beginning = false
 
-  const answer = (envelope: Causation.LiveEnvelope, correlationId: unknown, answered: Answered, exit: Dispatched): void => {
-    outgoing.append(textOf(envelope, correlationId, exit))
+  const answer = (envelope: Causation.LiveEnvelope, asked: Asked, answered: Answered, exit: Dispatched): void => {
+    outgoing.append(textOf(envelope, asked, exit))
     answered?.()
   }
 
   /** Answers when the request has ended; until then its line counts. */
-  const follow = (fiber: Running, envelope: Causation.LiveEnvelope, correlationId: unknown, bytes: number, answered: Answered): void => {
+  const follow = (fiber: Running, envelope: Causation.LiveEnvelope, asked: Asked, bytes: number, answered: Answered): void => {
     running.add(fiber)
     gathering.pin(bytes)
     fiber.addObserver((exit) => {
       running.delete(fiber)
       gathering.pin(-bytes)
       if (outgoing.isBroken) answered?.()
-      else answer(envelope, correlationId, answered, exit)
+      else answer(envelope, asked, answered, exit)
       completed()
     })
   }
@@ -221,19 +225,19 @@ const makeRunning = (parts: Parts, completed: () => void) => {
     running,
     isIdle: () => running.size === 0 && !beginning,
     /** `bytes` is how long its line was. */
-    run: (envelope: Causation.LiveEnvelope, correlationId: unknown, bytes: number, answered: Answered): void => {
+    run: (envelope: Causation.LiveEnvelope, asked: Asked, bytes: number, answered: Answered): void => {
       beginning = true
       const begun = router.begin(surroundings, envelope)
       // What is complete needs no fiber. It succeeds and fails as what is left of another does.
       if (Exit.isExit(begun)) {
         beginning = false
-        return answer(envelope, correlationId, answered, begun as Dispatched)
+        return answer(envelope, asked, answered, begun as Dispatched)
       }
       const fiber = fork(begun)
       beginning = false
       const exit = fiber.pollUnsafe()
-      if (exit === undefined) follow(fiber, envelope, correlationId, bytes, answered)
-      else answer(envelope, correlationId, answered, exit)
+      if (exit === undefined) follow(fiber, envelope, asked, bytes, answered)
+      else answer(envelope, asked, answered, exit)
     }
   }
 }
@@ -260,10 +264,10 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       const reason = streams.credit(data)
       return reason === undefined ? undefined : refuse({ reason, event, correlationId })
     }
-    if (!Control.isControl(event)) return run(envelopeOf(request, data), correlationId, bytes, undefined)
+    if (!Control.isControl(event)) return run(envelopeOf(request, data), request, bytes, undefined)
     const greeting = event === Control.Hello.name ? followers.greet(data) : undefined
     const envelope = envelopeOf(request, greeting === undefined ? data : greeting.data)
-    run(envelope, correlationId, bytes, followers.attach(envelope, clientId, greeting?.problem))
+    run(envelope, request, bytes, followers.attach(envelope, clientId, greeting?.problem))
   }
 
   const refuse = (line: Frame.Unreadable): void => outgoing.append(Frame.encodeUnreadable(line, clock.currentTimeMillisUnsafe()))

@@ -70,6 +70,7 @@ export const Subscribe = Event.make("pubsub:subscribe", {
         .annotate({ description: "the first position wanted, \"start\", or \"now\" (the default)" })
     ),
     requests: Schema.optionalKey(Schema.Boolean.annotate({ description: "whether to hear requests too, live" })),
+    metadata: Schema.optionalKey(Schema.Boolean.annotate({ description: "whether each frame tells all that is known of the event: who asked, what caused it" })),
     overflow: Schema.optionalKey(
       // A client that does not read must not hold up the daemon's publishers: there is no "block" from outside.
       Schema.Literals(["spill", "latest", "drop"]).annotate({

@@ -25,6 +25,7 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type Answer, brokenOf, DeclaredFailure } from "../bus/KsiService.ts"
+import type { Expectations } from "../bus/Journal.ts"
 import type { Delivery, Envelope } from "../event/Envelope.ts"
 import * as EventName from "../event/EventName.ts"
 import * as Json from "../event/Json.ts"
@@ -59,6 +60,10 @@ export interface Request {
   readonly tracestate: string | undefined
   /** `undefined` where the line asks for one answer. */
   readonly stream: StreamRequest | undefined
+  /** Whether the answer is wanted as it is, with nothing put into it or around it: programs of KSI's own read it. */
+  readonly bare: boolean
+  /** What a fact expects of the store, as far as it looks like that; the store says whether it makes sense. */
+  readonly expects: Expectations | undefined
 }
 
 /** A line that is no request, or none that can begin, with what could be read of it. */
@@ -103,6 +108,17 @@ export class RemoteFailure extends Schema.TaggedClass<RemoteFailure>()("RemoteFa
 }) {}
 
 // ----------------------------------------------------------------------------------------------------------- requests
+
+const Version = Schema.Int
+const Texts = Schema.optionalKey(Schema.Array(Schema.String))
+// Bounds and limits are the store's to look at.
+const decodeExpectations = Schema.decodeUnknownExit(Schema.Struct({
+  expectedVersion: Schema.optionalKey(Version),
+  expectedVersions: Schema.optionalKey(Schema.Array(Schema.Struct({ streamId: Schema.String, version: Version }))),
+  condition: Schema.optionalKey(Schema.Struct({
+    query: Schema.Array(Schema.Struct({ names: Texts, streamIds: Texts, tags: Texts })), after: Schema.optionalKey(Version)
+  }))
+}), { onExcessProperty: "error" })
 
 const unreadable = (problem: string, event?: string, correlationId?: unknown): Result.Result<never, Unreadable> =>
   Result.fail({ reason: new KsiError.FrameInvalid({ problem }), event, correlationId })
@@ -205,6 +221,14 @@ const streamOf = ({ credit = {}, stream, stream_id: id }: JsonObject, { idLength
     : "\"items\" and \"bytes\" of \"credit\" must be whole numbers from 1 on"
 }
 
+/** What a line says that a fact expects of the store; a sentence where it makes no sense. */
+const expectationsOf = ({ expects }: JsonObject): Expectations | string | undefined => {
+  if (expects === undefined) return undefined
+  if (!Json.isObject(expects)) return "\"expects\" is not an object"
+  const exit = decodeExpectations(expects)
+  return Exit.isSuccess(exit) ? exit.value : "\"expects\" may have \"expectedVersion\", \"expectedVersions\" and \"condition\", as an append has"
+}
+
 const requestOf = (frame: JsonObject, bounds: Bounds): Result.Result<Request, Unreadable> => {
   const { idLength } = bounds
   const { correlation_id: correlationId, deadline_ms: deadlineMillis, idempotency_key: idempotencyKey } = frame
@@ -222,6 +246,8 @@ const requestOf = (frame: JsonObject, bounds: Bounds): Result.Result<Request, Un
   }
   const stream = streamOf(frame, bounds)
   if (typeof stream === "string") return unreadable(stream, event, correlationId)
+  const expects = expectationsOf(frame)
+  if (typeof expects === "string") return unreadable(expects, event, correlationId)
   const { _client_id: clientId, traceparent, tracestate } = frame
   if (typeof clientId === "string" && clientId.length > idLength) {
     return unreadable(`"_client_id" has ${clientId.length} characters, at most ${idLength} are allowed`, event, correlationId)
@@ -235,9 +261,14 @@ const requestOf = (frame: JsonObject, bounds: Bounds): Result.Result<Request, Un
     idempotencyKey,
     traceparent: typeof traceparent === "string" ? traceparent : undefined,
     tracestate: typeof tracestate === "string" ? tracestate : undefined,
-    stream
+    stream,
+    bare: frame["bare"] === true,
+    expects
   })
 }
+
+// Positions are bigints for programs, and numbers in JSON.
+const wholeNumber = (_key: string, value: unknown): unknown => typeof value === "bigint" ? Number(value) : value
 
 /** The text of a request; `dataText` is JSON and goes in as it is. */
 export const encodeRequest = (request: {
@@ -250,6 +281,8 @@ export const encodeRequest = (request: {
   readonly traceparent?: string | undefined
   readonly tracestate?: string | undefined
   readonly stream?: StreamRequest | undefined
+  readonly bare?: boolean | undefined
+  readonly expects?: Expectations | undefined
 }): string => {
   let text = `{"event":${JSON.stringify(request.event)},"correlation_id":${JSON.stringify(request.correlationId)}`
   if (request.dataText !== undefined) text += `,"data":${request.dataText}`
@@ -257,6 +290,8 @@ export const encodeRequest = (request: {
   if (request.deadlineMillis !== undefined) text += `,"deadline_ms":${request.deadlineMillis}`
   if (request.idempotencyKey !== undefined) text += `,"idempotency_key":${JSON.stringify(request.idempotencyKey)}`
   if (request.traceparent !== undefined) text += `,"traceparent":${JSON.stringify(request.traceparent)}`
+  if (request.bare === true) text += ",\"bare\":true"
+  if (request.expects !== undefined) text += `,"expects":${JSON.stringify(request.expects, wholeNumber)}`
   if (request.stream !== undefined) {
     const { bytes, id, items } = request.stream
     text += `,"stream":true,"stream_id":${JSON.stringify(id)},"credit":${JSON.stringify({ items, bytes })}`
@@ -431,6 +466,23 @@ export const encodeReply = (
   return `${beginning}${idsText(envelope)}"}},"count":1,"correlation_id":${echo(correlationId)}${endTime(now)}`
 }
 
+/** The line that answers a request that asked for the answer as it is. One that failed is told as any other. */
+export const encodeBare = (
+  envelope: Envelope,
+  correlationId: unknown,
+  exit: Exit.Exit<Answer, KsiError.KsiError | DeclaredFailure>,
+  now: number
+): string => {
+  if (Exit.isFailure(exit)) return encodeReply(envelope, correlationId, exit, now)
+  const { value: answer } = exit
+  const text = answer.kind === "value"
+    ? JSON.stringify(answer.value)
+    : `{"id":${JSON.stringify(answer.id)},"position":${answer.position},"version":${answer.version}}`
+  // The answer of an event that answers nothing has no text.
+  const field = text === undefined ? "" : `,"${answer.kind}":${text}`
+  return `{"ok":true,"correlation_id":${echo(correlationId)}${field}}\n`
+}
+
 /** The line that answers what is no request. */
 export const encodeUnreadable = ({ correlationId, event, reason }: Unreadable, now: number): string =>
   `${headText(event, false)}${JSON.stringify(ofReason(reason))},"count":1,"correlation_id":${echo(correlationId)}${endTime(now)}`
@@ -438,15 +490,17 @@ export const encodeUnreadable = ({ correlationId, event, reason }: Unreadable, n
 // ------------------------------------------------------------------------------------------------------ subscriptions
 
 /** The line that tells a subscriber; `data` is the delivery's data as JSON. */
-export const encodeDelivery = (delivery: Delivery, subscriptionId: string, data: unknown): string => {
+export const encodeDelivery = (delivery: Delivery, subscriptionId: string, data: unknown, withMetadata = false): string => {
   const name = quoted(delivery.name)
-  const { metadata, missed, position, version } = delivery
+  const { dataVersion, metadata, missed, position, version } = delivery
   const place = position === undefined
     ? ""
     : `,"position":${position},"version":${version},"stream_id":${JSON.stringify(metadata.streamId)}`
+  // The key is between its sender and KSI.
+  const known = withMetadata ? `,"data_version":${JSON.stringify(dataVersion) ?? "null"},"metadata":${JSON.stringify({ ...metadata, idempotencyKey: undefined })}` : ""
   return `{"event":${name},"event_name":${name},"data":${JSON.stringify(data) ?? "null"},"subscription_id":${
     JSON.stringify(subscriptionId)
-  }${place}${missed === 0 ? "" : `,"missed":${missed}`},"event_id":${JSON.stringify(delivery.id)},"timestamp":${seconds(metadata.timestamp)}}\n`
+  }${place}${known}${missed === 0 ? "" : `,"missed":${missed}`},"event_id":${JSON.stringify(delivery.id)},"timestamp":${seconds(metadata.timestamp)}}\n`
 }
 
 /** The line that ends a subscription which cannot go on. */

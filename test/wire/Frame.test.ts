@@ -34,13 +34,33 @@ describe("requests", () => {
 
   it("only `event` is required", () => {
     expect(read("{\"event\":\"a:b\"}")).toEqual({
-      event: "a:b", data: undefined, correlationId: undefined, clientId: undefined, deadlineMillis: undefined, idempotencyKey: undefined
+      event: "a:b", data: undefined, correlationId: undefined, clientId: undefined, deadlineMillis: undefined, idempotencyKey: undefined, bare: false
     })
   })
 
   it("labels, deadline and key are read", () => {
     expect(read("{\"event\":\"a:b\",\"data\":{\"x\":1},\"correlation_id\":[1],\"_client_id\":\"probe\",\"_agent_id\":\"a\",\"deadline_ms\":20,\"idempotency_key\":\"k\"}"))
-      .toEqual({ event: "a:b", data: { x: 1 }, correlationId: [1], clientId: "probe", deadlineMillis: 20, idempotencyKey: "k" })
+      .toEqual({ event: "a:b", data: { x: 1 }, correlationId: [1], clientId: "probe", deadlineMillis: 20, idempotencyKey: "k", bare: false })
+  })
+
+  it("what a fact expects of the store is read as an append says it", () => {
+    const expects = {
+      expectedVersion: 3, expectedVersions: [{ streamId: "a", version: 0 }], condition: { query: [{ names: ["a:b"], tags: ["t"] }], after: 7 }
+    }
+    expect(read(JSON.stringify({ event: "a:b", expects })).expects).toEqual(expects)
+    const text = Frame.encodeRequest({ event: "a:b", correlationId: "c", bare: true, expects: { condition: { query: [], after: 7n } } })
+    expect(read(text)).toMatchObject({ bare: true, expects: { condition: { query: [], after: 7 } } })
+    for (const expects of [1, { expectedVersion: "3" }, { version: 3 }, { condition: [] }, { expectedVersions: [{ version: 1 }] }]) {
+      expect(problem(JSON.stringify({ event: "a:b", correlation_id: 1, expects }))).toMatchObject({ reason: { _tag: "FrameInvalid" }, correlationId: 1 })
+    }
+  })
+
+  it("a stream is read with its credit", () => {
+    const asked = { event: "a:b", stream: true, stream_id: "s" }
+    expect(read(JSON.stringify(asked)).stream).toEqual({ id: "s" })
+    expect(read(JSON.stringify({ ...asked, credit: { items: 1, bytes: 2 } })).stream).toEqual({ id: "s", items: 1, bytes: 2 })
+    expect(read(JSON.stringify({ ...asked, stream: false })).stream).toBeUndefined()
+    expect(read(Frame.encodeRequest({ event: "a:b", correlationId: "c", stream: { id: "s", items: 3, bytes: 4 } })).stream).toEqual({ id: "s", items: 3, bytes: 4 })
   })
 
   it("a trace is read as it stands; what is no text is none, and nothing about it refuses a request", () => {

@@ -35,6 +35,7 @@ describe("lines of a registered event", () => {
         const fields of [
           { event: Ask.name, data }, { event: Ask.name, data, correlation_id: "c1" }, { event: Ask.name, correlation_id: "c1", data },
           { event: Ask.name, correlation_id: "", data, _client_id: "a client with a long name" },
+          { event: Ask.name, correlation_id: "c1", data, bare: true }, { event: Ask.name, data, correlation_id: "c1", _client_id: "c", bare: true },
           { event: Ask.name, data, correlation_id: "0198a1c5-5a2e-7000-8000-123400005678" }
         ]
       ) expect(same(line(fields, spaced)), line(fields, spaced)).toBe(true)

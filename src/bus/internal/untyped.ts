@@ -127,7 +127,7 @@ export const makeDispatch = ({ door, facts, requests, table }: Parts) => {
     if (Facts.isFactEntry(entry)) {
       if (Exit.isFailure(decoded)) return Exit.failCause(decoded.cause)
       envelope.data = decoded.value
-      const emitting = facts.emit(fiber, entry, envelope)
+      const emitting = facts.emit(fiber, entry, envelope, envelope.expects)
       return goOn(fiber, Effect.flatMap(Effect.exit(emitting), (exit) => encodeEmitted(entry, envelope, exit)), emitting, isHere)
     }
     if (Exit.isSuccess(decoded)) envelope.data = decoded.value

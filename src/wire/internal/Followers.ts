@@ -52,6 +52,7 @@ interface Wanted {
   readonly id: string
   readonly pattern: string
   readonly options: SubscribeOptions
+  readonly withMetadata?: boolean | undefined
   readonly accepts: (delivery: Delivery) => boolean
 }
 
@@ -141,14 +142,14 @@ export class Followers {
 
   private readonly subscribe = Effect.fnUntraced(function*(
     this: Followers,
-    { pattern, subscription_id, ...options }: Event.Payload<typeof Control.Subscribe>,
+    { metadata: withMetadata, pattern, subscription_id, ...options }: Event.Payload<typeof Control.Subscribe>,
     follow: (key: string, wanted: Wanted) => Effect.Effect<number, KsiError.KsiError>
   ) {
     const key = `pubsub ${subscription_id}`
     if (this.open.has(key)) {
       return yield* refuse("pubsub:subscribe", "subscription_id", `"${subscription_id}" is subscribed already`)
     }
-    const position = yield* follow(key, { id: subscription_id, pattern, options, accepts: () => true })
+    const position = yield* follow(key, { id: subscription_id, pattern, options, withMetadata, accepts: () => true })
     return { status: "subscribed" as const, subscription_id, position }
   })
 
@@ -201,7 +202,7 @@ export class Followers {
       for (;;) {
         for (const delivery of yield* next) {
           if (!outgoing.hasRoom) yield* outgoing.room
-          if (subscription.hears(delivery.name) && wanted.accepts(delivery)) outgoing.append(Frame.encodeDelivery(delivery, wanted.id, delivery.data))
+          if (subscription.hears(delivery.name) && wanted.accepts(delivery)) outgoing.append(Frame.encodeDelivery(delivery, wanted.id, delivery.data, wanted.withMetadata))
         }
       }
     })

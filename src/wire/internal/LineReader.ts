@@ -22,7 +22,7 @@ const compile = (name: string, codec: EventCodec): Read | undefined => {
   const { end, source, value } = data
   // KSI's own clients write the label first, others last.
   const label = `(?:, ?"correlation_id": ?"${text}")?`
-  const line = new RegExp(`^\\{"event": ?"${name}"${label}, ?"data": ?${source}${label}(?:, ?"_client_id": ?"${text}")?\\}$`)
+  const line = new RegExp(`^\\{"event": ?"${name}"${label}, ?"data": ?${source}${label}(?:, ?"_client_id": ?"${text}")?(?:, ?"bare": ?(true))?\\}$`)
   return (given) => {
     const parts = line.exec(given)
     return parts === null ? undefined : {
@@ -34,7 +34,9 @@ const compile = (name: string, codec: EventCodec): Read | undefined => {
       idempotencyKey: undefined,
       traceparent: undefined,
       tracestate: undefined,
-      stream: undefined
+      stream: undefined,
+      bare: parts[end + 2] !== undefined,
+      expects: undefined
     }
   }
 }

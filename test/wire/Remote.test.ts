@@ -1,0 +1,309 @@
+// The five words, in the daemon's process and against it: the same program, told the same.
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Deferred, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
+import * as Net from "node:net"
+import * as Path from "node:path"
+import * as Builtin from "../../src/bus/Builtin.ts"
+import { KsiService } from "../../src/bus/KsiService.ts"
+import * as Middleware from "../../src/bus/Middleware.ts"
+import type { Router } from "../../src/bus/Router.ts"
+import * as Event from "../../src/event/Event.ts"
+import * as EventGroup from "../../src/event/EventGroup.ts"
+import { KsiError } from "../../src/event/KsiError.ts"
+import { Ksi } from "../../src/Ksi.ts"
+import * as Control from "../../src/wire/Control.ts"
+import { RemoteFailure } from "../../src/wire/Frame.ts"
+import * as Listener from "../../src/wire/Listener.ts"
+import * as Remote from "../../src/wire/Remote.ts"
+import { eventually, folder } from "./Daemon.ts"
+
+class Refused extends Schema.TaggedError<Refused>()("Refused", { why: Schema.String, at: Schema.Date }) {}
+class Tired extends Schema.TaggedError<Tired>()("Tired", {}) {}
+
+const Answer = Event.make("r:answer", { payload: { value: Schema.Unknown }, success: Schema.Unknown })
+const Day = Event.make("r:day", { payload: { of: Schema.Date, in: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(1))) }, success: Schema.Date })
+const Nothing = Event.make("r:nothing")
+const Fail = Event.make("r:fail", { payload: { how: Schema.Literals(["declared", "die", "interrupt", "reply", "middleware"]) }, success: Schema.Int, error: Refused })
+const Days = Event.make("r:days", { payload: { of: Schema.Date, count: Schema.Int, fail: Schema.Boolean }, success: Schema.Date, error: Refused, stream: true })
+const Slow = Event.make("r:slow", { payload: { n: Schema.Int }, success: Schema.Int })
+const Read = Event.make("r:read", { success: Schema.Int, idempotent: true })
+const Happened = Event.fact("r:happened", { payload: { n: Schema.Int, on: Schema.Date }, streamId: ({ n }) => `s-${n % 2}` })
+const Other = Event.make("r:answer", { payload: { value: Schema.Unknown }, success: Schema.Int })
+const Group = EventGroup.make(Answer, Day, Nothing, Fail, Days, Slow, Read, Happened)
+
+interface Seen {
+  slow: number
+  readonly go: Deferred.Deferred<void>
+}
+
+const day = new Date("2020-02-02T00:00:00.000Z")
+
+const handlers = (seen: Seen) =>
+  Group.toLayer({
+    "r:answer": ({ value }) => Effect.succeed(value),
+    "r:day": ({ of, in: days }) => Effect.succeed(new Date(of.getTime() + days * 86_400_000)),
+    "r:nothing": () => Effect.void,
+    "r:fail": ({ how }): Effect.Effect<number, Refused> => {
+      switch (how) {
+        case "declared":
+          return Effect.fail(new Refused({ why: "so", at: day }))
+        case "die":
+          return Effect.die(new Error("a secret"))
+        case "interrupt":
+          return Effect.interrupt
+        default:
+          return Effect.succeed("no number" as unknown as number)
+      }
+    },
+    "r:days": ({ count, fail, of }) => Stream.concat(
+      Stream.map(Stream.range(0, count - 1), (n) => new Date(of.getTime() + n)),
+      fail ? Stream.fail(new Refused({ why: "enough", at: of })) : Stream.empty
+    ),
+    "r:slow": ({ n }) => Effect.as(Effect.andThen(Effect.sync(() => seen.slow++), Deferred.await(seen.go)), n),
+    "r:read": () => Effect.as(Effect.andThen(Effect.sync(() => seen.slow++), Deferred.await(seen.go)), 1)
+  })
+
+const daemon = (seen: Seen) =>
+  Layer.mergeAll(Ksi.serve(Group).pipe(Layer.provide(handlers(seen))), Control.layer, Middleware.use(Builtin.idempotency)).pipe(Layer.provideMerge(Ksi.layerMemory))
+
+const makeSeen = (): Seen => ({ slow: 0, go: Deferred.makeUnsafe() })
+
+type Program<A> = Effect.Effect<A, unknown, KsiService | Scope.Scope>
+
+/** Where a program runs: in the process of the daemon, or beside it. */
+const places: ReadonlyArray<readonly [string, <A>(program: Program<A>, extra?: Layer.Layer<never, KsiError, Router>) => Effect.Effect<A, unknown, Scope.Scope>]> = [
+  ["in process", (program, extra = Layer.empty) => Effect.provide(program, Layer.provideMerge(extra, daemon(makeSeen())))],
+  ["over a Unix socket", (program, extra = Layer.empty) => Effect.gen(function*() {
+    const path = Path.join(yield* folder, "run", "daemon.sock")
+    yield* Layer.build(Layer.mergeAll(Listener.layerUnix({ path }), extra).pipe(Layer.provide(daemon(makeSeen()))))
+    return yield* Effect.provide(program, Ksi.layerRemote({ url: `unix:${path}` }))
+  })]
+]
+
+describe.each(places)("%s", (_, run) => {
+  const it1 = (name: string, program: Program<void>, extra?: Layer.Layer<never, KsiError, Router>) =>
+    it.live(name, () => run(program, extra).pipe(Effect.scoped, Effect.provide(Logger.layer([]))) as Effect.Effect<void>)
+  const ksi = Effect.flatMap(KsiService, Effect.succeed)
+
+  it1("a call answers with the handler's value, whatever its form", Effect.gen(function*() {
+    const { call } = yield* ksi
+    for (const value of [1, "text", null, true, [], [1, { a: 2 }], {}, { a: 1 }, { status: "mine", result: 3 }, { _ksi_context: 1, kind: "fact" }]) {
+      expect(yield* call(Answer, { value })).toEqual(value)
+    }
+    expect(yield* call(Nothing, {})).toBeUndefined()
+    expect(yield* call(Day, { of: day })).toEqual(new Date("2020-02-03T00:00:00.000Z"))
+  }))
+
+  it1("failures are what they were", Effect.gen(function*() {
+    const { call } = yield* ksi
+    const declared = yield* Effect.flip(call(Fail, { how: "declared" }))
+    expect(declared).toBeInstanceOf(Refused)
+    expect(declared).toMatchObject({ why: "so", at: day })
+    const died = yield* Effect.exit(call(Fail, { how: "die" }))
+    expect(Exit.isFailure(died) && Cause.hasDies(died.cause) && !Cause.hasFails(died.cause)).toBe(true)
+    const interrupted = yield* Effect.exit(call(Fail, { how: "interrupt" }))
+    expect(Exit.isFailure(interrupted) && Cause.hasInterruptsOnly(interrupted.cause)).toBe(true)
+    expect(yield* Effect.flip(call(Fail, { how: "reply" }))).toMatchObject({ reason: { _tag: "ReplyInvalid", event: "r:fail" } })
+    // The compiler would say so before.
+    const wrong = yield* Effect.flip(call(Fail, { how: "nope" as "die" }))
+    expect(wrong).toMatchObject({ reason: { _tag: "PayloadInvalid", event: "r:fail" } })
+    const unknown = Event.make("r:answr", { payload: { value: Schema.Unknown } })
+    expect(yield* Effect.flip(call(unknown, { value: 1 }))).toMatchObject({ reason: { _tag: "UnknownEvent", similar: ["r:answer"] } })
+  }))
+
+  it1("what a middleware of the daemon refuses with, and the event does not know, is Rejected", Effect.gen(function*() {
+    const { call } = yield* ksi
+    expect(yield* Effect.flip(call(Nothing, {}))).toMatchObject({ reason: { _tag: "Rejected", event: "r:nothing" } })
+  }), Middleware.use(Middleware.make("guard", { error: Tired, before: () => Effect.fail(new Tired()) })))
+
+  it1("a fact is emitted, and what it expects of the store is looked at", Effect.gen(function*() {
+    const { emit } = yield* ksi
+    const first = yield* emit(Happened, { n: 1, on: day })
+    expect(first).toEqual({ id: first.id, streamId: "s-1", position: 1n, version: 1 })
+    expect(yield* emit(Happened, { n: 3, on: day }, { expectedVersion: 1 })).toMatchObject({ position: 2n, version: 2 })
+    const conflict = yield* Effect.flip(emit(Happened, { n: 3, on: day }, { expectedVersion: 1 }))
+    expect(conflict).toMatchObject({ reason: { _tag: "VersionConflict", streamId: "s-1", expected: 1, actual: 2 } })
+    const condition = { query: [{ streamIds: ["s-1"] }], after: 1n }
+    expect(yield* Effect.flip(emit(Happened, { n: 3, on: day }, { condition }))).toMatchObject({ reason: { _tag: "ConditionFailed", position: 2 } })
+    expect(yield* emit(Happened, { n: 3, on: day }, { condition: { ...condition, after: 2n } })).toMatchObject({ position: 3n })
+  }))
+
+  it1("a stream has its items, and its end", Effect.gen(function*() {
+    const { stream } = yield* ksi
+    const items = yield* Stream.runCollect(stream(Days, { of: day, count: 3, fail: false }))
+    expect(items).toEqual([0, 1, 2].map((n) => new Date(day.getTime() + n)))
+    const seen: Array<Date> = []
+    const failed = yield* Effect.flip(Stream.runForEach(stream(Days, { of: day, count: 2, fail: true }), (item) => Effect.sync(() => seen.push(item))))
+    expect([seen.length, failed instanceof Refused, failed]).toMatchObject([2, true, { why: "enough", at: day }])
+    expect(yield* Stream.runCollect(Stream.take(stream(Days, { of: day, count: 100_000, fail: false }), 2))).toHaveLength(2)
+  }))
+
+  it1("a subscription catches up, goes on live, and tells what is known", Effect.gen(function*() {
+    const { call, emit, subscribe } = yield* ksi
+    for (const n of [1, 2, 3]) yield* emit(Happened, { n, on: day })
+    const live = Deferred.makeUnsafe<void>()
+    const following = yield* Effect.forkChild(subscribe(Happened, { from: 2 }).pipe(
+      Stream.tap(({ position }) => position === 3n ? Deferred.succeed(live, undefined) : Effect.void), Stream.take(3), Stream.runCollect))
+    yield* Deferred.await(live)
+    yield* emit(Happened, { n: 4, on: day })
+    const facts = yield* Fiber.join(following)
+    expect(facts.map(({ data, missed, name, position, version }) => ({ data, missed, name, position, version }))).toEqual([
+      { data: { n: 2, on: day }, missed: 0, name: "r:happened", position: 2n, version: 1 },
+      { data: { n: 3, on: day }, missed: 0, name: "r:happened", position: 3n, version: 2 },
+      { data: { n: 4, on: day }, missed: 0, name: "r:happened", position: 4n, version: 2 }
+    ])
+    const [fact] = facts
+    expect(fact?.metadata).toMatchObject({ correlationId: fact?.id, depth: 0, source: "/ksi", principal: "owner", streamId: "s-0" })
+    // By pattern, and requests too: their data is JSON.
+    const heard = yield* Effect.forkChild(subscribe("r:*", { requests: true, from: 4 }).pipe(
+      Stream.filter(({ name }) => name === "r:day"), Stream.runHead))
+    const answered = yield* Effect.forkChild(Effect.forever(Effect.andThen(call(Day, { of: day, in: 2 }), Effect.sleep(5))))
+    expect(yield* Fiber.join(heard)).toMatchObject({ value: { name: "r:day", data: { of: "2020-02-02T00:00:00.000Z", in: 2 }, position: undefined } })
+    yield* Fiber.interrupt(answered)
+    expect(yield* Effect.flip(Stream.runDrain(subscribe("r::x")))).toMatchObject({ reason: { _tag: "PatternInvalid" } })
+  }))
+
+  it1("what is only known by name is asked as JSON", Effect.gen(function*() {
+    const { dispatch } = yield* ksi
+    expect(yield* dispatch("r:day", { of: "2020-02-02T00:00:00.000Z", in: 1 })).toEqual({ kind: "value", value: "2020-02-03T00:00:00.000Z" })
+    expect(yield* dispatch("r:happened", { n: 1, on: "2020-02-02T00:00:00.000Z" })).toMatchObject({ kind: "fact", position: 1, version: 1 })
+    expect(yield* Effect.flip(dispatch("r:fail", { how: "declared" }))).toMatchObject({ event: "r:fail", error: { _tag: "Refused", why: "so" } })
+    expect(yield* Effect.flip(dispatch("r:nope", {}))).toMatchObject({ reason: { _tag: "UnknownEvent" } })
+  }))
+})
+
+// -------------------------------------------------------------------------------------------------------- the connection
+
+/** A daemon, and a way to it that can be cut, opened, and cut after so many bytes. */
+const world = Effect.gen(function*() {
+  const path = Path.join(yield* folder, "run", "daemon.sock")
+  const way = Path.join(yield* folder, "way.sock")
+  const seen = makeSeen()
+  const runtime = yield* Layer.build(Layer.provideMerge(Listener.layerUnix({ path }), daemon(seen)))
+  const open = new Set<() => void>()
+  let bytes = () => Infinity
+  const server = Net.createServer((near) => {
+    const far = Net.connect(path)
+    let left = bytes()
+    const end = () => {
+      open.delete(end)
+      near.destroy()
+      far.destroy()
+    }
+    open.add(end)
+    near.on("error", end).on("close", end)
+    far.on("error", end).on("close", end)
+    near.pipe(far)
+    far.on("data", (chunk) => {
+      near.write(chunk.subarray(0, Math.min(left, chunk.length)))
+      left -= chunk.length
+      if (left <= 0) end()
+    })
+  })
+  const listen = Effect.callback<void>((resume) => void server.listen(way, () => resume(Effect.void)))
+  const stop = Effect.sync(() => {
+    server.close()
+    for (const end of open) end()
+  })
+  yield* listen
+  yield* Effect.addFinalizer(() => stop)
+  return { path: way, seen, runtime, start: listen, stop, cutAfter: (of: () => number) => void (bytes = of) }
+})
+
+const reading = (connection: Remote.Remote["Service"]) =>
+  Effect.gen(function*() {
+    const states: Array<string> = []
+    yield* Effect.forkScoped(Stream.runForEach(connection.states, ({ _tag }) => Effect.sync(() => states.push(_tag))))
+    return states
+  })
+
+describe("the connection", () => {
+  const within = <A>(program: Effect.Effect<A, unknown, Scope.Scope>) => program.pipe(Effect.scoped, Effect.provide(Logger.layer([]))) as Effect.Effect<A>
+
+  it.live("that nobody answers fails the layer", () =>
+    within(Effect.gen(function*() {
+      const path = Path.join(yield* folder, "no.sock")
+      const exit = yield* Effect.flip(Effect.scoped(Layer.build(Ksi.layerRemote({ url: path }))))
+      expect(exit).toMatchObject({ reason: { _tag: "ConnectionLost", unsent: true, address: path } })
+    })))
+
+  it.live("comes back, and says how it is meanwhile; what it cut off is retryable only where that is safe", () =>
+    within(Effect.gen(function*() {
+      const { path, seen, start, stop } = yield* world
+      yield* Effect.gen(function*() {
+        const ksi = yield* KsiService
+        const remote = yield* Remote.Remote
+        const states = yield* reading(remote)
+        const asked = yield* Effect.forkChild(Effect.all([ksi.call(Slow, { n: 1 }), ksi.call(Read, {})].map(Effect.flip), { concurrency: 2 }))
+        yield* eventually(() => seen.slow === 2)
+        yield* stop
+        const errors = yield* Fiber.join(asked)
+        expect(errors.map(({ reason, retryable }) => [reason._tag, "unsent" in reason && reason.unsent, retryable])).toEqual([
+          ["ConnectionLost", false, false], ["ConnectionLost", false, true]
+        ])
+        yield* eventually(() => states.includes("waiting"))
+        expect((yield* Effect.flip(ksi.call(Nothing, {}))).reason).toMatchObject({ _tag: "ConnectionLost", unsent: true })
+        yield* start
+        yield* eventually(() => states.at(-1) === "connected")
+        yield* ksi.call(Nothing, {})
+        expect((yield* remote.state)._tag).toBe("connected")
+      }).pipe(Effect.provide(Ksi.layerRemote({ url: path })))
+    })))
+
+  it.live("with resend nobody sees it go, and nothing is carried out twice", () =>
+    within(Effect.gen(function*() {
+      const { path, seen, start, stop } = yield* world
+      yield* Effect.gen(function*() {
+        const ksi = yield* KsiService
+        const asked = yield* Effect.forkChild(Effect.all([ksi.call(Slow, { n: 7 }), ksi.emit(Happened, { n: 1, on: day })], { concurrency: 2 }))
+        yield* eventually(() => seen.slow === 1)
+        yield* stop
+        const more = yield* Effect.forkChild(ksi.emit(Happened, { n: 2, on: day }))
+        Deferred.doneUnsafe(seen.go, Exit.void)
+        yield* start
+        const [n, first] = yield* Fiber.join(asked)
+        expect([n, first.position, (yield* Fiber.join(more)).position]).toEqual([7, 1n, 2n])
+      }).pipe(Effect.provide(Ksi.layerRemote({ url: path, resend: true })))
+    })))
+
+  it.live("when it is cut again and again, a subscription leaves nothing out and repeats nothing", () =>
+    within(Effect.gen(function*() {
+      const { cutAfter, path, runtime } = yield* world
+      const chance = yield* makeChance
+      cutAfter(() => 200 + chance(4000))
+      const count = 400
+      const told = yield* Effect.gen(function*() {
+        const { emit } = yield* Effect.provideContext(Effect.flatMap(KsiService, Effect.succeed), runtime)
+        const ksi = yield* KsiService
+        yield* emit(Happened, { n: 1, on: day })
+        const following = yield* Effect.forkChild(Stream.runCollect(Stream.take(ksi.subscribe(Happened, { from: 1 }), count)))
+        for (let n = 2; n <= count; n++) {
+          yield* emit(Happened, { n, on: day })
+          if (n % 40 === 0) yield* Effect.sleep(20)
+        }
+        cutAfter(() => Infinity)
+        return yield* Fiber.join(following)
+      }).pipe(Effect.provide(Ksi.layerRemote({ url: path })))
+      expect(told.map(({ position }) => Number(position))).toEqual(Array.from({ length: count }, (_, n) => n + 1))
+    })), 60_000)
+
+  it.live("of another definition: a reply that it does not promise is invalid", () =>
+    within(Effect.gen(function*() {
+      const { path } = yield* world
+      const ksi = yield* Effect.provide(Effect.flatMap(KsiService, Effect.succeed), yield* Layer.build(Ksi.layerRemote({ url: path })))
+      expect(yield* Effect.flip(ksi.call(Other, { value: "text" }))).toMatchObject({ reason: { _tag: "ReplyInvalid", event: "r:answer" } })
+      const died = yield* Effect.exit(ksi.call(Fail, { how: "die" }))
+      expect(Exit.isFailure(died) && Cause.squash(died.cause)).toBeInstanceOf(RemoteFailure)
+      expect(yield* Effect.flip(Stream.runDrain(ksi.subscribe("r:*", { overflow: "block" })))).toMatchObject({ reason: { _tag: "PayloadInvalid" } })
+    })))
+})
+
+/** Whole numbers below one, as a seed has them. */
+const makeChance = Effect.sync(() => {
+  let state = 20_260_202
+  return (below: number) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return state % below
+  }
+})
+
