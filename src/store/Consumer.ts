@@ -160,18 +160,12 @@ const begin = Effect.fnUntraced(function*(name: string, options: Consuming, rows
   if (!isStart(start)) return yield* invalid(name, `start must be "start", "now" or a position, got ${String(start)}`)
   const lag = Metric.withAttributes(lagOf, { group: name })
   const waiting = new Set<() => void>()
-  // Whoever waits looks again when a checkpoint is written.
-  const told: ConsumerRows.ConsumerRows = {
-    ...rows,
-    save: (group, checkpoint, parked) =>
-      Effect.tap(rows.save(group, checkpoint, parked), () =>
-        Effect.sync(() => {
-          lag.updateUnsafe(Math.max(0, store.head() - checkpoint.position), Context.empty())
-          for (const look of waiting) look()
-        }))
-  }
   const working = yield* consuming.start({
-    name, store, rows: told, concurrency, maxAttempts, maxParked, window, stopMillis, page: pageItems,
+    name, store, rows, concurrency, maxAttempts, maxParked, window, stopMillis, page: pageItems,
+    noted: (position) => {
+      lag.updateUnsafe(Math.max(0, store.head() - position), Context.empty())
+      for (const look of waiting) look()
+    },
     wants: (fact) => options.wants(fact.name),
     handle: options.handle,
     retry: options.retry ?? Schedule.exponential("200 millis"),
@@ -197,11 +191,11 @@ const statusOf = (group: ConsumerRows.Group, working: AtWork | undefined, head: 
 /** Waits until what is noted of a group is at a position. */
 const arrived = ({ ledger, waiting }: AtWork, position: number): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
-    // The checkpoint is noted a moment after it is written.
+    // What is not noted yet would be handled again.
     const look = () => {
-      if (ledger.mark() < position || ledger.dirty) return
+      if (ledger.saved < position) return
       waiting.delete(look)
-      resume(Effect.yieldNow)
+      resume(Effect.void)
     }
     waiting.add(look)
     look()

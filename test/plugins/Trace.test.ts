@@ -64,6 +64,7 @@ describe("time:trace", () => {
   it.effect("says what is wrong", () =>
     withRuntime(Effect.gen(function*() {
       expect(yield* reasonOf(ask("time:trace", { id: "nobody" }))).toMatchObject({ _tag: "NotFound", what: "request or fact" })
+      expect(yield* reasonOf(ask("time:trace", { id: "x".repeat(2000) }))).toMatchObject({ _tag: "NotFound", id: `${"x".repeat(256)}…` })
       expect(yield* reasonOf(ask("time:trace", { id: "1", as: "svg" }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "as" }] })
       yield* chain(3)
       const { cursor } = yield* ask("time:trace", { id: "1", limit: 1 })
