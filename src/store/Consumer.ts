@@ -26,7 +26,8 @@
  * **Gotchas** At least once: a process that dies between a handler's end and the note of it hands the fact over again.
  * `delivery.id` with `delivery.metadata.source` is its identity, `delivery.attempt` the number of the attempt. While a member
  * waits for the next attempt, the other streams of its partition wait too: more members (`concurrency`), less waiting. KSI's
- * own streams (`ksi-…`) are left out. `concurrency` may change between starts; `start` counts only for a group that is new.
+ * own streams (`ksi-…`) are left out, and so is what retention or a deletion removed before the group got there: a group that
+ * must not miss anything has to be faster than its streams' `maxAge` and `maxCount`. `concurrency` may change between starts; `start` counts only for a group that is new.
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"

@@ -356,6 +356,29 @@ describe("a file whose snapshots are damaged, or cannot be written", () => {
     })).pipe(Effect.provide(sqlite().pipe(Layer.provide(disk))))
   }))
 
+  it.effect("whose table of code somebody emptied: other code inherits no state", () => Effect.gen(function*() {
+    const filename = fresh()
+    const opened = <A, E>(effect: Effect.Effect<A, E, EventStore.EventStore>) => effect.pipe(Effect.provide(sqlite(filename)))
+    const add = times(20).flatMap((n) => [counted(`a${n}`, "a", 1), counted(`b${n}`, "b", 1)])
+    yield* opened(Effect.flatMap(EventStore.EventStore, (store) =>
+      Effect.andThen(store.append({ facts: add }), ask(store, every(5), tally, { streamId: "a" }))))
+    const db = new DatabaseSync(filename)
+    db.exec("DELETE FROM snapshot_fingerprints")
+    db.close()
+    const double = makeTally("double", 2)
+    yield* opened(Effect.gen(function*() {
+      const store = yield* EventStore.EventStore
+      for (const streamId of ["b", "a"]) {
+        expect(yield* ask(store, every(5), double, { streamId })).toMatchObject({ state: { total: 40 } })
+      }
+    }))
+    const after = new DatabaseSync(filename)
+    // Both were kept, each under the code that made it.
+    expect(after.prepare(`SELECT f.projection, count(*) AS chains FROM snapshot_chains c JOIN snapshot_fingerprints f ON f.id = c.fingerprint
+      GROUP BY 1`).all().map((row) => row["chains"])).toEqual([2])
+    after.close()
+  }))
+
   it.effect("a fact that no longer fits stops the chain before it, and no other answer", () => Effect.gen(function*() {
     const store = yield* EventStore.EventStore
     yield* store.append({ facts: [...facts.slice(0, 20), { ...counted("bad", "s0", 0, new Date(1e9).toISOString()), data: { by: "x" } }, ...facts.slice(20)] })
