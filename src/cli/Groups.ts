@@ -4,7 +4,7 @@
  * **Example**
  *
  * ```ts
- * Groups.parkedColumns({ position: 7, stream: "order-1", attempts: 5, error: "no paper", timestamp: 1521115200 })
+ * Groups.parkedColumns({ position: 7, streamId: "order-1", attempts: 5, error: "no paper", parkedAt: "2018-03-15T12:00:00.000Z" })
  * // ["7", "2018-03-15T12:00:00.000Z", "order-1", "5", "no paper"]
  * ```
  */
@@ -28,10 +28,10 @@ export const columns = ({ group, lag, members, parked, pending, position, proble
 ]
 
 /** A fact that is set aside as columns for people. */
-export const parkedColumns = ({ attempts, error, position, stream, timestamp }: JsonObject): ReadonlyArray<string> => [
+export const parkedColumns = ({ attempts, error, parkedAt, position, streamId }: JsonObject): ReadonlyArray<string> => [
   Output.textOf(position),
-  new Date(Number(timestamp) * 1000).toISOString(),
-  Output.textOf(stream),
+  Output.textOf(parkedAt),
+  Output.textOf(streamId),
   Output.textOf(attempts),
   error === undefined ? "waits behind one that failed" : Output.textOf(error)
 ]
@@ -81,9 +81,9 @@ const retry = Command.make(
   Effect.fnUntraced(function*({ group, stream }) {
     const remote = yield* Remote.connect
     const reply = yield* remote.call("consumer:retry", { group, ...Remote.given({ stream: Option.getOrUndefined(stream) }) })
-    const [handled, left] = [Number(reply["handled"]), Number(reply["left"])]
-    yield* Output.documentOr({ handled, left }, () => `handled ${Output.counted(handled, "fact")}, ${Output.grouped(left)} left\n`)
-    if (left > 0) return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.HandlerFailed }))
+    const [handled, parked] = [Number(reply["handled"]), Number(reply["parked"])]
+    yield* Output.documentOr({ handled, parked }, () => `handled ${Output.counted(handled, "fact")}, ${Output.grouped(parked)} still parked\n`)
+    if (parked > 0) return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.HandlerFailed }))
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Handle again what a group has set aside, each stream in its order; exit code 1 where some is left"),

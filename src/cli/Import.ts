@@ -33,7 +33,7 @@ import * as Remote from "./Remote.ts"
 interface Rejection {
   readonly line: number
   readonly reason: string
-  readonly message: string
+  readonly error: string
 }
 
 /** How far an import is. */
@@ -175,12 +175,12 @@ export const makeProgress = Effect.fnUntraced(function*(tally: Tally, share: () 
 const numberAt = (object: JsonObject, key: string): number => Number(object[key] ?? 0)
 
 const rejectionsOf = (reply: JsonObject, { numbers }: Lines.Batch): ReadonlyArray<Rejection> => {
-  const { rejected } = reply
-  if (!Array.isArray(rejected)) return []
-  return rejected.map((each: JsonObject) => ({
+  const { rejections } = reply
+  if (!Array.isArray(rejections)) return []
+  return rejections.map((each: JsonObject) => ({
     line: numbers[numberAt(each, "index")] ?? 0,
     reason: Output.textOf(each["reason"]),
-    message: Output.textOf(each["message"])
+    error: Output.textOf(each["error"])
   }))
 }
 
@@ -198,7 +198,7 @@ const run = Effect.fnUntraced(function*(source: Source, remote: Remote.Remote) {
     rejections.push(...told)
     if (json || told.length === 0) return
     yield* progress.clear
-    yield* writeError(told.map(({ line, message }) => `✗ line ${line}  ${message}\n`).join(""))
+    yield* writeError(told.map(({ error, line }) => `✗ line ${line}  ${error}\n`).join(""))
     if (rejections.length === maxRejections) yield* writeError("  further rejected lines are only counted\n")
   })
 
@@ -219,7 +219,7 @@ const run = Effect.fnUntraced(function*(source: Source, remote: Remote.Remote) {
     Stream.runForEach((item) =>
       "batch" in item
         ? send(item.batch)
-        : reject([{ line: item.bad.number, reason: "LineInvalid", message: item.bad.problem }])),
+        : reject([{ line: item.bad.number, reason: "LineInvalid", error: item.bad.problem }])),
     Effect.onExit((exit) =>
       Effect.andThen(
         progress.clear,
@@ -245,7 +245,7 @@ export const importEvents = Command.make(
         duplicates,
         rejected,
         seconds,
-        events_per_second: Math.round((imported + duplicates) / Math.max(seconds, 0.001)),
+        eventsPerSecond: Math.round((imported + duplicates) / Math.max(seconds, 0.001)),
         rejections
       },
       () => `${sentence({ imported, duplicates, rejected, seconds })}\n`

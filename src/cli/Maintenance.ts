@@ -8,7 +8,7 @@
  *
  * ```ts
  * Maintenance.size(1536)                      // "1.5 KiB"
- * const checks = [{ check: "pages", count: 12, of: "pages", problems: 0 }]
+ * const checks = [{ check: "pages", count: 12, what: "pages", wrong: 0 }]
  * Maintenance.report("a.db", { format: 3, position: 7, checks, problems: [] }, false)
  * // => "  ✓ pages  12 pages\n✓ a.db is sound: format 3, everything up to position 7\n"
  * ```
@@ -139,7 +139,7 @@ export const restore = Command.make(
       return yield* Effect.fail(new Output.Damaged({ message: `${from} is damaged, and nothing was restored`, problems, next: `ksi verify ${file}` }))
     }
     const { kept, position } = restored
-    yield* Output.documentOr({ file: to, from, position, ...(kept === undefined ? {} : { kept }) }, () =>
+    yield* Output.documentOr({ file: to, backup: from, position, ...(kept === undefined ? {} : { kept }) }, () =>
       `restored ${upTo(position)} to ${to}\n${kept === undefined ? "" : `the store that was there is ${kept}\n`}`)
   }, Effect.scoped)
 ).pipe(
@@ -156,13 +156,13 @@ export const report = (file: string, { checks, format, position, problems }: Sto
   const [good, bad] = [paint("32", "✓"), paint("31", "✗")]
   const width = Math.max(...checks.map(({ check }) => check.length))
   const indent = " ".repeat(width + 6)
-  const lines = checks.flatMap(({ check, count, of, problems: wrong }) => {
+  const lines = checks.flatMap(({ check, count, what, wrong }) => {
     const told = problems.filter((problem) => problem.check === check)
-    const head = `  ${wrong === 0 ? good : bad} ${check.padEnd(width)}  ${Output.grouped(count)} ${of}`
+    const head = `  ${wrong === 0 ? good : bad} ${check.padEnd(width)}  ${Output.grouped(count)} ${what}`
     if (wrong === 0) return [head]
     return [
       `${head}: ${Output.counted(wrong, "problem")}`, ...told.map(({ problem }) => `${indent}${problem}`),
-      ...told.slice(0, 1).map(({ help }) => `${indent}mend: ${help}`)
+      ...told.slice(0, 1).map(({ mend }) => `${indent}mend: ${mend}`)
     ]
   })
   // A quick look counts no facts.
@@ -227,11 +227,11 @@ const rewrite = Effect.fnUntraced(function*(filename: string) {
 export const compact = Command.make("compact", {}, Effect.fnUntraced(function*() {
   const at = yield* reach
   // The event's schema says so.
-  const { after, before, left, removed } = at.remote === undefined ? yield* rewrite(at.file) : (yield* at.remote.call("store:compact", {})) as unknown as Compacted
-  yield* Output.documentOr({ before, after, left, removed }, () => {
+  const { bytesAfter, bytesBefore, bytesFree, removed } = at.remote === undefined ? yield* rewrite(at.file) : (yield* at.remote.call("store:compact", {})) as unknown as Compacted
+  yield* Output.documentOr({ bytesBefore, bytesAfter, bytesFree, removed }, () => {
     const gone = removed.filter(({ count }) => count > 0).map(({ count, what }) => `removed ${Output.grouped(count)} ${what}\n`)
-    const rest = left === 0 ? "" : `${size(left)} in it are free and will be used again; stop the daemon and run ksi compact to give them back\n`
-    return `${gone.join("")}${size(before)} before, ${size(after)} now\n${rest}`
+    const rest = bytesFree === 0 ? "" : `${size(bytesFree)} in it are free and will be used again; stop the daemon and run ksi compact to give them back\n`
+    return `${gone.join("")}${size(bytesBefore)} before, ${size(bytesAfter)} now\n${rest}`
   })
 }, Effect.scoped)).pipe(
   Command.withDescription("Remove what may go, and give free space of the store's file back to the disk"),

@@ -1,11 +1,11 @@
 /**
- * `ksi projection`: read models; how far each is, what it says, build one anew.
+ * `ksi projection`: projections; which of them time travel knows, how far each read model is, what it says, build one anew.
  *
  * **Example**
  *
  * ```ts
- * Models.columns({ projection: "totals", mode: "async", status: "failed", position: 1204, lag: 3, failed_at: 1205, problem: "no such sku" })
- * // ["totals", "async", "failed", "1204", "3", "-", "at 1205: no such sku"]
+ * Models.columns({ projection: "totals", timeTravel: false, mode: "async", status: "failed", position: 1204, lag: 3, failedPosition: 1205, problem: "no such sku" })
+ * // ["totals", "no", "async", "failed", "1204", "3", "-", "at 1205: no such sku"]
  * Models.stateColumns({ key: "ann", state: { sum: 4 }, position: 7 })        // ["ann", "7", "{\"sum\":4}"]
  * ```
  */
@@ -20,14 +20,15 @@ import * as KsiError from "../event/KsiError.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
-/** A read model as columns for people. */
-export const columns = ({ failed_at: at, lag, mode, position, problem, projection, rebuilt, status }: JsonObject): ReadonlyArray<string> => [
+/** A projection as columns for people; what is no read model follows nothing. */
+export const columns = (
+  { failedPosition: at, lag, mode, position, problem, projection, rebuiltPosition, status, timeTravel }: JsonObject
+): ReadonlyArray<string> => [
   Output.textOf(projection),
-  Output.textOf(mode),
-  Output.textOf(status),
-  Output.textOf(position),
-  Output.grouped(Number(lag)),
-  rebuilt === undefined ? "-" : Output.textOf(rebuilt),
+  timeTravel === true ? "yes" : "no",
+  ...[mode, status, position].map((field) => field === undefined ? "-" : Output.textOf(field)),
+  lag === undefined ? "-" : Output.grouped(Number(lag)),
+  rebuiltPosition === undefined ? "-" : Output.textOf(rebuiltPosition),
   problem === undefined ? "" : `${at === undefined ? "" : `at ${Output.textOf(at)}: `}${Output.textOf(problem)}`
 ]
 
@@ -42,15 +43,10 @@ const nameArgument = Argument.String("name").pipe(Argument.withDescription("The 
 
 const ls = Command.make("ls", {}, Effect.fnUntraced(function*() {
   const remote = yield* Remote.connect
-  let some = false
-  const items = Remote.pages(remote, "projection:list", {}).pipe(Stream.mapArray((page) => {
-    some = true
-    return page
-  }))
-  yield* Output.items(items, lineOf, columns, ["projection", "mode", "status", "position", "behind by", "rebuilt", "problem"])
-  if (!some) yield* Output.narrate("no read models")
+  const heads = ["projection", "time travel", "mode", "status", "position", "behind by", "rebuilt", "problem"]
+  yield* Output.items(Remote.pages(remote, "projection:list", {}), lineOf, columns, heads)
 }, Effect.scoped)).pipe(
-  Command.withDescription("List read models, how far each is, and what has stopped one"),
+  Command.withDescription("List projections: which time travel knows (--projection), and how far each read model is"),
   Command.withExamples([{ command: "ksi projection ls" }])
 )
 
@@ -102,6 +98,6 @@ const rebuild = Command.make(
 
 /** `ksi projection`. */
 export const projection = Command.make("projection").pipe(
-  Command.withDescription("Read models: how far each is, its states, build one anew"),
+  Command.withDescription("Projections: which there are, how far each read model is, its states, build one anew"),
   Command.withSubcommands([ls, get, rebuild])
 )

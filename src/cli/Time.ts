@@ -17,6 +17,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
+import * as EventPattern from "../event/EventPattern.ts"
 import * as Json from "../event/Json.ts"
 import type { JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
@@ -71,7 +72,7 @@ const all = Flag.Boolean("all").pipe(Flag.withDescription("Also KSI's own stream
 /** Says where the history of a stream begins, if that is not its beginning. */
 const narrateBeginning = Effect.fnUntraced(function*(remote: Remote.Remote, stream: string) {
   if (yield* Output.Json) return
-  const { first, isDeleted } = yield* remote.call("store:stream_info", { stream })
+  const { firstVersion: first, isDeleted } = yield* remote.call("store:stream_info", { stream })
   if (isDeleted === true) yield* Output.narrate(`${stream} was deleted: its tombstone is all that is left`)
   else if (typeof first === "number" && first > 1) yield* Output.narrate(`facts of ${stream} before v${first} were removed: this is what those left say`)
 })
@@ -85,19 +86,22 @@ const given = (fields: { readonly [name: string]: Option.Option<unknown> | boole
   Remote.given(Object.fromEntries(Object.entries(fields).map(([name, value]) =>
     [name, typeof value === "boolean" ? (value ? true : undefined) : Option.getOrUndefined(value)])))
 
+/** How it is shown to whoever looks. */
+const lookOf = ({ coloured, interactive, width }: Io["Service"]): TimeText.Look => ({ coloured: interactive && coloured, width })
+
 /** Prints a text for each item, or a line of JSON; says how many there were. */
 const tell = Effect.fnUntraced(function*<E, R>(
   items: Stream.Stream<JsonObject, E, R>,
   lineOf: (item: JsonObject) => string,
   toText: (item: JsonObject, look: TimeText.Look) => string
 ) {
-  const { coloured, interactive, width, write } = yield* Io
+  const io = yield* Io
   const json = yield* Output.Json
-  const look = { coloured: interactive && coloured, width }
+  const look = lookOf(io)
   let count = 0
   yield* Stream.runForEachArray(items, (page) => {
     count += page.length
-    return write(page.map((item) => json ? `${lineOf(item)}\n` : toText(item, look)).join(""))
+    return io.write(page.map((item) => json ? `${lineOf(item)}\n` : toText(item, look)).join(""))
   })
   return count
 })
@@ -121,7 +125,9 @@ const at = Command.make(
         return page
       })
     )
-    yield* Output.items(items, lineOf, columns)
+    // A line for each stream is for other programs; on a terminal most of its state would be cut off.
+    if ((yield* Io).interactive) yield* tell(items, lineOf, TimeText.at(Option.isSome(stream)))
+    else yield* Output.items(items, lineOf, columns)
     if (Option.isSome(stream)) yield* narrateBeginning(remote, stream.value)
     if (yield* Output.Json) return
     yield* Output.narrate(`${Output.counted(count, "stream")} as of ${yield* momentText(remote, moment, recorded)}`)
@@ -186,7 +192,7 @@ const undecided = (where: string) => (error: Remote.RemoteError): Remote.RemoteE
   const [, column] = /at column (\d+)$/.exec(problem) ?? []
   const place = TimeText.pointed(where, column === undefined ? undefined : Number(column) - 1)
   const next = problem.includes("no such key: ")
-    ? "name a stream with --stream, or ask first, as in has(state.total) && state.total > 100"
+    ? "say which are meant with --stream, --prefix or --pattern, or ask first, as in has(state.total) && state.total > 100"
     : "ksi time find --help"
   return new Output.Usage({ message: `--where: ${problem}${place}`, similar: [], next })
 }
@@ -203,24 +209,32 @@ const find = Command.make(
       Flag.withDescription("Once it holds it goes on holding: found by bisecting; it may ask for state only"),
       Flag.withDefault(false)
     ),
+    prefix: Flag.String("prefix").pipe(Flag.withDescription("Only streams whose id starts like this"), Flag.optional),
+    pattern: Flag.String("pattern").pipe(
+      Flag.withDescription("Only facts of events of this pattern may be found, as 'order:*'"), Flag.optional
+    ),
     from, to, projection
   },
-  Effect.fnUntraced(function*({ from, monotone, projection, stream, to, where }) {
+  Effect.fnUntraced(function*({ from, monotone, pattern, prefix, projection, stream, to, where }) {
     yield* compiles(where)
     const remote = yield* Remote.connect
-    const items = Remote.pages(remote, "time:find", { where, ...given({ stream, monotone, from, to, projection }) }).pipe(
+    const named = Option.map(pattern, EventPattern.said)
+    const items = Remote.pages(remote, "time:find", { where, ...given({ stream, prefix, pattern: named, monotone, from, to, projection }) }).pipe(
       Stream.mapError(undecided(where))
     )
     const count = yield* tell(items, foundLine(Option.isSome(stream)), TimeText.found)
     if (count > 0) return
-    const detail = Option.match(stream, { onNone: () => "in any stream", onSome: (id) => `in ${id}` })
-    return yield* KsiError.fail(new KsiError.NotFound({ what: "fact after which", id: where, similar: [], detail: `holds ${detail}` }))
+    const streams = Option.match(prefix, { onNone: () => "any stream", onSome: (text) => `any stream ${text}…` })
+    const place = Option.getOrElse(stream, () => streams)
+    const of = Option.match(named, { onNone: () => "", onSome: (text) => ` of ${text}` })
+    return yield* KsiError.fail(new KsiError.NotFound({ what: `fact${of} after which`, id: where, similar: [], detail: `holds in ${place}` }))
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("The first fact after which something holds; exit code 3 when nothing does"),
   Command.withExamples([
     { command: "ksi time find --stream order-1 --where 'state.total > 100'" },
-    { command: "ksi time find --where 'event.name == \"order:paid\" && has(data.coupon)'", description: "in any stream" }
+    { command: "ksi time find --where 'has(data.coupon)' --pattern order:paid", description: "in any stream" },
+    { command: "ksi time find --where 'state.total > 100' --prefix order-", description: "in those of one kind" }
   ])
 )
 
@@ -245,7 +259,9 @@ const blame = Command.make(
     if (Option.isSome(at)) yield* check(at.value, "blame")
     const remote = yield* Remote.connect
     const items = Remote.pages(remote, "time:blame", { stream, ...given({ at: Option.map(at, momentOf), field, projection, recorded }) })
-    yield* Output.items(items, blameLine, TimeText.blamed, ["field", "value", "position", "event", "time"])
+    const io = yield* Io
+    if (!io.interactive || (yield* Output.Json)) yield* Output.items(items, blameLine, TimeText.blamed, ["field", "value", "position", "event", "time"])
+    else yield* io.write(TimeText.blame(yield* Stream.runCollect(items), lookOf(io)))
     yield* narrateBeginning(remote, stream)
   }, Effect.scoped)
 ).pipe(
@@ -336,7 +352,10 @@ const compare = Command.make(
     const remote = yield* Remote.connect
     const items = Remote.pages(remote, "time:compare", { a, b, ...given({ stream, from, to }) })
     const count = yield* tell(items, JSON.stringify, (item, look) => TimeText.compared(item, [a, b], look))
-    if (count > 0) return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.CheckFailed }))
+    if (count > 0) {
+      yield* Output.narrate(`the first fact after which they differ; the marks lead from ${a} to ${b}`)
+      return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.CheckFailed }))
+    }
     yield* Output.narrate(`${a} and ${b} say the same after every fact`)
   }, Effect.scoped)
 ).pipe(

@@ -37,13 +37,24 @@ const marks: Readonly<Record<string, readonly [mark: string, colour: string]>> =
 
 const painted = (code: string, line: string, coloured: boolean): string => coloured ? `\u001b[${code}m${line}\u001b[0m` : line
 
-/** A headline: its first words stand out. */
-const headline = (subject: string, rest: string, { coloured, width }: Look): string =>
-  `${painted("1", subject, coloured)}  ${Output.shortened(rest, Math.max(0, width - subject.length - 2))}`
+/** A headline: its first words stand out. What does not fit beside them stands below. */
+const headline = (subject: string, rest: string, { coloured, width }: Look): string => {
+  const bold = painted("1", Output.shortened(subject, width), coloured)
+  return subject.length + 2 + rest.length <= width ? `${bold}  ${rest}` : `${bold}\n    ${Output.shortened(rest, width - 4)}`
+}
 
 /** A row below a headline. Colours are added after it was cut, for they take no room. */
-const row = (mark: string, label: string, rest: string, labelWidth: number, colour: string, { coloured, width }: Look): string =>
-  Output.shortened(`  ${mark} ${label.padEnd(labelWidth)}  ${rest}`.trimEnd(), width).replace(mark, () => painted(colour, mark, coloured && mark !== " "))
+const row = (mark: string, label: string, rest: string, labelWidth: number, colour: string, { coloured, width }: Look): string => {
+  const line = `  ${mark} ${label.padEnd(labelWidth)}  ${rest}`.trimEnd()
+  // What it was and what it is: below one another where they do not fit side by side.
+  const [was, is] = line.length > width && mark === "~" ? rest.split(arrow, 2) : []
+  const lines = was === undefined || is === undefined
+    ? [line]
+    : [`  ${mark} ${label.padEnd(labelWidth)}  ${was}`, `${" ".repeat(5 + labelWidth)}${arrow}${rest.slice(was.length + arrow.length)}`]
+  return lines.map((each) => Output.shortened(each, width)).join("\n").replace(mark, () => painted(colour, mark, coloured && mark !== " "))
+}
+
+const arrow = " → "
 
 // A field may have blanks, in brackets and quotes: `["unit price"]`.
 const worded = /^((?:\["(?:[^"\\]|\\.)*"\]|\S)+) (.*)$/s
@@ -85,14 +96,39 @@ export const diff = (item: JsonObject, look: Look): string => {
 const placeText = (item: JsonObject): string =>
   `position ${text(item["position"])}, v${text(item["version"])} of ${text(item["streamId"])}, ${text(item["timestamp"])}`
 
-/** The fact that was found, what it changed, and the state after it. */
+/** The fact that was found, what it changed, and what else is in the state after it. */
 export const found = (item: JsonObject, look: Look): string => {
   const changes = Difference.between(item["before"], item["after"])
   const rows = changeRows(Difference.patchOf(changes), Difference.words(changes))
   return block(headline(text(item["event"]), placeText(item), look), [
     ...(rows.length === 0 ? [plain("it changed nothing", "")] : rows),
-    plain("state", JSON.stringify(item["after"] ?? null))
+    // What the changes have told already need not be told twice.
+    ...stateRows(item["after"]).filter(({ label }) => rows.every((row) => row.label !== label))
   ], look)
+}
+
+/** A state as a row for each of its fields; one without fields as a row. */
+const stateRows = (state: unknown): ReadonlyArray<Row> =>
+  Json.isObject(state) && Object.keys(state).length > 0
+    ? Object.entries(state).map(([field, value]) => plain(Difference.pathText([field]), JSON.stringify(value)))
+    : [plain("state", JSON.stringify(state ?? null))]
+
+/** The state of a stream; of one among many in a line, which is cut. */
+export const at = (isOfOne: boolean) => (item: JsonObject, look: Look): string => {
+  const head = headline(text(item["streamId"]), `v${text(item["version"])} ${text(item["lastEvent"])}, ${text(item["timestamp"] ?? "-")}`, look)
+  const { state } = item
+  return block(head, isOfOne ? stateRows(state) : [plain(JSON.stringify(state ?? null), "")], look)
+}
+
+/** The fields of a state below the facts that gave them their values, in the order of these. */
+export const blame = (items: ReadonlyArray<JsonObject>, look: Look): string => {
+  const facts = [...Map.groupBy(items, ({ position }) => Number(position ?? 0))].toSorted(([a], [b]) => a - b)
+  return facts.map(([position, fields]) => {
+    const head = position === 0
+      ? headline("(initial)", "there before any fact", look)
+      : headline(text(fields[0]?.["event"]), `position ${position}, ${text(fields[0]?.["timestamp"])}`, look)
+    return block(head, fields.map(({ field, value }) => plain(field === "" ? "state" : text(field), JSON.stringify(value ?? null))), look)
+  }).join("")
 }
 
 const maxValue = 40
@@ -122,9 +158,9 @@ export const branched = (item: JsonObject, look: Look): string => {
   ], look)
 }
 
-/** Where two projections part. */
+/** The first fact after which two projections differ, what leads from the one state to the other, and both. */
 export const compared = (item: JsonObject, [a, b]: readonly [string, string], look: Look): string => {
-  const head = headline(text(item["event"]), `${placeText(item)}: the first fact after which ${a} and ${b} differ`, look)
+  const head = headline(text(item["event"]), placeText(item), look)
   return block(head, [
     ...changeRows(item["patch"], item["words"]),
     plain(a, JSON.stringify(item["a"] ?? null)),

@@ -4,7 +4,7 @@
  * **Example**
  *
  * ```ts
- * const node = { kind: "fact", id: "2", name: "order:placed", parent: "1", depth: 1, offset: 3, position: 7 }
+ * const node = { kind: "fact", id: "2", event: "order:placed", parent: "1", depth: 1, offset: 3, position: 7 }
  * Trace.traceOf("2", [node], { duration: 12.5, truncated: false }).nodes.length       // 1
  * ```
  */

@@ -161,7 +161,7 @@ export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
   }
   get next(): string {
     if (this.what === "dead letter") return "ksi dead ls"
-    if (this.what === "read model") return "ksi projection ls"
+    if (this.what === "read model" || this.what === "projection") return "ksi projection ls"
     if (this.what === "consumer group") return "ksi consumer ls"
     if (this.what === "request or fact") return "ksi call event_log:query"
     if (this.what === "token") return "ksi token ls"
@@ -169,7 +169,7 @@ export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
     if (this.what === "stream") return this.detail === undefined ? "ksi streams" : `ksi stream-log ${this.id}`
     if (this.what.startsWith("fact")) return "ksi export"
     if (this.what === "field") return "ksi time blame --help"
-    return this.what === "projection" ? "ksi time at --help" : "ksi discover"
+    return "ksi discover"
   }
 }
 

@@ -25,12 +25,13 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Router from "../bus/Router.ts"
+import * as Envelope from "../event/Envelope.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
 import type * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { Consumers } from "../store/Consumer.ts"
-import { Count, optional, Ordinal, Page, paging } from "./internal/fields.ts"
+import { Count, optional, Ordinal, pageOf, paging } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
 
 const Name = Schema.String.annotate({ description: "the group's name, as `consumer:list` tells it" })
@@ -57,10 +58,16 @@ export const List = Event.make("consumer:list", {
 /** What a group has set aside. */
 export const Parked = Event.make("consumer:parked", {
   payload: { group: Name, stream: optional(Schema.String, "only facts of this stream"), ...paging },
-  success: Page,
+  success: pageOf(Schema.Struct({
+    position: Ordinal,
+    streamId: Schema.String,
+    attempts: Count,
+    error: optional(Schema.String, "why it was set aside; without one it waits behind one that was"),
+    parkedAt: Schema.String.annotate({ description: "when it was set aside: RFC 3339" })
+  })),
   idempotent: true,
   annotations: {
-    description: "Facts that a group has set aside, by position: `{ position, stream, attempts, timestamp }`, with the `error` of one " +
+    description: "Facts that a group has set aside, by position: `{ position, streamId, attempts, parkedAt }`, with the `error` of one " +
       "that failed; one without waits behind it.",
     examples: [{ group: "billing" }]
   }
@@ -69,7 +76,7 @@ export const Parked = Event.make("consumer:parked", {
 /** Handles again what is set aside. */
 export const Retry = Event.make("consumer:retry", {
   payload: { group: Name, stream: optional(Schema.String, "only facts of this stream") },
-  success: Schema.Struct({ handled: Count, left: Count.annotate({ description: "facts that are still set aside" }) }),
+  success: Schema.Struct({ handled: Count, parked: Count.annotate({ description: "facts that are still set aside" }) }),
   annotations: {
     description: "Handles once more what a group has set aside, each stream in its order.",
     examples: [{ group: "billing", stream: "order-1" }]
@@ -108,14 +115,17 @@ const handlers = Group.toLayer(Effect.gen(function*() {
       let after = typeof next === "number" ? next : 0
       for (const row of yield* consumers.parked(group, { streamId, after, limit })) {
         const { attempts, error, position, streamId, timestamp } = row
-        const item = { position, stream: streamId, attempts, ...(error === undefined ? {} : { error }), timestamp: timestamp / 1000 }
+        const item = { position, streamId, attempts, ...(error === undefined ? {} : { error }), parkedAt: Envelope.timeText(timestamp) }
         if (!fits(item)) return Paging.page(items, cursor(after))
         items.push(item)
         after = position
       }
       return Paging.page(items, items.length < limit ? undefined : cursor(after))
     },
-    "consumer:retry": ({ group, stream }: Event.Payload<typeof Retry>) => consumers.retry(group, stream),
+    *"consumer:retry"({ group, stream }: Event.Payload<typeof Retry>) {
+      const { handled, left } = yield* consumers.retry(group, stream)
+      return { handled, parked: left }
+    },
     *"consumer:discard"({ group, positions }: Event.Payload<typeof Discard>) {
       return { discarded: yield* consumers.discard(group, positions) }
     }

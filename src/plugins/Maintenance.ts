@@ -54,13 +54,13 @@ export const Verify = Event.make("store:verify", {
     checks: Schema.Array(Schema.Struct({
       check: Schema.String,
       count: Count.annotate({ description: "how many were looked at" }),
-      of: Schema.String.annotate({ description: "what they are" }),
-      problems: Count.annotate({ description: "how many are not as they should be" })
+      what: Schema.String.annotate({ description: "what they are" }),
+      wrong: Count.annotate({ description: "how many are not as they should be" })
     })),
     problems: Schema.Array(Schema.Struct({
       check: Schema.String,
       problem: Schema.String,
-      help: Schema.String.annotate({ description: "what to do" })
+      mend: Schema.String.annotate({ description: "what to do" })
     })).annotate({ description: "the first ones of each check" })
   }),
   idempotent: true,
@@ -73,9 +73,9 @@ export const Verify = Event.make("store:verify", {
 /** Makes the store smaller. */
 export const Compact = Event.make("store:compact", {
   success: Schema.Struct({
-    before: Count.annotate({ description: "bytes of the file and its log" }),
-    after: Count,
-    left: Count.annotate({ description: "bytes that are free in the file and were not given back" }),
+    bytesBefore: Count.annotate({ description: "bytes of the file and its log" }),
+    bytesAfter: Count,
+    bytesFree: Count.annotate({ description: "those that are free in the file and were not given back" }),
     removed: Schema.Array(Schema.Struct({ what: Schema.String, count: Count }))
   }),
   idempotent: true,

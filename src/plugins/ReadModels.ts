@@ -27,28 +27,37 @@ import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
 import type * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
-import { ReadModels } from "../store/ReadModel.ts"
-import { Count, optional, Ordinal, Page, paging } from "./internal/fields.ts"
+import * as Projection from "../store/Projection.ts"
+import * as ReadModel from "../store/ReadModel.ts"
+import { Count, optional, Ordinal, pageOf, paging, State } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
 
 const Name = Schema.String.annotate({ description: "the projection's name, as `projection:list` tells it" })
 
-/** The read models there are. */
+/** The projections there are. */
 export const List = Event.make("projection:list", {
   success: Schema.Struct({
     items: Schema.Array(Schema.Struct({
       projection: Schema.String,
-      status: Schema.Literals(["following", "rebuilding", "failed", "idle"]).annotate({ description: "`idle`: nobody here has its code" }),
-      mode: Schema.Literals(["async", "inline"]).annotate({ description: "`inline`: it changes in the transactions of the facts" }),
-      position: Count.annotate({ description: "what readers see stands for this position" }),
-      lag: Count.annotate({ description: "positions that readers do not see yet" }),
-      rebuilt: optional(Count, "how far the version is that is being built"),
-      failed_at: optional(Ordinal, "the fact that cannot be folded"),
+      timeTravel: Schema.Boolean.annotate({ description: "whether `time:*` can be asked for it, as its `projection`" }),
+      status: optional(
+        Schema.Literals(["following", "rebuilding", "failed", "idle"]),
+        "of a read model, as all that follows; `idle`: nobody here has its code"
+      ),
+      mode: optional(Schema.Literals(["async", "inline"]), "`inline`: it changes in the transactions of the facts"),
+      position: optional(Count, "what readers see stands for this position"),
+      lag: optional(Count, "positions that readers do not see yet"),
+      rebuiltPosition: optional(Count, "how far the version is that is being built"),
+      failedPosition: optional(Ordinal, "the fact that cannot be folded"),
       problem: optional(Schema.String, "why it does not go on")
     }))
   }),
   idempotent: true,
-  annotations: { description: "The read models that are kept, how far each is, and whether one has stopped.", examples: [{}] }
+  annotations: {
+    description: "The projections there are, by name: the read models that are kept, how far each is and whether one has stopped; and " +
+      "those that `time:*` can be asked for.",
+    examples: [{}]
+  }
 })
 
 /** What a read model says. */
@@ -59,7 +68,9 @@ export const Get = Event.make("projection:get", {
     prefix: optional(Schema.String, "only keys that begin so"),
     ...paging
   },
-  success: Page,
+  success: pageOf(Schema.Struct({
+    key: Schema.String, state: State, position: Ordinal.annotate({ description: "the fact that changed it last" })
+  })),
   idempotent: true,
   annotations: {
     description: "The states of a read model, ordered by key: `{ key, state, position }`.",
@@ -80,22 +91,31 @@ export const Rebuild = Event.make("projection:rebuild", {
 /** The events of `projection:*`. */
 export const Group = EventGroup.make(List, Get, Rebuild)
 
+/** How a read model is; nothing of what is none. */
+const keptOf = (model: ReadModel.Status | undefined) => {
+  if (model === undefined) return {}
+  const { failure, lag, mode, position, rebuilt, status, trouble } = model
+  const problem = failure?.problem ?? trouble
+  return {
+    status, mode, position, lag,
+    ...(rebuilt === undefined ? {} : { rebuiltPosition: rebuilt }),
+    ...(failure === undefined ? {} : { failedPosition: failure.position }),
+    ...(problem === undefined ? {} : { problem })
+  }
+}
+
 const handlers = Group.toLayer(Effect.gen(function*() {
-  const models = yield* ReadModels
+  const models = yield* ReadModel.ReadModels
+  const projections = yield* Projection.Projections
   const { pageBytes, pageItems } = yield* Limits
   return {
     *"projection:list"() {
-      const all = yield* models.status
+      const kept = new Map((yield* models.status).map((status) => [status.name, status]))
+      const served = new Set(projections.names())
       return {
-        items: all.map(({ failure, lag, mode, name, position, rebuilt, status, trouble }) => {
-          const problem = failure?.problem ?? trouble
-          return {
-            projection: name, status, mode, position, lag,
-            ...(rebuilt === undefined ? {} : { rebuilt }),
-            ...(failure === undefined ? {} : { failed_at: failure.position }),
-            ...(problem === undefined ? {} : { problem })
-          }
-        })
+        items: [...new Set([...kept.keys(), ...served])].toSorted().map((name) => ({
+          projection: name, timeTravel: served.has(name), ...keptOf(kept.get(name))
+        }))
       }
     },
     *"projection:get"(payload: Event.Payload<typeof Get>) {
@@ -123,6 +143,6 @@ const handlers = Group.toLayer(Effect.gen(function*() {
 }))
 
 /** Serves `projection:*`. */
-export const layer: Layer.Layer<never, KsiError.KsiError, Router.Router | ReadModels> = Router.serveBuiltin(Group).pipe(
+export const layer: Layer.Layer<never, KsiError.KsiError, Router.Router | ReadModel.ReadModels | Projection.Projections> = Router.serveBuiltin(Group).pipe(
   Layer.provide(handlers)
 )

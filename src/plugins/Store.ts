@@ -36,7 +36,7 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import { firstWhereEffect } from "../store/internal/bisect.ts"
 import { EventStore, type FactPage, ownStream, type StreamInfo, streamNotFound } from "../store/EventStore.ts"
-import { Count, Opaque, optional, Ordinal, Page, paging } from "./internal/fields.ts"
+import { Count, Opaque, optional, Ordinal, Page, pageOf, paging } from "./internal/fields.ts"
 import * as Paging from "./internal/paging.ts"
 
 // ------------------------------------------------------------------------------------------------------------ events
@@ -49,10 +49,11 @@ export const Import = Event.make("store:import", {
   success: Schema.Struct({
     imported: Count.annotate({ description: "facts that are new" }),
     duplicates: Count.annotate({ description: "facts that were stored before with the same content" }),
-    rejected: Schema.Array(Schema.Struct({
+    rejected: Count.annotate({ description: "events that were not stored" }),
+    rejections: Schema.Array(Schema.Struct({
       index: Count.annotate({ description: "place in `events`, from 0" }),
       reason: Schema.String,
-      message: Schema.String
+      error: Schema.String
     })),
     position: Count.annotate({ description: "the last position of the store" })
   }),
@@ -61,7 +62,7 @@ export const Import = Event.make("store:import", {
     // The events are in the store, word for word; the activity journal need not hold them again.
     audit: "outline",
     description: "Stores CloudEvents as facts. No handler runs; subscribers hear them. Whatever is wrong with one event " +
-      "is told in `rejected`, and the others are stored.",
+      "is told in `rejections`, and the others are stored.",
     examples: [{ events: [{ specversion: "1.0", id: "1", source: "/shop", type: "order:placed", subject: "order-1", data: { total: 5 } }] }]
   }
 })
@@ -110,7 +111,7 @@ export const Streams = Event.make("store:streams", {
     all: optional(Schema.Boolean, "also KSI's own streams (`ksi-…`)"),
     ...paging
   },
-  success: Page,
+  success: pageOf(Schema.Struct({ streamId: Schema.String, version: Ordinal.annotate({ description: "of its last fact" }) })),
   idempotent: true,
   annotations: {
     description: "Streams by id, each `{ streamId, version }`, as of the position of the first page; without those of which retention " +
@@ -126,10 +127,10 @@ export const Group = EventGroup.make(Import, Export, Read, Streams)
 
 type Store = EventStore["Service"]
 
-interface Rejected {
+interface Rejection {
   readonly index: number
   readonly reason: string
-  readonly message: string
+  readonly error: string
 }
 
 /** A fact with its place among the events of the import. */
@@ -138,15 +139,15 @@ interface Candidate {
   readonly fact: CloudEvent.NewFact
 }
 
-const maxMessage = 500
+const maxError = 500
 
-const rejected = (index: number, reason: string, message: string): Rejected => ({
+const rejected = (index: number, reason: string, error: string): Rejection => ({
   index,
   reason,
-  message: message.length > maxMessage ? `${message.slice(0, maxMessage - 3)}...` : message
+  error: error.length > maxError ? `${error.slice(0, maxError - 3)}...` : error
 })
 
-const rejectedBy = (index: number, { message, reason }: KsiError.KsiError): Rejected => rejected(index, reason._tag, message)
+const rejectedBy = (index: number, { message, reason }: KsiError.KsiError): Rejection => rejected(index, reason._tag, message)
 
 /** The fact that an event is, or why it cannot be one here. */
 const candidate = (
@@ -154,7 +155,7 @@ const candidate = (
   limits: LimitsShape,
   event: unknown,
   index: number
-): Result.Result<Candidate, Rejected> => {
+): Result.Result<Candidate, Rejection> => {
   const decoded = CloudEvent.decode(event, limits.idLength)
   if (Result.isFailure(decoded)) return Result.fail(rejected(index, "PayloadInvalid", decoded.failure))
   const fact = decoded.success
@@ -179,7 +180,7 @@ const candidate = (
 interface Counts {
   imported: number
   duplicates: number
-  readonly rejected: Array<Rejected>
+  readonly rejections: Array<Rejection>
 }
 
 const count = (counts: Counts, candidates: ReadonlyArray<Candidate>, outcomes: ReadonlyArray<Outcome>): void => {
@@ -190,7 +191,7 @@ const count = (counts: Counts, candidates: ReadonlyArray<Candidate>, outcomes: R
     else if (outcome.kind === "duplicate") counts.duplicates++
     else {
       const { id, source } = fact
-      counts.rejected.push(rejectedBy(index, KsiError.make(new KsiError.IdConflict({ source, id, position: outcome.position }))))
+      counts.rejections.push(rejectedBy(index, KsiError.make(new KsiError.IdConflict({ source, id, position: outcome.position }))))
     }
   }
 }
@@ -207,7 +208,7 @@ const append = (store: Store, counts: Counts, candidates: ReadonlyArray<Candidat
     Effect.catch((error) => {
       const [only] = candidates
       if (!blames(error) || only === undefined) return Effect.fail(error)
-      if (candidates.length === 1) return Effect.sync(() => void counts.rejected.push(rejectedBy(only.index, error)))
+      if (candidates.length === 1) return Effect.sync(() => void counts.rejections.push(rejectedBy(only.index, error)))
       const half = candidates.length >> 1
       return Effect.andThen(append(store, counts, candidates.slice(0, half)), append(store, counts, candidates.slice(half)))
     })
@@ -225,16 +226,16 @@ const importAll = Effect.fnUntraced(function*(
       new KsiError.LimitExceeded({ limit: "appendEvents", max, actual: events.length, retryable: false })
     )
   }
-  const counts: Counts = { imported: 0, duplicates: 0, rejected: [] }
+  const counts: Counts = { imported: 0, duplicates: 0, rejections: [] }
   const candidates: Array<Candidate> = []
   for (const [index, event] of events.entries()) {
     const result = candidate(registry, limits, event, index)
     if (Result.isSuccess(result)) candidates.push(result.success)
-    else counts.rejected.push(result.failure)
+    else counts.rejections.push(result.failure)
   }
   if (candidates.length > 0) yield* append(store, counts, candidates)
-  counts.rejected.sort((a, b) => a.index - b.index)
-  return { ...counts, position: store.head() }
+  counts.rejections.sort((a, b) => a.index - b.index)
+  return { ...counts, rejected: counts.rejections.length, position: store.head() }
 })
 
 // ------------------------------------------------------------------------------------------------------------- pages

@@ -12,8 +12,8 @@
  * for (const name of ["cart:opened", "cart:filled", "cart:paid"]) yield* store.appendTo("cart-1", [{ name }])
  * yield* ksi.call(Streams.Configure, { stream: "cart-1", settings: { maxCount: 1 } })
  * const removed = yield* store.retain
- * const { count, first } = yield* ksi.call(Streams.Info, { stream: "cart-1" })
- * [removed, first, count]                                   // [2, 3, 1]
+ * const { count, firstVersion } = yield* ksi.call(Streams.Info, { stream: "cart-1" })
+ * [removed, firstVersion, count]                            // [2, 3, 1]
  * ```
  *
  * **Gotchas** Settings are replaced as a whole: `{ settings: {} }` keeps everything from now on. What has gone does not come
@@ -43,7 +43,7 @@ export const Info = Event.make("store:stream_info", {
   success: Schema.Struct({
     streamId: Schema.String,
     version: Count.annotate({ description: "of the last fact, also where that was removed; 0 where there never was one" }),
-    first: Ordinal.annotate({ description: "the first version that is left; `version + 1` where none is" }),
+    firstVersion: Ordinal.annotate({ description: "the first version that is left; `version + 1` where none is" }),
     count: Count.annotate({ description: "facts that are left" }),
     isDeleted: Schema.Boolean.annotate({ description: "whether all that is left is its tombstone" }),
     settings
@@ -72,8 +72,8 @@ export const Delete = Event.make("store:delete_stream", {
     reason: optional(Schema.String, "kept in the tombstone")
   },
   success: Schema.Struct({
-    kind: Schema.Literals(["deleted", "already"]),
-    version: Ordinal.annotate({ description: "version of the tombstone" })
+    already: Schema.Boolean.annotate({ description: "whether it was deleted before" }),
+    version: Ordinal.annotate({ description: "of the tombstone" })
   }),
   idempotent: true,
   annotations: {
@@ -88,13 +88,18 @@ export const Group = EventGroup.make(Info, Configure, Delete)
 // ----------------------------------------------------------------------------------------------------------- handlers
 
 const handlers = Group.toLayer(Effect.map(EventStore, (store) => ({
-  "store:stream_info": ({ stream }: Event.Payload<typeof Info>) => store.details(stream),
+  *"store:stream_info"({ stream }: Event.Payload<typeof Info>) {
+    const { first: firstVersion, ...details } = yield* store.details(stream)
+    return { ...details, firstVersion }
+  },
   *"store:configure_stream"({ settings, stream }: Event.Payload<typeof Configure>) {
     yield* store.configure(stream, settings)
     return { settings }
   },
-  "store:delete_stream": ({ expectedVersion, reason, stream }: Event.Payload<typeof Delete>) =>
-    store.delete(stream, { expectedVersion, reason })
+  *"store:delete_stream"({ expectedVersion, reason, stream }: Event.Payload<typeof Delete>) {
+    const { kind, version } = yield* store.delete(stream, { expectedVersion, reason })
+    return { already: kind === "already", version }
+  }
 })))
 
 /** Serves them. */

@@ -35,7 +35,7 @@ import { firstWhere } from "../store/internal/bisect.ts"
 import { mapped } from "../store/internal/turns.ts"
 import * as Projection from "../store/Projection.ts"
 import * as TimeTravel from "../store/TimeTravel.ts"
-import { optional, Page, paging } from "./internal/fields.ts"
+import { optional, Ordinal, pageOf, paging, State, Timestamp } from "./internal/fields.ts"
 import * as KeptAnswers from "./internal/keptAnswers.ts"
 import * as Paging from "./internal/paging.ts"
 import { Blame, Branch, Compare, Diff, Find, Moment } from "./internal/timeEvents.ts"
@@ -53,7 +53,9 @@ export const At = Event.make("time:at", {
     all: optional(Schema.Boolean, "also KSI's own streams (`ksi-…`)"),
     ...paging
   },
-  success: Page,
+  success: pageOf(Schema.Struct({
+    streamId: Schema.String, version: Ordinal, lastEvent: Schema.String, lastEventId: Schema.String, timestamp: Timestamp, state: State
+  })),
   idempotent: true,
   annotations: {
     description: "The state of streams at a moment, ordered by stream id: " +

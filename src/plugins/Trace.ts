@@ -27,9 +27,35 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
 import * as Trace from "../store/Trace.ts"
-import { Opaque, optional, Ordinal, paging } from "./internal/fields.ts"
+import { Count, optional, Ordinal, pageOf, paging, place, Timestamp } from "./internal/fields.ts"
 import * as KeptAnswers from "./internal/keptAnswers.ts"
 import * as Paging from "./internal/paging.ts"
+
+const duration = Schema.Finite.annotate({ description: "milliseconds from its beginning to its end" })
+
+const common = {
+  id: place.id,
+  parent: Schema.NullOr(Schema.String).annotate({ description: "the id of the node above it" }),
+  depth: Count.annotate({ description: "how far it is from its root, by its own words" }),
+  offset: Schema.Finite.annotate({ description: "milliseconds from the beginning of the trace; of a fact, until it was stored" })
+}
+const recorded = { event: place.event, ...common, timestamp: Timestamp, principal: Schema.String }
+
+const RequestNode = Schema.Struct({
+  kind: Schema.Literal("request"),
+  ...recorded,
+  outcome: Schema.Literals(["success", "failure", "defect", "interrupted"]),
+  reason: optional(Schema.String, "the tag of what it failed with"),
+  error: optional(Schema.String, "what it failed with, in a sentence"),
+  duration,
+  own: Schema.Finite.annotate({ description: "milliseconds of those in which none of the requests that it caused ran" })
+})
+
+const FactNode = Schema.Struct({
+  kind: Schema.Literal("fact"), ...recorded, position: place.position, version: place.version, streamId: place.streamId
+})
+
+const MissingNode = Schema.Struct({ kind: Schema.Literal("missing"), ...common })
 
 /** The tree of causes that a request or fact belongs to. */
 export const GetTrace = Event.make("time:trace", {
@@ -39,16 +65,15 @@ export const GetTrace = Event.make("time:trace", {
     ...paging
   },
   success: Schema.Struct({
-    items: Schema.Array(Opaque).annotate({ description: "the items of this page" }),
-    cursor: optional(Schema.String, "present while there is more: send it to get the next page"),
-    duration: Schema.Finite.annotate({ description: "milliseconds from the beginning of the trace to its end" }),
+    ...pageOf(Schema.Union([RequestNode, FactNode, MissingNode, Schema.String])).fields,
+    duration,
     truncated: Schema.Boolean.annotate({ description: "whether the trace has more than 10,000 nodes, of which the latest are left out" })
   }),
   idempotent: true,
   annotations: {
-    description: "Who caused what, each after its cause: `{ kind, id, name, parent, depth, offset, timestamp, principal }`, of a " +
+    description: "Who caused what, each after its cause: `{ kind, event, id, parent, depth, offset, timestamp, principal }`, of a " +
       "request also its `outcome`, `duration` and `own` time, of a fact `position`, `version` and `streamId`; of a cause that is not " +
-      "recorded only `id` and its place (`kind` is `missing`). Times are milliseconds; `offset` counts from the beginning of the trace.",
+      "recorded only `id` and its place (`kind` is `missing`). `duration`, `own` and `offset` are milliseconds.",
     examples: [{ id: "01a20232-d0ca-7000-8000-123400005678" }, { id: "c1", as: "mermaid" }]
   }
 })

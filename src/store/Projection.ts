@@ -248,6 +248,8 @@ const served = <S>(projection: Projection<S>): Served => ({ name: projection.nam
 export class Projections extends Context.Service<Projections, {
   /** The projection of this name; `NotFound` with the nearest names where there is none. */
   readonly get: (name: string) => Effect.Effect<Served, KsiError.KsiError>
+  /** Every name there is, in order. */
+  readonly names: () => ReadonlyArray<string>
   /** Offers a projection until the scope closes; `PluginInvalid` where the name is taken. */
   readonly add: <S>(projection: Projection<S>) => Effect.Effect<void, KsiError.KsiError, Scope.Scope>
 }>()("ksi/store/Projections") {
@@ -263,6 +265,7 @@ export const makeProjections = (): Projections["Service"] => {
       new KsiError.PluginInvalid({ plugin: `the projection "${name}"`, problem: "there is one of this name already" })
     )
   return {
+    names: () => [...known.keys()].toSorted(),
     get: (name) =>
       Effect.suspend(() => {
         const found = known.get(name)

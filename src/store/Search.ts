@@ -15,12 +15,14 @@
  * ```
  *
  * **Gotchas** Without a stream, `monotone` promises it of every stream, and the states of all streams are looked at
- * log2 n times. Facts that arrive while it searches are not looked at. KSI's own streams are left out unless named.
+ * log2 n times. Facts that arrive while it searches are not looked at. KSI's own streams are left out unless named. In a
+ * store of streams of several kinds `prefix` and `pattern` say which are meant: a predicate need not know the others.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { StoredFact } from "../event/CloudEvent.ts"
+import * as EventPattern from "../event/EventPattern.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Difference from "./Difference.ts"
@@ -42,6 +44,10 @@ export interface Found<out S> {
 export interface Where {
   /** Only this stream. */
   readonly streamId?: string | undefined
+  /** Only streams whose id starts like this. */
+  readonly prefix?: string | undefined
+  /** Only facts of events of this pattern may be found; the states are those of all facts. */
+  readonly pattern?: string | undefined
   /** The first position that may be found; the state before it is known all the same. */
   readonly from?: number | bigint | undefined
   /** The last position that may be found; default the end of the store. */
@@ -50,6 +56,18 @@ export interface Where {
 
 /** Whether it holds for a state, right after a fact; the error ends the search. */
 export type Judge<in S> = (state: S, fact: StoredFact) => Result.Result<boolean, KsiError.KsiError>
+
+/** Whether a stream is looked at. KSI's own are where somebody asks for them. */
+const asked = ({ prefix = "", streamId }: Where): (id: string) => boolean =>
+  streamId === undefined && !ownStream(prefix)
+    ? (id) => id.startsWith(prefix) && !ownStream(id)
+    : (id) => id.startsWith(prefix)
+
+/** Whether facts of this name may be found. */
+const named = (pattern: string | undefined): Effect.Effect<(name: string) => boolean, KsiError.KsiError> =>
+  pattern === undefined
+    ? Effect.succeed(() => true)
+    : Effect.map(EventPattern.fromText(pattern), ({ matches }) => matches)
 
 // ------------------------------------------------------------------------------------------------------ fact by fact
 
@@ -72,12 +90,12 @@ interface Start<S> {
 const startAt = Effect.fnUntraced(function*<S>(
   projection: Projection<S>,
   position: number,
-  streamId: string | undefined
+  { prefix = "", streamId }: Where
 ): Effect.fn.Return<Start<S>, KsiError.KsiError, EventStore> {
   const before = { position: BigInt(position - 1) }
   if (position <= 1) return { states: new Map(), next: 1 }
   if (streamId === undefined) {
-    const moments = yield* TimeTravel.at(projection, before)
+    const moments = yield* TimeTravel.at(projection, { ...before, all: ownStream(prefix) })
     return { states: new Map(moments.map((moment) => [moment.streamId, moment.state])), next: position }
   }
   const moment = yield* Difference.momentOr(projection, { ...before, streamId })
@@ -95,25 +113,29 @@ const mustExist = Effect.fnUntraced(function*(store: EventStore["Service"], stre
 export const open = Effect.fnUntraced(function*<S>(
   projection: Projection<S>,
   judge: Judge<S>,
-  { from = 1n, streamId, to }: Where
+  where: Where
 ): Effect.fn.Return<Search<S>, KsiError.KsiError, EventStore> {
+  const { from = 1n, streamId, to } = where
   const store = yield* EventStore
   const { pageItems } = yield* Limits.Limits
+  const isAsked = asked(where)
+  const mayBeFound = yield* named(where.pattern)
   if (streamId !== undefined) yield* mustExist(store, streamId)
   const first = FactWalk.firstOf(from)
   const last = FactWalk.lastOf(store, { position: to })
-  const { next, states } = yield* startAt(projection, first, streamId)
+  const { next, states } = yield* startAt(projection, first, where)
   const read = FactWalk.pagesOf(store, { streamId, from: next, to: last })
   let position = first - 1
   let over = false
 
   const look = (fact: StoredFact): KsiError.KsiError | Found<S> | undefined => {
-    if (fact.position < first || (streamId === undefined && ownStream(fact.streamId))) return undefined
+    if (fact.position < first || !isAsked(fact.streamId)) return undefined
     const before = states.has(fact.streamId) ? states.get(fact.streamId) as S : projection.initial // it has one
     const applied = step(projection, before, fact)
     if (Result.isFailure(applied)) return applied.failure
     const after = applied.success
     states.set(fact.streamId, after)
+    if (!mayBeFound(fact.name)) return undefined
     const holds = judge(after, fact)
     if (Result.isFailure(holds)) return holds.failure
     return holds.success ? { fact, before, after } : undefined
@@ -236,16 +258,17 @@ const bisectStream = Effect.fnUntraced(function*<S>(
 const bisectAll = Effect.fnUntraced(function*<S>(
   projection: Projection<S>,
   holds: Holds<S>,
-  from: number,
-  to: number
+  { from, to, where }: { readonly from: number; readonly to: number; readonly where: Where }
 ): Effect.fn.Return<number | undefined, KsiError.KsiError, EventStore> {
   const store = yield* EventStore
+  const isAsked = asked(where)
+  const all = ownStream(where.prefix ?? "")
   // Of a stream without a fact that the projection handles, `at` does not tell.
   if (holdsInitially(projection, holds)) return from
   const some = Effect.fnUntraced(function*(position: number) {
     if (position < 1) return false
-    for (const { state } of yield* TimeTravel.at(projection, { position: BigInt(position) })) {
-      if (yield* Effect.fromResult(holds(state))) return true
+    for (const { state, streamId } of yield* TimeTravel.at(projection, { position: BigInt(position), all })) {
+      if (isAsked(streamId) && (yield* Effect.fromResult(holds(state)))) return true
     }
     return false
   })
@@ -272,11 +295,11 @@ export const findMonotone = Effect.fnUntraced(function*<S>(
   if (from > to) return Option.none()
   if (streamId !== undefined) yield* mustExist(store, streamId)
   const position = streamId === undefined
-    ? yield* bisectAll(projection, holds, from, to)
+    ? yield* bisectAll(projection, holds, { from, to, where })
     : yield* bisectStream(projection, holds, { from, to, streamId })
   if (position === undefined) return Option.none()
   // From here on it is found soon, unless it held before: then the next fact of a stream for which it does is looked for.
-  return yield* findFrom(projection, holds, { streamId, from: BigInt(position), to: BigInt(to) })
+  return yield* findFrom(projection, holds, { ...where, from: BigInt(position), to: BigInt(to) })
 })
 
 const findFrom = Effect.fnUntraced(function*<S>(

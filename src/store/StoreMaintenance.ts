@@ -15,12 +15,12 @@
  *   yield* maintenance.onCompact({ what: "drafts", remove: Effect.succeed(3) })
  *   return yield* maintenance.compact
  * }).pipe(Effect.scoped, Effect.provide(Ksi.layerSqlite({ filename: "var/compacted.db" })))
- * const { after, before, removed } = yield* compacted
+ * const { bytesAfter, bytesBefore, removed } = yield* compacted
  * removed.map(({ what }) => what)             // ["facts", "expired answers", "outdated snapshots", "drafts"]
- * after <= before                             // true
+ * bytesAfter <= bytesBefore                   // true
  * ```
  *
- * **Gotchas** A file that was made before format 3 cannot give pages back while it is open: `left` says how many bytes are
+ * **Gotchas** A file that was made before format 3 cannot give pages back while it is open: `bytesFree` says how many bytes are
  * free in it. They are used again for new facts; `ksi compact` without a daemon writes the file anew.
  */
 import * as Clock from "effect/Clock"
@@ -48,10 +48,10 @@ export interface Removable {
 
 /** What compacting came to. Sizes are those of the file and its log, in bytes. */
 export interface Compacted {
-  readonly before: number
-  readonly after: number
+  readonly bytesBefore: number
+  readonly bytesAfter: number
   /** Free in the file, and not given back. */
-  readonly left: number
+  readonly bytesFree: number
   readonly removed: ReadonlyArray<{ readonly what: string; readonly count: number }>
 }
 
@@ -92,7 +92,7 @@ const inMemory = (operation: string): Effect.Effect<never, KsiError.KsiError> =>
 /** Of a store in memory: what may go is removed, and there is no file. */
 export const makeMemory = (): Maintenance => {
   const removables = makeRemovables()
-  const compact = Effect.map(removables.remove, (removed) => ({ before: 0, after: 0, left: 0, removed }))
+  const compact = Effect.map(removables.remove, (removed) => ({ bytesBefore: 0, bytesAfter: 0, bytesFree: 0, removed }))
   return {
     file: undefined,
     backup: () => inMemory("back up"),
@@ -177,15 +177,15 @@ const makeFile = Effect.gen(function*() {
   const { db, filename } = file
   const compacted = (giveBack: Effect.Effect<unknown, KsiError.KsiError>) =>
     Effect.gen(function*() {
-      const before = sizesOf(filename)
+      const bytesBefore = sizesOf(filename)
       const removed = yield* removables.remove
       yield* giveBack
       // A long log would block the event loop for as long as it takes to move it.
       yield* StoreJob.checkpoint(Fs.realpathSync(filename))
       return yield* StoreFile.attempt("compact", (): Compacted => {
         truncateLog(db)
-        const left = freePages(file) * StoreFile.number(db, "PRAGMA page_size")
-        return { before, after: sizesOf(filename), left, removed }
+        const bytesFree = freePages(file) * StoreFile.number(db, "PRAGMA page_size")
+        return { bytesBefore, bytesAfter: sizesOf(filename), bytesFree, removed }
       })
     })
   const rewrite = Effect.andThen(

@@ -11,7 +11,7 @@
  * ```ts
  * const { holdId } = yield* program               // the id of a fact that a request said
  * const { nodes } = yield* Trace.of(holdId)
- * nodes.map(({ kind, name, depth }) => [kind, name, depth])
+ * nodes.map(({ kind, event, depth }) => [kind, event, depth])
  * // => [["request", "stock:reserve", 0], ["fact", "stock:reserved", 1]]
  * ```
  *

@@ -16,8 +16,8 @@ it("a size has the unit that suits it", () => {
 })
 
 it("a report tells each check, the first problems and what helps", () => {
-  const checks = [{ check: "pages", count: 1200, of: "pages", problems: 0 }, { check: "json", count: 7, of: "facts", problems: 2 }]
-  const problems = [{ check: "json", problem: "bad", help: "mend it" }, { check: "json", problem: "worse", help: "mend it" }]
+  const checks = [{ check: "pages", count: 1200, what: "pages", wrong: 0 }, { check: "json", count: 7, what: "facts", wrong: 2 }]
+  const problems = [{ check: "json", problem: "bad", mend: "mend it" }, { check: "json", problem: "worse", mend: "mend it" }]
   expect(Maintenance.report("a.db", { format: 3, position: 7, checks, problems }, false)).toBe([
     "  ✓ pages  1,200 pages", "  ✗ json   7 facts: 2 problems", "           bad", "           worse", "           mend: mend it", "✗ a.db is damaged", ""
   ].join("\n"))
@@ -89,7 +89,7 @@ describe("without a daemon", () => {
       Format2.make(file, 50)
       const { code, stdout } = yield* at(home)("compact", "--json")
       expect(code).toBe(0)
-      expect(JSON.parse(stdout)).toMatchObject({ left: 0 })
+      expect(JSON.parse(stdout)).toMatchObject({ bytesFree: 0 })
       expect(Fs.existsSync(`${file}.format-2.bak`)).toBe(true)
     }).pipe(Effect.scoped), patience)
 })

@@ -150,7 +150,7 @@ describe("what to do next", () => {
   it("leads somewhere", () => {
     const next = (reason: KsiError.Reason) => told(reason).rows.at(-1)?.[1]
     expect(next(new KsiError.StoreFailure({ operation: "open", problem: "p" }))).toBe("ksi start --store-file <another file>")
-    expect(next(new KsiError.NotFound({ what: "projection", id: "p", similar: [] }))).toBe("ksi time at --help")
+    expect(next(new KsiError.NotFound({ what: "projection", id: "p", similar: [] }))).toBe("ksi projection ls")
     const later = new KsiError.NotFound({ what: "stream", id: "s", similar: [], detail: "at position 1: it begins at position 2" })
     expect([told(later).headline, next(later)]).toEqual(["there is no stream \"s\" at position 1: it begins at position 2", "ksi stream-log s"])
   })

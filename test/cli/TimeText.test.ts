@@ -30,10 +30,36 @@ describe("TimeText", () => {
   })
 
   it("tells the fact that was found, what it changed and what came of it", () => {
-    expect(TimeText.found({ ...place, before: { total: 20 }, after: { total: 120 } }, look)).toBe([
-      "order:paid  position 41, v3 of order-1, 2018-03-15T12:00:00Z", "  ~ total  20 → 120", "    state  {\"total\":120}", ""
+    expect(TimeText.found({ ...place, before: { total: 20, paid: true }, after: { total: 120, paid: true } }, look)).toBe([
+      "order:paid  position 41, v3 of order-1, 2018-03-15T12:00:00Z", "  ~ total  20 → 120", "    paid   true", ""
     ].join("\n"))
     expect(TimeText.found({ ...place, before: {}, after: {} }, look)).toContain("it changed nothing")
+  })
+
+  it("what does not fit beside another stands below it, and the mark says which is which", () => {
+    const words = [`name "${"a".repeat(20)}" → "${"b".repeat(20)}"`]
+    const item = { streamId: "order-1", from: { version: 1, lastEvent: "order:placed" }, to: { version: 2, lastEvent: "order:renamed-again" }, patch: [{ op: "replace" }], words }
+    expect(TimeText.diff(item, { ...look, width: 40 })).toBe([
+      "order-1", "    v1 order:placed → v2 order:renamed-…", `  ~ name  "${"a".repeat(20)}"`, `          → "${"b".repeat(20)}"`, ""
+    ].join("\n"))
+  })
+
+  it("tells the state of one stream field by field, of many a line each", () => {
+    const item = { streamId: "order-1", version: 3, lastEvent: "order:paid", lastEventId: "e", timestamp: "2018-03-15T12:00:00Z", state: { paid: true, lines: [1] } }
+    expect(TimeText.at(true)(item, look)).toBe("order-1  v3 order:paid, 2018-03-15T12:00:00Z\n    paid   true\n    lines  [1]\n")
+    expect(TimeText.at(false)(item, look)).toBe("order-1  v3 order:paid, 2018-03-15T12:00:00Z\n    {\"paid\":true,\"lines\":[1]}\n")
+    expect(TimeText.at(true)({ ...item, state: 5 }, look)).toContain("\n    state  5\n")
+  })
+
+  it("gathers fields below the fact that they come from, the first fact first", () => {
+    const blamed = [
+      { ...place, field: "total", value: 5 }, { field: "kind", value: "cart", position: null, id: null, event: null, timestamp: null },
+      { ...place, field: "by", position: 7, event: "order:placed", value: "ann" }, { ...place, field: "paid", value: true }
+    ]
+    expect(TimeText.blame(blamed, look)).toBe([
+      "(initial)  there before any fact", "    kind  \"cart\"", "order:placed  position 7, 2018-03-15T12:00:00Z", "    by  \"ann\"",
+      "order:paid  position 41, 2018-03-15T12:00:00Z", "    total  5", "    paid   true", ""
+    ].join("\n"))
   })
 
   it("tells where a value comes from, also when it was there from the start", () => {
@@ -56,7 +82,7 @@ describe("TimeText", () => {
 
   it("tells where two projections part, with both states", () => {
     expect(TimeText.compared({ ...place, a: 5, b: 6, patch: [{ op: "replace", path: "", value: 6 }], words: ["state 5 → 6"] }, ["old", "new"], look)).toBe([
-      "order:paid  position 41, v3 of order-1, 2018-03-15T12:00:00Z: the first fact after which old and new differ",
+      "order:paid  position 41, v3 of order-1, 2018-03-15T12:00:00Z",
       "  ~ state  5 → 6", "    old    5", "    new    6", ""
     ].join("\n"))
   })

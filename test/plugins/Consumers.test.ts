@@ -19,15 +19,15 @@ describe("consumer:*", () => {
       yield* Consumer.settled("billing")
       const { items, pages } = yield* pagesOf("consumer:parked", { group: "billing", limit: 4 })
       expect(items).toEqual([1, 2, 3, 4, 5, 6].map((position) => ({
-        position, stream: `order-${position % 2}`, timestamp: 0, ...(position < 3 ? { attempts: 1, error: "no paper" } : { attempts: 0 })
+        position, streamId: `order-${position % 2}`, parkedAt: "1970-01-01T00:00:00.000Z", ...(position < 3 ? { attempts: 1, error: "no paper" } : { attempts: 0 })
       })))
       expect(pages).toBe(2)
       expect((yield* ask("consumer:parked", { group: "billing", stream: "order-0" }))["items"]).toHaveLength(3)
-      expect(yield* ask("consumer:retry", { group: "billing", stream: "order-1" })).toEqual({ handled: 0, left: 6 })
+      expect(yield* ask("consumer:retry", { group: "billing", stream: "order-1" })).toEqual({ handled: 0, parked: 6 })
       broken = false
       expect(yield* ask("consumer:discard", { group: "billing", positions: [1, 77] })).toEqual({ discarded: 1 })
-      expect(yield* ask("consumer:retry", { group: "billing", stream: "order-1" })).toEqual({ handled: 2, left: 3 })
-      expect(yield* ask("consumer:retry", { group: "billing" })).toEqual({ handled: 3, left: 0 })
+      expect(yield* ask("consumer:retry", { group: "billing", stream: "order-1" })).toEqual({ handled: 2, parked: 3 })
+      expect(yield* ask("consumer:retry", { group: "billing" })).toEqual({ handled: 3, parked: 0 })
       expect(yield* ask("consumer:list")).toEqual({
         items: [{ group: "billing", status: "following", position: 6, lag: 0, pending: 0, parked: 0, members: 8 }]
       })

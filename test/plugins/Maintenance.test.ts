@@ -28,7 +28,7 @@ describe("store:backup, store:verify, store:compact", () => {
       expect(yield* ask("store:verify")).toMatchObject({ file, format: 3, position: 2, problems: [] })
       const quick = yield* ask("store:verify", { quick: true })
       expect(quick["checks"]).toMatchObject([{ check: "header" }, { check: "pages" }, { check: "layout" }, { check: "head" }])
-      expect(yield* ask("store:compact")).toMatchObject({ left: 0 })
+      expect(yield* ask("store:compact")).toMatchObject({ bytesFree: 0 })
       expect(yield* ask("store:streams")).toEqual({ items: [{ streamId: "a", version: 2 }] })
     }).pipe(
       Effect.provide(Layer.mergeAll(Maintenance.layer, Store.layer).pipe(Layer.provideMerge(Ksi.layerSqlite({ filename: file })))),
@@ -40,6 +40,6 @@ describe("store:backup, store:verify, store:compact", () => {
     withRuntime(Effect.gen(function*() {
       expect(yield* reasonOf(ask("store:backup", { file: "/b" }))).toMatchObject({ _tag: "StoreFailure", operation: "back up" })
       expect(yield* reasonOf(ask("store:verify"))).toMatchObject({ _tag: "StoreFailure", operation: "verify" })
-      expect(yield* ask("store:compact")).toMatchObject({ before: 0, after: 0, left: 0 })
+      expect(yield* ask("store:compact")).toMatchObject({ bytesBefore: 0, bytesAfter: 0, bytesFree: 0 })
     })))
 })

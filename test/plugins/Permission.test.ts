@@ -63,7 +63,7 @@ describe("permission:grant and permission:revoke", () => {
     const imported = yield* ask("store:import", {
       events: ["ksi-permission", "order-1"].map((subject, n) => ({ specversion: "1.0", id: `${n}`, source: "/x", type: "permission:granted", subject, data }))
     })
-    expect(imported).toMatchObject({ imported: 1, rejected: [{ index: 0 }] })
+    expect(imported).toMatchObject({ imported: 1, rejections: [{ index: 0 }] })
     expect(yield* ask("permission:check", { principal: "ann", event: "shop:order" })).toMatchObject({ allowed: false })
   }))
 })

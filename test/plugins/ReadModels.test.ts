@@ -35,7 +35,23 @@ describe("projection:*", () => {
       expect((yield* ask("projection:get", { projection: "held", key: "pot" }))["items"]).toEqual([])
       expect((yield* ask("projection:get", { projection: "held", prefix: "t" }))["items"]).toEqual(items.slice(1))
       expect(yield* reasonOf(ask("projection:get", { projection: "hold" }))).toMatchObject({ _tag: "NotFound", similar: ["held"] })
-      expect(yield* ask("projection:list")).toEqual({ items: [{ projection: "held", status: "following", mode: "async", position: 4, lag: 0 }] })
+      expect(yield* ask("projection:list")).toEqual({
+        items: [
+          { projection: "held", timeTravel: false, status: "following", mode: "async", position: 4, lag: 0 },
+          { projection: "latest", timeTravel: true }
+        ]
+      })
+    })))
+
+  it.effect("lists what time:* can be asked for, as long as it is served", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* Layer.build(Layer.merge(ReadModel.layer(Held), Projection.serve(Held)))
+        expect(yield* ask("projection:list")).toMatchObject({ items: [{ projection: "held", timeTravel: true, status: "following" }, { projection: "latest" }] })
+        expect(yield* reasonOf(ask("time:at", { at: "now", projection: "hold" }))).toMatchObject({ _tag: "NotFound", similar: ["held"], next: "ksi projection ls" })
+      }))
+      // Its states are kept.
+      expect(yield* ask("projection:list")).toMatchObject({ items: [{ projection: "held", timeTravel: false, status: "idle" }, { projection: "latest", timeTravel: true }] })
     })))
 
   it.effect("builds one anew, and tells of one that has stopped", () =>
@@ -46,11 +62,14 @@ describe("projection:*", () => {
       expect(yield* ask("projection:rebuild", { projection: "held" })).toEqual({ projection: "held", status: "rebuilding" })
       expect(yield* reasonOf(ask("projection:rebuild", { projection: "hold" }))).toMatchObject({ _tag: "NotFound" })
       for (let turns = 0; turns < 10; turns++) yield* Effect.yieldNow
-      expect(yield* ask("projection:list")).toMatchObject({ items: [{ status: "following" }] })
+      expect(yield* ask("projection:list")).toMatchObject({ items: [{ status: "following" }, { projection: "latest" }] })
       yield* reserve("tea", 0)
       yield* Effect.exit(ReadModel.waitFor(Held, 2))
       expect(yield* ask("projection:list")).toEqual({
-        items: [{ projection: "held", status: "failed", mode: "async", position: 1, lag: 1, failed_at: 2, problem: "nothing is reserved" }]
+        items: [
+          { projection: "held", timeTravel: false, status: "failed", mode: "async", position: 1, lag: 1, failedPosition: 2, problem: "nothing is reserved" },
+          { projection: "latest", timeTravel: true }
+        ]
       })
     })))
 
@@ -65,7 +84,7 @@ describe("projection:*", () => {
       const problem = "the store failed to keep the inline read model \"held\": stock:reserved in \"stock-cup\": nothing is reserved"
       expect(reply).toMatchObject({
         imported: 3, duplicates: 0, position: 3,
-        rejected: [{ index: 2, reason: "StoreFailure", message: problem }, { index: 4, reason: "StoreFailure", message: problem }]
+        rejections: [{ index: 2, reason: "StoreFailure", error: problem }, { index: 4, reason: "StoreFailure", error: problem }]
       })
       expect((yield* ask("projection:get", { projection: "held", key: "cup" }))["items"]).toEqual([{ key: "cup", state: 7, position: 3 }])
     })))

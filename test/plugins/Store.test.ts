@@ -18,12 +18,12 @@ describe("store:import", () => {
   it.effect("stores facts; the same again changes nothing; other content is told", () =>
     withRuntime(Effect.gen(function*() {
       const events = [cloudEvent(1, { data: { a: 1 } }), cloudEvent(2)]
-      expect(yield* importAll(events)).toEqual({ imported: 2, duplicates: 0, rejected: [], position: 2 })
-      expect(yield* importAll(events)).toEqual({ imported: 0, duplicates: 2, rejected: [], position: 2 })
+      expect(yield* importAll(events)).toEqual({ imported: 2, duplicates: 0, rejected: 0, rejections: [], position: 2 })
+      expect(yield* importAll(events)).toEqual({ imported: 0, duplicates: 2, rejected: 0, rejections: [], position: 2 })
       const mixed = [cloudEvent(3), cloudEvent(1, { data: { a: 2 } }), cloudEvent(3), cloudEvent(2), 7]
       const reply = yield* importAll(mixed)
-      expect(reply).toMatchObject({ imported: 1, duplicates: 2, position: 3, rejected: [{ index: 1, reason: "IdConflict" }, { index: 4, reason: "PayloadInvalid" }] })
-      expect(JSON.stringify(reply["rejected"])).toContain("stored at position 1 with other content")
+      expect(reply).toMatchObject({ imported: 1, duplicates: 2, position: 3, rejections: [{ index: 1, reason: "IdConflict" }, { index: 4, reason: "PayloadInvalid" }] })
+      expect(JSON.stringify(reply["rejections"])).toContain("stored at position 1 with other content")
     })))
 
   it.effect("tells what is wrong with each event by its index, and stores the others", () =>
@@ -34,7 +34,7 @@ describe("store:import", () => {
         cloudEvent(7, { time: deep }), cloudEvent(8, { time: 5 }), cloudEvent(9, { data: deep }), cloudEvent(10, { list: ["x"] })
       ])
       expect(reply).toMatchObject({ imported: 2, duplicates: 0, position: 2 })
-      expect((reply["rejected"] as Array<{ index: number; reason: string }>).map(({ index, reason }) => [index, reason])).toEqual([
+      expect((reply["rejections"] as Array<{ index: number; reason: string }>).map(({ index, reason }) => [index, reason])).toEqual([
         [0, "PayloadInvalid"], [2, "PayloadInvalid"], [3, "PayloadInvalid"], [4, "WrongShape"], [5, "PayloadInvalid"],
         [6, "LimitExceeded"], [8, "PayloadInvalid"], [9, "PayloadInvalid"], [10, "PayloadInvalid"], [11, "LimitExceeded"],
         [12, "PayloadInvalid"]
@@ -47,7 +47,7 @@ describe("store:import", () => {
     withRuntime(Effect.gen(function*() {
       expect(yield* reasonOf(importAll(many(1001, String)))).toMatchObject({ _tag: "LimitExceeded", limit: "appendEvents", actual: 1001 })
       expect(yield* importAll(many(1000, String))).toMatchObject({ imported: 1000 })
-      expect(yield* importAll([])).toEqual({ imported: 0, duplicates: 0, rejected: [], position: 1000 })
+      expect(yield* importAll([])).toEqual({ imported: 0, duplicates: 0, rejected: 0, rejections: [], position: 1000 })
     })))
 
   const Placed = Event.fact("order:placed", { payload: { total: Schema.Int }, streamId: () => "order-1" })
@@ -61,8 +61,8 @@ describe("store:import", () => {
       const heard = yield* ksi.subscribe("order:*").pipe(Stream.take(1), Stream.runCollect, Effect.forkChild({ startImmediately: true }))
       yield* Effect.yieldNow
       const reply = yield* importAll([cloudEvent(1, { data: { total: "five" } }), cloudEvent(2, { data: { total: 5 } }), cloudEvent(3)])
-      expect(reply).toMatchObject({ imported: 1, rejected: [{ index: 0, reason: "PayloadInvalid" }, { index: 2, reason: "PayloadInvalid" }] })
-      expect(JSON.stringify(reply["rejected"])).toContain("total: expected")
+      expect(reply).toMatchObject({ imported: 1, rejections: [{ index: 0, reason: "PayloadInvalid" }, { index: 2, reason: "PayloadInvalid" }] })
+      expect(JSON.stringify(reply["rejections"])).toContain("total: expected")
       expect((yield* Fiber.join(heard)).map(({ id }) => id)).toEqual(["2"])
       yield* (yield* Router).settled
       expect(handled).toBe(0)
@@ -87,7 +87,7 @@ describe("store:import", () => {
     const bare = ({ position, version, ...rest }: Record<string, unknown>) => position === "north" ? { ...rest, position } : rest
     return Effect.gen(function*() {
       const first = yield* withRuntime(Effect.gen(function*() {
-        expect(yield* importAll(events)).toMatchObject({ imported: 6, rejected: [] })
+        expect(yield* importAll(events)).toMatchObject({ imported: 6, rejections: [] })
         const kept = yield* out(bare)
         for (const [n, text] of kept.entries()) expect(Json.equal(Json.parse(text), events[n]), text).toBe(true)
         expect(kept.join()).toContain("12345678901234567890123")
@@ -96,8 +96,8 @@ describe("store:import", () => {
       }))
       // What was exported is a second import: of the same facts here, of all of them elsewhere.
       yield* withRuntime(Effect.gen(function*() {
-        expect(yield* importAll(first.map((text) => Json.parse(text)))).toMatchObject({ imported: 6, rejected: [] })
-        expect(yield* importAll(events)).toMatchObject({ duplicates: 6, rejected: [] })
+        expect(yield* importAll(first.map((text) => Json.parse(text)))).toMatchObject({ imported: 6, rejections: [] })
+        expect(yield* importAll(events)).toMatchObject({ duplicates: 6, rejections: [] })
         expect(yield* out((item) => item)).toEqual(first)
       }))
     })

@@ -18,7 +18,7 @@ describe("what is kept of a stream", () => {
       expect((yield* pagesOf("store:export", {})).items.length).toBe(8)
       expect(yield* (yield* EventStore.EventStore).retain).toBe(4)
       expect(yield* ask("store:stream_info", { stream: "a" })).toEqual({
-        streamId: "a", version: 6, first: 5, count: 2, isDeleted: false, settings: { maxCount: 2 }
+        streamId: "a", version: 6, firstVersion: 5, count: 2, isDeleted: false, settings: { maxCount: 2 }
       })
       for (const limit of [1, 2, 100]) {
         expect((yield* pagesOf("store:export", { limit })).items.map(({ id }) => id)).toEqual(["5", "6", "7", "8"])
@@ -33,11 +33,11 @@ describe("what is kept of a stream", () => {
     withRuntime(Effect.gen(function*() {
       yield* fill("a", 3)
       expect(yield* reasonOf(ask("store:delete_stream", { stream: "a", expectedVersion: 2 }))).toMatchObject({ _tag: "VersionConflict" })
-      expect(yield* ask("store:delete_stream", { stream: "a", reason: "asked" })).toEqual({ kind: "deleted", version: 4 })
-      expect(yield* ask("store:delete_stream", { stream: "a" })).toEqual({ kind: "already", version: 4 })
+      expect(yield* ask("store:delete_stream", { stream: "a", reason: "asked" })).toEqual({ already: false, version: 4 })
+      expect(yield* ask("store:delete_stream", { stream: "a" })).toEqual({ already: true, version: 4 })
       expect((yield* pagesOf("store:read", { stream: "a" })).items).toMatchObject([{ type: "store:stream_deleted", data: { reason: "asked" } }])
       expect(yield* ask("store:import", { events: [cloudEvent(9, { subject: "a" }), cloudEvent(10, { subject: "b" })] }))
-        .toMatchObject({ imported: 1, rejected: [{ index: 0, reason: "StreamDeleted" }] })
+        .toMatchObject({ imported: 1, rejections: [{ index: 0, reason: "StreamDeleted" }] })
     })))
 
   it.effect("cannot be set for KSI's own streams, or wrongly", () =>

@@ -8,7 +8,7 @@ import * as Time from "../../src/plugins/Time.ts"
 import { ask, cloudEvent, pagesOf, reasonOf, runtime, withRuntime } from "./Builtins.ts"
 
 const give = (...events: ReadonlyArray<unknown>) =>
-  Effect.map(ask("store:import", { events }), (reply) => expect(reply["rejected"]).toEqual([]))
+  Effect.map(ask("store:import", { events }), (reply) => expect(reply["rejections"]).toEqual([]))
 const itemsOf = (payload: Record<string, unknown>) => Effect.map(pagesOf("time:at", payload), ({ items }) => items)
 
 const history = give(

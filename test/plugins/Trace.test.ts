@@ -9,7 +9,7 @@ import * as Trace from "../../src/store/Trace.ts"
 import { ask, cloudEvent, pagesOf, reasonOf, withRuntime } from "./Builtins.ts"
 
 const give = (...events: ReadonlyArray<unknown>) =>
-  Effect.map(ask("store:import", { events }), (reply) => expect(reply["rejected"]).toEqual([]))
+  Effect.map(ask("store:import", { events }), (reply) => expect(reply["rejections"]).toEqual([]))
 const chain = (count: number, first = 1) =>
   give(...Array.from({ length: count }, (_, n) =>
     cloudEvent(first + n, { type: "cart:step", data: { n }, ...(n + first === 1 ? {} : { correlationid: "1", causationid: "1", depth: 1 }) })))
@@ -21,7 +21,7 @@ describe("time:trace", () => {
       const reply = yield* ask("time:trace", { id: "3" })
       expect(reply).toMatchObject({ duration: 0, truncated: false })
       expect(reply["items"]).toMatchObject([
-        { kind: "fact", id: "1", name: "cart:step", parent: null, depth: 0, offset: 0, position: 1, version: 1, principal: "owner" },
+        { kind: "fact", id: "1", event: "cart:step", parent: null, depth: 0, offset: 0, position: 1, version: 1, principal: "owner" },
         { id: "2", parent: "1", depth: 1, position: 2 },
         { id: "3", parent: "1", depth: 1, position: 3 }
       ])

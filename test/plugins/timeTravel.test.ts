@@ -10,7 +10,7 @@ import * as Projection from "../../src/store/Projection.ts"
 import { ask, cloudEvent, pagesOf, reasonOf, withRuntime } from "./Builtins.ts"
 
 const history = Effect.gen(function*() {
-  const { rejected } = yield* ask("store:import", { events: [
+  const { rejections } = yield* ask("store:import", { events: [
     cloudEvent(1, { type: "cart:opened", subject: "a", time: "2026-01-01T00:00:00Z", data: { by: "ann", total: 0 } }),
     cloudEvent(2, { type: "cart:opened", subject: "b", time: "2026-01-02T00:00:00+01:00", data: { by: "bob" } }),
     cloudEvent(3, { type: "cart:filled", subject: "a", time: "2026-01-03T00:00:00Z", data: { total: 20, lines: ["tea", "milk"] } }),
@@ -18,7 +18,7 @@ const history = Effect.gen(function*() {
     cloudEvent(4, { type: "cart:note", subject: "a", time: "2026-01-02T12:00:00Z", data: { note: "hi" } }),
     cloudEvent(5, { type: "cart:filled", subject: "a", time: "2026-01-04T00:00:00Z", data: { total: 35, lines: ["tea"] } })
   ] })
-  expect(rejected).toEqual([])
+  expect(rejections).toEqual([])
 })
 const itemsOf = (event: string, payload: Record<string, unknown>) => Effect.map(pagesOf(event, payload), ({ items }) => items)
 
@@ -118,6 +118,23 @@ describe("time:find", () => {
       expect(yield* itemsOf("time:find", { where: "event.name == \"cart:filled\" && size(data.lines) == 2" })).toEqual([found])
       expect(yield* itemsOf("time:find", { where: "event.position >= 3.0 && has(state.note)", to: 3 })).toEqual([])
       expect(yield* itemsOf("time:find", { where: "state.total > 10", stream: "a", from: 4 })).toMatchObject([{ position: 4 }])
+    })))
+
+  it.effect("looks at streams of one kind, or at facts of some events, and need not know the others", () =>
+    withRuntime(Effect.gen(function*() {
+      yield* history
+      yield* (yield* EventStore.EventStore).appendTo("b", [{ name: "cart:filled", data: { total: 12 } }])
+      const find = (more: object) => Effect.map(itemsOf("time:find", { where: "state.total > 10", ...more }), (items) => items.map(({ position }) => position))
+      expect(yield* reasonOf(find({}))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "where" }] })
+      expect(yield* find({ prefix: "a" })).toEqual([3])
+      expect(yield* find({ pattern: "cart:filled" })).toEqual([3])
+      expect(yield* find({ pattern: "cart:filled", prefix: "b" })).toEqual([6])
+      // The state is that of all facts: by then the cart was filled.
+      expect(yield* find({ pattern: "cart:note" })).toEqual([4])
+      expect(yield* find({ pattern: "cart:note", monotone: true, prefix: "a" })).toEqual([4])
+      expect(yield* find({ prefix: "c" })).toEqual([])
+      expect(yield* reasonOf(find({ prefix: "a", stream: "a" }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "prefix" }] })
+      expect(yield* reasonOf(find({ pattern: "cart::*" }))).toMatchObject({ _tag: "PatternInvalid" })
     })))
 
   it.effect("fails closed: what is no condition, and what cannot be decided, is refused with its place", () =>
@@ -224,7 +241,7 @@ describe("time:branch", () => {
         streamId: "a", real: { version: 4, state: { by: "ann", total: 35, lines: ["tea"], note: "hi" } },
         branch: { version: 3, state: { by: "ann", total: 1, note: "hi" } },
         words: ["lines removed (was [\"tea\"])", "total 35 → 1"],
-        divergence: { position: 3, id: "3", event: "cart:filled", real: { total: 20 }, branch: { total: 0 } }, misfits: []
+        divergence: { position: 3, id: "3", event: "cart:filled", real: { state: { total: 20 } }, branch: { state: { total: 0 } } }, misfits: []
       })
       const inserted = yield* itemsOf("time:branch", { edits: [{ insert: { name: "cart:note", data: { note: "x" }, stream: "b" }, after: 0 }, { drop: "1" }] })
       expect(inserted).toMatchObject([{ streamId: "a" }, { streamId: "b", branch: { version: 2, state: { note: "x", by: "bob" } } }])

@@ -7,7 +7,7 @@ import { once } from "node:events"
 import { existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { gzipSync } from "node:zlib"
-import { ksi } from "../cli/commandLine.ts"
+import { Kept, ksi } from "../cli/commandLine.ts"
 import { Home, root } from "./Daemon.ts"
 
 const home = new Home()
@@ -89,7 +89,7 @@ describe("asking", () => {
     [["discover", "a*p:x"], 2, "PatternInvalid", "  next       ksi discover\n"],
     [["describe", "app:ad"], 3, "UnknownEvent", "  next       ksi discover 'app:*'\n"],
     [["stream-log", "nothing"], 3, "NotFound", "✗ NotFound  there is no stream \"nothing\""],
-    [["time", "at", "1", "--projection", "latst"], 3, "NotFound", "  nearest    latest\n  next       ksi time at --help\n"],
+    [["time", "at", "1", "--projection", "latst"], 3, "NotFound", "  nearest    latest\n  next       ksi projection ls\n"],
     [["call", "app:poor"], 1, "DeclaredFailure", "✗ DeclaredFailure  app:poor failed: Poor\n  error      Poor\n  missing    3\n"],
     [["subscribe", "order::x"], 2, "PatternInvalid", "✗ PatternInvalid  \"order::x\" is not a pattern: it has an empty segment\n"],
     [["call", "app:crash"], 70, "Defect", "✗ Defect"],
@@ -139,7 +139,7 @@ describe("facts", () => {
     writeFileSync(at("events.ndjson.gz"), gzipSync(ndjson(events) + lossless))
     const first = await run(["import", at("events.ndjson.gz"), "--json"])
     expect(first).toMatchObject({ code: 0, stderr: "" })
-    expect(JSON.parse(first.stdout)).toMatchObject({ imported: 31, duplicates: 0, rejected: 0, rejections: [], events_per_second: expect.any(Number) })
+    expect(JSON.parse(first.stdout)).toMatchObject({ imported: 31, duplicates: 0, rejected: 0, rejections: [], eventsPerSecond: expect.any(Number) })
     expect((await run(["import", at("events.ndjson.gz")])).stdout).toMatch(/^nothing new, 31 events there already in /)
 
     const bad = `${ndjson([event(1, { data: "other" })])}\n{"half\n${ndjson([event(40), { ...event(41), type: 7 }])}`
@@ -220,7 +220,7 @@ describe("facts", () => {
     }
     const id = request?.event_id ?? ""
     expect((await run(["trace", id])).stdout).toMatch(/^1 request, 0 facts, 1 failed in .+\n\+0 ms {2}.+ms {2}✗ app:poor {2}Poor {2}←\n$/)
-    expect(linesOf((await run(["trace", id, "--json"])).stdout)).toMatchObject([{ kind: "request", id, name: "app:poor", outcome: "failure", reason: "Poor" }])
+    expect(linesOf((await run(["trace", id, "--json"])).stdout)).toMatchObject([{ kind: "request", id, event: "app:poor", outcome: "failure", reason: "Poor" }])
     expect((await run(["trace", id, "--mermaid"])).stdout).toMatch(/^flowchart TD\n {2}n0\["app:poor<br\/>.*ms<br\/>Poor"\]:::failed\n/)
     expect(await run(["trace", "nobody"])).toMatchObject({ code: 3, stdout: "", stderr: expect.stringContaining("✗ NotFound  there is no request or fact \"nobody\"") })
   })
@@ -258,6 +258,15 @@ describe("facts", () => {
     })
     expect(await run(["time", "compare", "latest", "latest"])).toEqual({ code: 0, stdout: "", stderr: "latest and latest say the same after every fact\n" })
   })
+  it("on a terminal a state and its blame are told field by field, for other programs in columns", async () => {
+    const seen = (...argv: ReadonlyArray<string>) =>
+      Effect.runPromise(ksi(["time", ...argv, "--stream", "order-2"], { env: { KSI_HOME: home.path, NO_COLOR: "1" }, stdout: new Kept(true) }))
+    expect((await seen("at", "2018-03-15T12:00:05Z")).stdout).toBe("order-2  v1 order:placed, 2018-03-15T12:00:02.50Z\n    n      2\n    total  3\n")
+    expect((await seen("blame", "--at", "2018-03-15T12:00:05Z")).stdout)
+      .toMatch(/^order:placed {2}position \d+, 2018-03-15T12:00:02\.50Z\n {4}n {6}2\n {4}total {2}3\n$/)
+    expect((await seen("blame", "--json")).stdout).toMatch(/^\{"field":"n",/)
+    expect((await run(["time", "blame", "--stream", "order-2"])).stdout).toMatch(/^field +value +position +event +time\nn +/)
+  })
   it("time find says where an expression is wrong, and exits with 3 when nothing is found", async () => {
     const find = (where: string, ...more: ReadonlyArray<string>) => run(["time", "find", "--where", where, ...more])
     expect(await find("state.total >")).toEqual({
@@ -266,7 +275,16 @@ describe("facts", () => {
     const undecided = await find("state.nothing > 1", "--stream", "order-0")
     expect([undecided.code, undecided.stdout]).toEqual([2, ""])
     expect(undecided.stderr).toMatch(/^✗ Usage {2}--where: cannot be decided after the order:placed at position \d+: no such key: nothing, at column 7\n {2}state\.nothing > 1\n {8}\^\n/)
-    expect(undecided.stderr).toContain("next       name a stream with --stream, or ask first, as in has(state.total) && state.total > 100\n")
+    expect(undecided.stderr).toContain("next       say which are meant with --stream, --prefix or --pattern, or ask first, as in has(state.total) && state.total > 100\n")
+    // Streams of another kind have no total: they are left out by their ids, or by the events that may be found.
+    expect((await find("state.total > 1")).code).toBe(2)
+    for (const only of [["--prefix", "order-"], ["--pattern", "order:placed"], ["--pattern", "order"]]) {
+      expect((await find("state.total > 1", ...only)).stdout).toMatch(/^order:placed /)
+    }
+    expect(await find("state.total > 1e9", "--prefix", "order-", "--pattern", "order")).toMatchObject({
+      code: 3, stderr: expect.stringContaining("there is no fact of order:* after which \"state.total > 1e9\" holds in any stream order-…")
+    })
+    expect((await find("true", "--prefix", "order-", "--stream", "order-0")).code).toBe(2)
     const none = await find("state.total > 1e9", "--stream", "order-0", "--json")
     expect([none.code, none.stdout, JSON.parse(none.stderr)]).toEqual([3, "", { error: expect.objectContaining({ reason: "NotFound" }) }])
     expect((await find("true", "--stream", "order-00")).code).toBe(3)

@@ -45,7 +45,7 @@ const cases: ReadonlyArray<readonly [argv: ReadonlyArray<string>, told: Told]> =
   [["stream-log", "note"], { code: 3, reason: "NotFound", says: "there is no stream \"note\"", nearest: "notes", next: "ksi streams" }],
   [["export", "--stream", "nots"], { code: 3, reason: "NotFound", says: "nots", nearest: "notes", next: "ksi streams" }],
   [["time", "at", "1", "--stream", "noets"], { code: 3, reason: "NotFound", says: "noets", nearest: "notes", next: "ksi streams" }],
-  [["time", "at", "1", "--projection", "latst"], { code: 3, reason: "NotFound", says: "latst", nearest: "latest", next: "ksi time at --help" }],
+  [["time", "at", "1", "--projection", "latst"], { code: 3, reason: "NotFound", says: "latst", nearest: "latest", next: "ksi projection ls" }],
   [["export", "--from", "-3"], { code: 2, reason: "PayloadInvalid", says: "(at data.from)", next: "ksi describe store:export" }],
   [["dead", "show", "9"], { code: 3, reason: "NotFound", says: "there is no dead letter \"9\"", next: "ksi dead ls" }],
   [["dead", "rerun", "9"], { code: 3, reason: "NotFound", says: "there is no dead letter \"9\"", next: "ksi dead ls" }],

@@ -93,13 +93,13 @@ describe("a daemon bears", () => {
 
   it("depth just within the limit, in every way of reading", async () => {
     const lines = [256, 255, 2].map((depth) => importOf(event(`"data":${nested(depth, "1e400")}`).replace("\"d\"", `"in-${depth}"`)))
-    for (const line of [...lines, ...lines]) expect(await ask(home, line)).toMatchObject([{ ok: true, data: { rejected: [] } }])
+    for (const line of [...lines, ...lines]) expect(await ask(home, line)).toMatchObject([{ ok: true, data: { rejections: [] } }])
     const texts = ["store:export", "monitor:get_events", "event_log:query"].map((name) => `{"event":"${name}","correlation_id":"x"}`)
     const ways = [...texts, `{"event":"store:read","data":{"stream":"/d"}}`, `{"event":"time:at","data":{"at":1000}}`]
     for (const way of ways) expect(await ask(home, way), way).toMatchObject([{ ok: true }])
     const [exported] = await ask(home, `{"event":"store:export"}`)
     expect(await ask(home, `{"event":"store:import","data":{"events":${JSON.stringify(exported?.data.items).replaceAll("null", "1e400")}}}`))
-      .toMatchObject([{ ok: true, data: { imported: 0, duplicates: 3, rejected: [] } }])
+      .toMatchObject([{ ok: true, data: { imported: 0, duplicates: 3, rejections: [] } }])
   })
 
   it("facts said for a stream of KSI's", async () => {

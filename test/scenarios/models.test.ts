@@ -38,22 +38,23 @@ describe("ksi projection", () => {
   })
 
   it("ls says how far each is, rebuild begins anew", async () => {
-    expect(await until(/sums {8}async +following +2 /, "projection", "ls")).toBe(
-      "projection  mode    status     position  behind by  rebuilt  problem\n" +
-      "balance     inline  following  2         0          -\n" +
-      "sums        async   following  2         0          -\n"
+    expect(await until(/sums {8}no +async +following +2 /, "projection", "ls")).toBe(
+      "projection  time travel  mode    status     position  behind by  rebuilt  problem\n" +
+      "balance     no           inline  following  2         0          -\n" +
+      "latest      yes          -       -          -         -          -\n" +
+      "sums        no           async   following  2         0          -\n"
     )
     expect(await run("projection", "rebuild", "sums")).toMatchObject({
       code: 0, stdout: "sums is being rebuilt; the version that is asked goes on (ksi projection ls)\n"
     })
     expect((await run("projection", "rebuild", "sums", "--json")).stdout).toBe("{\"projection\":\"sums\",\"status\":\"rebuilding\"}\n")
-    await until(/sums +async +following/, "projection", "ls")
+    await until(/sums +no +async +following/, "projection", "ls")
   })
 
   it("one that has stopped says where and why, and health says its name", async () => {
     expect((await run("health", "--json")).stdout).not.toContain("failed_projections")
     await pay("bill-1", "ann", 13)
-    expect(await until(/failed/, "projection", "ls")).toMatch(/sums +async +failed +2 +1 +- +at 3: 13 is too much\n/)
+    expect(await until(/failed/, "projection", "ls")).toMatch(/sums +no +async +failed +2 +1 +- +at 3: 13 is too much\n/)
     expect(JSON.parse((await run("health", "--json")).stdout)).toMatchObject({ failed_projections: ["sums"] })
   })
 })
@@ -63,14 +64,14 @@ describe("ksi consumer", () => {
     expect(await until(/following +3 +0 +0 +3 /, "consumer", "ls")).toMatch(/^group +status +position +behind by +under way +parked +members +problem\nprinting +following +3 +0 +0 +3 +8\n$/)
     const rows = (await run("consumer", "parked", "printing")).stdout
     expect(rows).toMatch(/^position {2}parked at +stream +attempts +error\n1 {9}\S+Z {2}bill-1 {2}1 +no paper for 5\n2 .*\n3 {9}\S+Z {2}bill-1 {2}0 +waits behind one that failed\n$/)
-    expect((await run("consumer", "parked", "printing", "bill-2", "--json")).stdout).toMatch(/^\{"position":2,"stream":"bill-2","attempts":1,"error":"no paper for 7","timestamp":[\d.]+\}\n$/)
+    expect((await run("consumer", "parked", "printing", "bill-2", "--json")).stdout).toMatch(/^\{"position":2,"streamId":"bill-2","attempts":1,"error":"no paper for 7","parkedAt":"[^"]+Z"\}\n$/)
     await run("call", "bill:refill", "sheets=1")
-    expect(await run("consumer", "retry", "printing", "bill-2")).toMatchObject({ stdout: expect.stringMatching(/^handled 1 fact, \d left\n$/) })
-    expect(await run("consumer", "retry", "printing", "bill-1", "--json")).toMatchObject({ code: 1, stdout: "{\"handled\":0,\"left\":2}\n" })
+    expect(await run("consumer", "retry", "printing", "bill-2")).toMatchObject({ stdout: expect.stringMatching(/^handled 1 fact, \d still parked\n$/) })
+    expect(await run("consumer", "retry", "printing", "bill-1", "--json")).toMatchObject({ code: 1, stdout: "{\"handled\":0,\"parked\":2}\n" })
     expect(await run("consumer", "discard", "printing", "1", "3", "9")).toMatchObject({ code: 0, stdout: "discarded 2 facts\n" })
     expect(await run("consumer", "discard", "printing", "1")).toMatchObject({ code: 3, stderr: expect.stringContaining("there is no parked fact \"1\"") })
     expect(await run("consumer", "parked", "printing")).toEqual({ code: 0, stdout: "", stderr: "nothing is parked\n" })
-    expect(await run("consumer", "retry", "printing", "--json")).toMatchObject({ code: 0, stdout: "{\"handled\":0,\"left\":0}\n" })
+    expect(await run("consumer", "retry", "printing", "--json")).toMatchObject({ code: 0, stdout: "{\"handled\":0,\"parked\":0}\n" })
     expect(await run("consumer", "parked", "printin")).toMatchObject({ code: 3, stderr: expect.stringMatching(/printing[^]*next +ksi consumer ls/) })
   })
 })

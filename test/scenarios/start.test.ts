@@ -1,6 +1,6 @@
 // `ksi start`, as a process: modules in order, what cannot start is named, one daemon a home, signals, kill -9.
 import { describe, expect, it, onTestFailed } from "vitest"
-import { spawn } from "node:child_process"
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process"
 import { once } from "node:events"
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
@@ -8,6 +8,22 @@ import { Home, root } from "./Daemon.ts"
 
 const fixture = (name: string) => `test/scenarios/fixtures/${name}.ts`
 const shop = "scratchpad/examples/05_service.ts"
+
+// No port that another daemon of this machine may have, and nothing compiled twice: as `Home` starts its processes.
+const surroundings = { PATH: process.env["PATH"] ?? "", KSI_PORT: "off", NODE_COMPILE_CACHE: join(root, "node_modules", ".cache", "ksi") }
+
+/** Waits until a process has written a text, and fails with all it wrote where it ends before; `ended` is all it wrote by its end. */
+const heard = (child: ChildProcessWithoutNullStreams, text: string): Promise<{ readonly ended: Promise<string> }> =>
+  new Promise((resolve, reject) => {
+    let written = ""
+    const ended = once(child, "close").then(() => written)
+    const hear = (more: string) => {
+      written += more
+      if (written.includes(text)) resolve({ ended })
+    }
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", hear)
+    void ended.then(() => reject(new Error(`it ended and never wrote "${text}":\n${written}`)), reject)
+  })
 
 describe("ksi start", () => {
   it("says where it listens and what to try, serves its modules, and stops when asked", async () => {
@@ -187,14 +203,11 @@ describe("ksi start", () => {
       await using home = new Home()
       const main = [process.execPath, "--disable-warning=ExperimentalWarning", "--conditions=ksi-source", "src/main.ts"]
       const command = [...main, "start", "--home", home.path, "--store", "memory"].map((word) => `'${word}'`).join(" ")
-      const terminal = spawn("/usr/bin/script", ["-qec", command, "/dev/null"], { cwd: root, env: { PATH: process.env["PATH"] ?? "", ...env } })
-      const closed = once(terminal, "close")
-      let text = ""
-      terminal.stdout.setEncoding("utf8").on("data", (more: string) => (text += more))
-      while (!text.includes("subscribe '*'")) await once(terminal.stdout, "data")
-      expect((await home.ksi("stop")).code).toBe(0)
-      await closed
-      return text
+      const terminal = spawn("/usr/bin/script", ["-qec", command, "/dev/null"], { cwd: root, env: { ...surroundings, ...env } })
+      const whole = await heard(terminal, "subscribe '*'")
+      // Asked at its socket: `ksi stop` would be two more processes to wait for.
+      expect((await home.frames({ event: "system:shutdown" }))[0]).toMatchObject({ ok: true })
+      return await whole.ended
     }
     const plain = await logged({ NO_COLOR: "1", TERM: "xterm" })
     expect(plain).toMatch(/INFO.*: ready/)
@@ -207,15 +220,17 @@ describe("ksi start", () => {
     await using home = new Home()
     const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { readonly scripts: Record<string, string> }
     const child = spawn("sh", ["-c", `${scripts["start"]} "$@"`, "sh", "--home", home.path], {
-      cwd: root, env: { PATH: `${dirname(process.execPath)}:${process.env["PATH"]}` }, stdio: ["ignore", "pipe", "ignore"],
+      cwd: root, env: { ...surroundings, PATH: `${dirname(process.execPath)}:${process.env["PATH"]}` },
       // A group of its own: whatever is left of it can be ended.
       detached: true
     })
     const { pid } = child
-    onTestFailed(() => void (pid !== undefined && process.kill(-pid, "SIGKILL")))
-    await once(child.stdout, "data")
+    // A group of which nobody is left cannot be ended.
+    onTestFailed(() => void (pid !== undefined && child.exitCode === null && process.kill(-pid, "SIGKILL")))
+    const exited = once(child, "exit")
+    await heard(child, "ksi is ready")
     child.kill("SIGTERM")
-    expect(await once(child, "exit")).toEqual([0, null])
+    expect(await exited).toEqual([0, null])
     expect(existsSync(home.socket)).toBe(false)
   })
 

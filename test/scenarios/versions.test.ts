@@ -79,7 +79,7 @@ it.effect("facts of three releases are one history, and what is stored stays as 
       const reply = yield* ksi.call(Store.Import, { events: [
         cloudEvent("1", { price: 3 }), cloudEvent("2", { cents: 1 }, { dataversion: 2 }), cloudEvent("3", { price: 3 }, { dataversion: 3 }), cloudEvent("4", {}, { dataversion: 4 })
       ] })
-      expect(reply).toMatchObject({ imported: 2, rejected: [{ index: 2 }, { index: 3, message: expect.stringContaining("up to version 3") }] })
+      expect(reply).toMatchObject({ imported: 2, rejections: [{ index: 2 }, { index: 3, error: expect.stringContaining("up to version 3") }] })
       expect((yield* TimeTravel.at(Total, { streamId: "till" })).state.cents).toBe(656)
     }))
     // A release that is older than the store says so, and where.

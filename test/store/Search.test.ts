@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option, Result } from "effect"
 import type { StoredFact } from "../../src/event/CloudEvent.ts"
+import * as EventPattern from "../../src/event/EventPattern.ts"
 import * as EventStore from "../../src/store/EventStore.ts"
 import * as Projection from "../../src/store/Projection.ts"
 import * as Search from "../../src/store/Search.ts"
@@ -13,11 +14,12 @@ const bruteForce = <S>(
   projection: Projection.Projection<S>,
   facts: ReadonlyArray<StoredFact>,
   predicate: (state: S, fact: StoredFact) => boolean,
-  { from = 1n, streamId, to = 1_000_000n }: Search.Where
+  { from = 1n, pattern = "*", prefix = "", streamId, to = 1_000_000n }: Search.Where
 ) => {
-  const history = facts.filter((fact) => streamId === undefined || fact.streamId === streamId)
+  const history = facts.filter((fact) => fact.streamId.startsWith(prefix) && (streamId === undefined || fact.streamId === streamId))
+  const { matches } = Result.getOrThrow(EventPattern.parse(pattern))
   for (const fact of history) {
-    if (fact.position < from || fact.position > to) continue
+    if (fact.position < from || fact.position > to || !matches(fact.name)) continue
     const own = history.filter((other) => other.streamId === fact.streamId)
     const after = fold(projection, own.filter(({ version }) => version <= fact.version))
     if (predicate(after, fact)) return Option.some({ fact, before: fold(projection, own.filter(({ version }) => version < fact.version)), after })
@@ -26,7 +28,10 @@ const bruteForce = <S>(
 }
 
 const ranges: ReadonlyArray<Search.Where> = [undefined, ...streams].flatMap((streamId) =>
-  [{}, { from: 9n }, { to: 25n }, { from: 12n, to: 30n }, { from: 30n, to: 12n }, { from: 900n }].map((range) => ({ ...range, streamId })))
+  [{}, { from: 9n }, { to: 25n }, { from: 12n, to: 30n }, { from: 30n, to: 12n }, { from: 900n }].map((range): Search.Where => ({ ...range, streamId }))).concat([
+    { prefix: "s-" }, { prefix: "s-1" }, { prefix: "s-1", from: 9n }, { prefix: "t" }, { pattern: "test:counted" }, { pattern: "test:*", to: 25n },
+    { pattern: "test:n1", from: 5n }, { pattern: "test:n1", streamId: "s-0" }, { pattern: "test:counted", prefix: "s-2", to: 40n }, { pattern: "test:n9" }
+  ])
 
 for (const [where, layer] of stores) {
   describe(`find, ${where}`, () => {
@@ -56,7 +61,7 @@ for (const [where, layer] of stores) {
           for (const range of ranges) {
             const predicate = (state: number) => state >= least
             const expected = bruteForce(Count, facts, predicate, range)
-            expect(yield* Search.find(Count, predicate, { ...range, monotone: true }), JSON.stringify([least, String(range.from), range.streamId])).toEqual(expected)
+            expect(yield* Search.find(Count, predicate, { ...range, monotone: true }), JSON.stringify([least, String(range.from), range.streamId, range.prefix, range.pattern])).toEqual(expected)
             if (Option.isSome(expected)) found++
           }
         }

@@ -231,7 +231,7 @@ describe("verify", () => {
         const report = checkFile(file, false, () => {})
         expect(report.problems.map((each) => `${each.check}: ${each.problem}`).join("\n"), sql).toContain(problem)
         expect(checkFile(file, true, () => {}).problems.every((each) => each.check === "layout"), sql).toBe(true)
-        expect(report.problems.every(({ help }) => help !== "")).toBe(true)
+        expect(report.problems.every(({ mend }) => mend !== "")).toBe(true)
       }))
   it.live("finds what is wrong, and says what helps", () =>
     Effect.gen(function*() {
@@ -319,7 +319,7 @@ describe("verify", () => {
       expect(position).toBe(119)
       const of = (name: string) => checks.find(({ check }) => check === name)
       // Five of s-1, twelve of s-2, and all of s-3, with which the log ended.
-      expect([of("facts")?.count, of("positions")]).toMatchObject([119 - 29, { count: 119, of: "positions, 29 of them removed on purpose" }])
+      expect([of("facts")?.count, of("positions")]).toMatchObject([119 - 29, { count: 119, what: "positions, 29 of them removed on purpose" }])
       expect(["tags", "causes", "snapshots", "read models", "consumers"].map((name) => of(name)?.count)).toEqual([4, 2, 1, 1, 1])
       yield* allFound(path, file, removals)
       // It goes on where it was.

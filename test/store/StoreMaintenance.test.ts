@@ -69,7 +69,7 @@ describe("compact", () => {
         INSERT INTO snapshot_points SELECT column1, 5, 5, 0, 1, 1, 0, 1, 5 FROM (VALUES (1), (2), (3), (4));
         INSERT INTO snapshots SELECT column1, 0, 5, '{}' FROM (VALUES (1), (2), (3), (4), (5))`)
       const before = yield* StoreBackup.verify(file)
-      expect(before.problems.map(({ check, help }) => [check, help.includes("ksi compact")])).toEqual(Array.from({ length: 3 }, () => ["snapshots", true]))
+      expect(before.problems.map(({ check, mend }) => [check, mend.includes("ksi compact")])).toEqual(Array.from({ length: 3 }, () => ["snapshots", true]))
       const { compact } = yield* opening(file)
       expect((yield* compact).removed).toContainEqual(snapshots(3))
       expect((yield* StoreBackup.verify(file)).problems).toEqual([])
@@ -86,11 +86,11 @@ describe("compact", () => {
       const { compact, store } = yield* opening(file)
       const wasted = Fs.statSync(file).size
       const writer = yield* Effect.forkChild(Effect.forEach(Array.from({ length: 30 }, (_, n) => n), (n) => fill(store, 10, `w${n}`)))
-      const { after, before, left, removed } = yield* compact
+      const { bytesAfter, bytesBefore, bytesFree, removed } = yield* compact
       yield* Fiber.join(writer)
-      expect(before).toBeGreaterThanOrEqual(wasted)
-      expect(after).toBeLessThan(wasted / 2)
-      expect([left, removed]).toEqual([0, [facts(0), { what: "expired answers", count: 0 }, snapshots(0)]])
+      expect(bytesBefore).toBeGreaterThanOrEqual(wasted)
+      expect(bytesAfter).toBeLessThan(wasted / 2)
+      expect([bytesFree, removed]).toEqual([0, [facts(0), { what: "expired answers", count: 0 }, snapshots(0)]])
       expect(pragma(file, "freelist_count")).toBe(0)
       yield* compact
       expect(Fs.statSync(`${file}-wal`).size).toBe(0)
@@ -138,11 +138,11 @@ describe("compact", () => {
       waste(file)
       yield* Effect.scoped(Effect.gen(function*() {
         const { compact, rewrite } = yield* opening(file)
-        const { after, before, left } = yield* compact
-        expect(left).toBeGreaterThan(500_000)
-        expect(after).toBeGreaterThan(before / 2)
+        const { bytesAfter, bytesBefore, bytesFree } = yield* compact
+        expect(bytesFree).toBeGreaterThan(500_000)
+        expect(bytesAfter).toBeGreaterThan(bytesBefore / 2)
         const anew = yield* rewrite
-        expect([anew.left, anew.after < after / 2]).toEqual([0, true])
+        expect([anew.bytesFree, anew.bytesAfter < bytesAfter / 2]).toEqual([0, true])
       }))
       expect(pragma(file, "auto_vacuum")).toBe(2)
       expect(yield* idsOf(file)).toHaveLength(200)
@@ -160,7 +160,7 @@ describe("a store in memory", () => {
         expect(refused.reason).toMatchObject({ _tag: "StoreFailure", problem: expect.stringContaining("in memory") })
       }
       yield* onCompact({ what: "drafts", remove: Effect.succeed(1) })
-      expect(yield* compact).toEqual({ before: 0, after: 0, left: 0, removed: [{ what: "drafts", count: 1 }] })
+      expect(yield* compact).toEqual({ bytesBefore: 0, bytesAfter: 0, bytesFree: 0, removed: [{ what: "drafts", count: 1 }] })
       const other = yield* Layer.build(Layer.fresh(Ksi.layerMemory))
       expect((yield* Context.get(other, StoreMaintenance).compact).removed).toEqual([])
     }).pipe(Effect.scoped))

@@ -60,7 +60,7 @@ const during = <A, E, R>(asking: Effect.Effect<A, E, R>) =>
   })
 const buy = (sku: string) => during(Effect.flatMap(KsiService, (ksi) => ksi.call(Buy, { sku })))
 const shapeOf = ({ nodes }: Trace.Trace) =>
-  nodes.map((node) => [node.kind === "missing" ? node.id : node.name, nodes.find(({ id }) => id === node.parent)?.depth ?? null, node.offset])
+  nodes.map((node) => [node.kind === "missing" ? node.id : node.event, nodes.find(({ id }) => id === node.parent)?.depth ?? null, node.offset])
 
 describe("Trace.of", () => {
   const whole = Effect.gen(function*() {
@@ -70,15 +70,15 @@ describe("Trace.of", () => {
     const store = yield* EventStore
     const [fact] = yield* store.read({ from: 1, limit: 1 })
     const trace = yield* Trace.of(fact?.id ?? "")
-    expect(trace.nodes.map((node) => node.kind === "missing" ? [] : [node.kind, node.name, node.depth, node.offset])).toEqual([
+    expect(trace.nodes.map((node) => node.kind === "missing" ? [] : [node.kind, node.event, node.depth, node.offset])).toEqual([
       ["request", "shop:buy", 0, 0], ["request", "shop:pack", 1, 3], ["request", "shop:pack", 1, 23], ["fact", "shop:bought", 1, 44],
       ["request", "shop:ship", 2, 49], ["fact", "shop:shipped", 3, 79]
     ])
     expect(trace).toMatchObject({ id: fact?.id, duration: 79, more: false })
     const [root, , , bought, ship, shipped] = trace.nodes
     // Two packs of 20 ms, one after the other.
-    expect(root).toMatchObject({ parent: null, duration: 44, own: 4, outcome: "success", principal: "owner", timestamp: 86_400_000 })
-    expect(bought).toMatchObject({ parent: root?.id, position: 1, version: 1, streamId: "order-tea", timestamp: 86_400_044 })
+    expect(root).toMatchObject({ parent: null, duration: 44, own: 4, outcome: "success", principal: "owner", timestamp: "1970-01-02T00:00:00.000Z" })
+    expect(bought).toMatchObject({ parent: root?.id, position: 1, version: 1, streamId: "order-tea", timestamp: "1970-01-02T00:00:00.044Z" })
     expect([ship?.parent, shipped?.parent]).toEqual([bought?.id, ship?.id])
     for (const { id } of trace.nodes) expect((yield* Trace.of(id)).nodes).toEqual(trace.nodes)
   })
@@ -95,7 +95,7 @@ describe("Trace.of", () => {
       yield* Effect.exit(buy("none"))
       const { records: [first] } = yield* (yield* Activity).query({ limit: 1, forward: true })
       const { nodes } = yield* Trace.of(first?.id ?? "")
-      expect(nodes.filter((node) => node.kind === "request").map(({ name, outcome, reason }) => [name, outcome, reason])).toEqual([
+      expect(nodes.filter((node) => node.kind === "request").map(({ event, outcome, reason }) => [event, outcome, reason])).toEqual([
         ["shop:buy", "failure", "NoBoxes"], ["shop:pack", "failure", "NoBoxes"]
       ])
     }).pipe(Effect.provide(app())))
@@ -157,10 +157,10 @@ describe("Trace.of", () => {
 })
 
 const node = (id: string, parent: string | null, more: Partial<Trace.RequestNode> = {}): Trace.RequestNode => ({
-  kind: "request", id, parent, name: `a:${id}`, depth: 0, offset: 0, timestamp: 0, principal: "owner", outcome: "success", duration: 5, own: 5, ...more
+  kind: "request", id, parent, event: `a:${id}`, depth: 0, offset: 0, timestamp: "1970-01-01T00:00:00.000Z", principal: "owner", outcome: "success", duration: 5, own: 5, ...more
 })
 const fact = (id: string, parent: string | null, more: Partial<Trace.FactNode> = {}): Trace.FactNode => ({
-  kind: "fact", id, parent, name: `a:${id}`, depth: 0, offset: 0, timestamp: 0, principal: "owner", position: 7, version: 2, streamId: "s", ...more
+  kind: "fact", id, parent, event: `a:${id}`, depth: 0, offset: 0, timestamp: "1970-01-01T00:00:00.000Z", principal: "owner", position: 7, version: 2, streamId: "s", ...more
 })
 
 describe("a drawing", () => {
@@ -198,13 +198,13 @@ describe("a drawing", () => {
   })
   it("has no character of a foreign name that a terminal would obey", () => {
     const evil = "\u001b[2J\n\u009b31m\u0007"
-    const lines = Trace.text({ ...trace, nodes: [node("r", null, { name: evil, error: evil, outcome: "failure", principal: evil }), fact("f", "r", { name: evil, streamId: evil }), { kind: "missing", id: evil, parent: "f", depth: 0, offset: 0 }] })
+    const lines = Trace.text({ ...trace, nodes: [node("r", null, { event: evil, error: evil, outcome: "failure", principal: evil }), fact("f", "r", { event: evil, streamId: evil }), { kind: "missing", id: evil, parent: "f", depth: 0, offset: 0 }] })
     expect(lines.join("")).not.toMatch(/\p{Cc}/u)
     expect(lines).toHaveLength(4)
   })
   it("as Mermaid has labels that are quoted, without a character that means something", () => {
     const evil = "a\"]; click n0 \"javascript:x\" %% <b>&#35;`|{}()[]\n-->"
-    const lines = Trace.mermaid({ ...trace, nodes: [...trace.nodes, node("z", "y", { name: evil, error: evil, outcome: "defect" }), { kind: "missing", id: evil, parent: null, depth: 0, offset: 0 }] })
+    const lines = Trace.mermaid({ ...trace, nodes: [...trace.nodes, node("z", "y", { event: evil, error: evil, outcome: "defect" }), { kind: "missing", id: evil, parent: null, depth: 0, offset: 0 }] })
     expect(lines.slice(0, 4)).toEqual([
       "flowchart TD",
       "  n0[\"a:r<br/>1.23 s\"]",

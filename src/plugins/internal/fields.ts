@@ -35,3 +35,29 @@ export const Page = Schema.Struct({
   items: Schema.Array(Opaque).annotate({ description: "the items of this page" }),
   cursor: optional(Schema.String, "present while there is more: send it to get the next page")
 })
+
+/** A page of items that are like this. Handlers make them of states that have any type, so that only running shows what they are. */
+export const pageOf = (item: Schema.Codec<unknown>): typeof Page =>
+  // Checked and written by the schema of the item; typed as what all pages have in common.
+  Page.mapFields(({ cursor, items }) => ({ items: Schema.Array(item).annotate({ description: "the items of this page" }) as typeof items, cursor }))
+
+// ------------------------------------------------------------------------------------------------- the words of answers
+
+/** When it happened. */
+export const Timestamp = Schema.String.annotate({ description: "when it happened: RFC 3339, of a fact its own words" })
+
+/** The state of a stream, or of a key. */
+export const State = Opaque.annotate({ description: "the state, as JSON" })
+
+/** A JSON Patch. */
+export const Patch = Schema.Array(Opaque).annotate({ description: "a JSON Patch (RFC 6902)" })
+
+/** A fact among others: where it is, and what it is called. */
+export const place = {
+  streamId: Schema.String,
+  position: Ordinal.annotate({ description: "its place among all facts" }),
+  id: Schema.String,
+  event: Schema.String.annotate({ description: "the event's name" }),
+  version: Ordinal.annotate({ description: "its place in its stream" }),
+  timestamp: Timestamp
+}

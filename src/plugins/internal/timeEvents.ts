@@ -1,7 +1,7 @@
 // The events of `time:*` beyond `time:at`: what they take, and what they answer with.
 import * as Schema from "effect/Schema"
 import * as Event from "../../event/Event.ts"
-import { Count, Opaque, optional, Ordinal, Page, paging } from "./fields.ts"
+import { Count, Opaque, optional, Ordinal, pageOf, paging, Patch, place, State, Timestamp } from "./fields.ts"
 
 /** A moment as it is asked for. */
 export const Moment = Schema.Union([Schema.String, Schema.Int])
@@ -17,7 +17,11 @@ const bounds = {
   from: optional(Ordinal, "first position that may be found"),
   to: optional(Ordinal, "last position that may be found")
 }
+const words = Schema.Array(Schema.String).annotate({ description: "what the patch changes, in words" })
 const fact = "{ streamId, position, id, event, version, timestamp"
+const searching = "An empty page with a cursor means that it has looked at many facts and is not done."
+
+const Side = Schema.NullOr(Schema.Struct({ version: Ordinal, lastEvent: Schema.String, timestamp: Timestamp }))
 
 /** What is different between two moments. */
 export const Diff = Event.make("time:diff", {
@@ -26,7 +30,7 @@ export const Diff = Event.make("time:diff", {
     to: moment("the second moment; it may be the earlier one"),
     stream, projection, recorded, all, ...paging
   },
-  success: Page,
+  success: pageOf(Schema.Struct({ streamId: Schema.String, from: Side, to: Side, patch: Patch, words })),
   idempotent: true,
   annotations: {
     description: "What is different between two moments: of one stream, or of each whose state differs, by stream id: " +
@@ -43,14 +47,17 @@ export const Find = Event.make("time:find", {
       description: "a condition in CEL over `state` (of the fact's stream, after it), `event` (name, id, time, position, version) and `data`"
     }),
     monotone: optional(Schema.Boolean, "once it holds it goes on holding: found by bisecting; it may ask for `state` only"),
-    stream, projection, ...bounds, ...paging
+    stream,
+    prefix: optional(Schema.String, "only streams whose id starts like this"),
+    pattern: optional(Schema.String, "only facts of events of this pattern may be found"),
+    projection, ...bounds, ...paging
   },
-  success: Page,
+  success: pageOf(Schema.Struct({ ...place, before: State, after: State })),
   idempotent: true,
   annotations: {
     description: "The first fact after which a condition holds: no item, or one: " +
-      `\`${fact}, before, after }\`. An empty page with a cursor means that it has looked at many facts and is not done.`,
-    examples: [{ where: "state.total > 100", stream: "order-1" }, { where: "has(state.paid) && state.paid", monotone: true, stream: "order-1" }]
+      `\`${fact}, before, after }\`. ${searching}`,
+    examples: [{ where: "state.total > 100", stream: "order-1" }, { where: "data.total > 100", pattern: "order:placed", prefix: "order-" }]
   }
 })
 
@@ -62,7 +69,14 @@ export const Blame = Event.make("time:blame", {
     at: Schema.optionalKey(moment("default now")),
     projection, recorded, ...paging
   },
-  success: Page,
+  success: pageOf(Schema.Struct({
+    field: Schema.String.annotate({ description: "the path to it: `lines[1].sku`" }),
+    position: Schema.NullOr(place.position),
+    id: Schema.NullOr(place.id),
+    event: Schema.NullOr(place.event),
+    timestamp: Schema.NullOr(Timestamp),
+    value: Opaque
+  })),
   idempotent: true,
   annotations: {
     description: "For each field of a stream's state the fact that gave it its value: `{ field, position, id, event, timestamp, " +
@@ -94,6 +108,13 @@ export const Edit = Schema.Union([
   })
 ])
 
+const imagined = {
+  ...place,
+  position: Count.annotate({ description: "its place among all facts; of an inserted one that of the fact before it" }),
+  version: Count.annotate({ description: "its place in its stream; in the branch, of one that does not fit; 0 of an inserted one" })
+}
+const AfterIt = Schema.Struct({ state: State })
+
 /** What would have been. */
 export const Branch = Event.make("time:branch", {
   payload: {
@@ -103,12 +124,19 @@ export const Branch = Event.make("time:branch", {
     with: optional(Schema.String, "the projection that reads the branch; default the same"),
     recorded, ...paging
   },
-  success: Page,
+  success: pageOf(Schema.Struct({
+    streamId: Schema.String,
+    real: Schema.Struct({ version: Count, state: State }),
+    branch: Schema.Struct({ version: Count, state: State }),
+    patch: Patch, words,
+    divergence: Schema.NullOr(Schema.Struct({ ...imagined, real: AfterIt, branch: AfterIt })),
+    misfits: Schema.Array(Schema.Struct({ ...imagined, problem: Schema.String }))
+  })),
   idempotent: true,
   annotations: {
     description: "The history with edits beside the real one; nothing is written. For each stream that they touch: " +
       "`{ streamId, real, branch, patch, words, divergence, misfits }`: both states with their versions, the JSON Patch from the " +
-      "one to the other, where they part, and the facts that no longer fit.",
+      "one to the other, the fact where they part with both states after it, and the facts that no longer fit.",
     examples: [{ edits: [{ drop: 41 }] }, { edits: [{ replace: 41, data: { total: 5 } }], stream: "order-1" }]
   }
 })
@@ -120,11 +148,11 @@ export const Compare = Event.make("time:compare", {
     b: Schema.String.annotate({ description: "name of another one" }),
     stream, ...bounds, ...paging
   },
-  success: Page,
+  success: pageOf(Schema.Struct({ ...place, a: State, b: State, patch: Patch, words })),
   idempotent: true,
   annotations: {
     description: "The first fact after which two projections differ: no item, or one: " +
-      `\`${fact}, a, b, patch, words }\`. An empty page with a cursor means that it has looked at many facts and is not done.`,
+      `\`${fact}, a, b, patch, words }\`. ${searching}`,
     examples: [{ a: "latest", b: "totals" }, { a: "latest", b: "totals", stream: "order-1" }]
   }
 })

@@ -164,7 +164,8 @@ const lineItem = <S, T>(real: Projection.Projection<S>, code: Projection.Project
   patch: line.patch,
   words: Difference.words(line.changes),
   divergence: line.divergence === undefined ? null : {
-    ...placeOf(line.divergence.fact), real: real.encode(line.divergence.real), branch: code.encode(line.divergence.branch)
+    ...placeOf(line.divergence.fact),
+    real: { state: real.encode(line.divergence.real) }, branch: { state: code.encode(line.divergence.branch) }
   },
   misfits: line.misfits.map(({ fact, problem }) => ({ ...placeOf(fact), problem }))
 })
@@ -294,12 +295,16 @@ const makeSearched = Effect.gen(function*() {
       answer(Events.Find, payload, Effect.fnUntraced(function*(query) {
         const condition = yield* conditionOf(query)
         const by = yield* projections.get(query.projection ?? Projection.latest.name)
-        const streamId = query.stream
+        const { pattern, prefix, stream: streamId } = query
+        if (streamId !== undefined && prefix !== undefined) {
+          return yield* KsiError.fail(KsiError.invalidAt(Events.Find.name, "prefix", "is for several streams, and one is named"))
+        }
+        const only = { streamId, prefix, pattern }
         const open = (where: Search.Where) => by.use((projection): Failing<Running> =>
-          Effect.map(Search.open(projection, judging(projection, condition), { ...where, streamId }), (search) =>
+          Effect.map(Search.open(projection, judging(projection, condition), { ...where, ...only }), (search) =>
             running(search, [by], foundItem(projection))))
         const jump = (where: Search.Where) => by.use((projection): Failing<Option.Option<unknown>> =>
-          Effect.map(Search.findMonotone(projection, judgingState(projection, condition), { ...where, streamId }), Option.map(foundItem(projection))))
+          Effect.map(Search.findMonotone(projection, judgingState(projection, condition), { ...where, ...only }), Option.map(foundItem(projection))))
         return { by: [by], open, ...(query.monotone === true ? { jump } : {}) }
       })),
     "time:compare": (payload: Event.Payload<typeof Events.Compare>): Answer =>

@@ -45,15 +45,15 @@ class Findings {
     this.db = db
   }
 
-  add(check: string, help: string, [count, of]: readonly [count: number, of: string], wrongs: Wrongs): void {
-    this.problems.push(...wrongs.told.map((problem) => ({ check, problem, help })))
-    this.checks.push({ check, count, of, problems: wrongs.count })
+  add(check: string, mend: string, [count, what]: readonly [count: number, what: string], wrongs: Wrongs): void {
+    this.problems.push(...wrongs.told.map((problem) => ({ check, problem, mend })))
+    this.checks.push({ check, count, what, wrong: wrongs.count })
   }
 
   /** Runs a check, which answers with how many of what it looked at, and says what is wrong with them. */
-  run(check: string, help: string, look: (wrong: Wrong) => readonly [count: number, of: string]): void {
+  run(check: string, mend: string, look: (wrong: Wrong) => readonly [count: number, what: string]): void {
     const wrongs = new Wrongs()
-    let looked: readonly [count: number, of: string] = [0, "rows"]
+    let looked: readonly [count: number, what: string] = [0, "rows"]
     try {
       // Of one moment of its own: the longer a reader stays at one, the longer the writer's log becomes.
       this.db.exec("BEGIN")
@@ -63,7 +63,7 @@ class Findings {
     }
     // Of nothing that was written; of a damaged file it may have been done already.
     if (this.db.isTransaction) this.db.exec("ROLLBACK")
-    this.add(check, help, looked, wrongs)
+    this.add(check, mend, looked, wrongs)
   }
 }
 
@@ -232,8 +232,8 @@ const facts = (db: DatabaseSync, findings: Findings, last: number, progress: (sh
   })
   if (all === undefined) return
   const { count, removed, tagged, wrong } = all
-  const told = (check: keyof typeof wrong, of: string, help: string, number = count) =>
-    findings.add(check, help, [number, of], wrong[check])
+  const told = (check: keyof typeof wrong, what: string, mend: string, number = count) =>
+    findings.add(check, mend, [number, what], wrong[check])
   told("positions", removed === 0 ? "positions without a gap" : `positions, ${removed} of them removed on purpose`, restore, count + removed)
   told("versions", "versions, gapless in their streams", restore)
   told("order", "moments of storing, none before the one before it", "set the clock (timedatectl)")
@@ -313,7 +313,7 @@ const look = (db: DatabaseSync, quick: boolean, progress: (share: number) => voi
     })
   } else findings.run("layout", restore, layout(db, format))
   let position = 0
-  const isReadable = findings.checks.every(({ check, problems }) => check !== "layout" || problems === 0)
+  const isReadable = findings.checks.every(({ check, wrong }) => check !== "layout" || wrong === 0)
   if (isReadable) {
     findings.run("head", restore, () => {
       position = lastPosition(db)

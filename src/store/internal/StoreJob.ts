@@ -26,7 +26,7 @@ export interface Problem {
   readonly check: string
   readonly problem: string
   /** What helps. */
-  readonly help: string
+  readonly mend: string
 }
 
 /** What a check looked at. */
@@ -34,9 +34,9 @@ export interface Checked {
   readonly check: string
   /** How many, of what: `1,204 pages`. */
   readonly count: number
-  readonly of: string
+  readonly what: string
   /** How many are not as they should be; `problems` has the first ones. */
-  readonly problems: number
+  readonly wrong: number
 }
 
 /** What was found in a file. */

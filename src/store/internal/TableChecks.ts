@@ -14,7 +14,7 @@ export const mostTold = 20
 export type Wrong = (problem: string) => void
 
 /** Looks, says what is wrong, and answers with how many of what it looked at. */
-type Check = (wrong: Wrong) => readonly [count: number, of: string]
+type Check = (wrong: Wrong) => readonly [count: number, what: string]
 
 const count = (db: DatabaseSync, table: string): number => StoreFile.number(db, `SELECT count(*) FROM ${table}`)
 

@@ -60,10 +60,10 @@ const labelOf = (node: Node, above: string | undefined, isAsked: boolean): Reado
     return [["? ", "dim"], [`${visible(node.id)}  not recorded: it still runs, or its record is gone`, "dim"], ...asked]
   }
   const who: ReadonlyArray<Piece> = node.principal === above ? [] : [[`  ${visible(node.principal)}`, "dim"]]
-  if (node.kind === "fact") return [["• ", "cyan"], [visible(node.name), "cyan"], [`  ${visible(factText(node))}`, "dim"], ...who, ...asked]
+  if (node.kind === "fact") return [["• ", "cyan"], [visible(node.event), "cyan"], [`  ${visible(factText(node))}`, "dim"], ...who, ...asked]
   const own: ReadonlyArray<Piece> = node.own < node.duration ? [[`  own ${spoken(node.own)}`, "dim"]] : []
-  if (node.outcome === "success") return [[visible(node.name), "plain"], ...own, ...who, ...asked]
-  return [["✗ ", "red"], [visible(node.name), "plain"], [`  ${visible(failureText(node))}`, "red"], ...own, ...who, ...asked]
+  if (node.outcome === "success") return [[visible(node.event), "plain"], ...own, ...who, ...asked]
+  return [["✗ ", "red"], [visible(node.event), "plain"], [`  ${visible(failureText(node))}`, "red"], ...own, ...who, ...asked]
 }
 
 /** The lines of a tree that lead to each node. */
@@ -140,10 +140,10 @@ const shortened = (text: string): string => {
 const boxOf = (node: Node): string => {
   const words = (...lines: ReadonlyArray<string>) => `"${lines.map((line) => escaped(shortened(line))).join("<br/>")}"`
   if (node.kind === "missing") return `[${words(node.id, "not recorded")}]:::missing`
-  if (node.kind === "fact") return `([${words(node.name, factText(node))}])`
+  if (node.kind === "fact") return `([${words(node.event, factText(node))}])`
   return node.outcome === "success"
-    ? `[${words(node.name, spoken(node.duration))}]`
-    : `[${words(node.name, spoken(node.duration), failureText(node))}]:::failed`
+    ? `[${words(node.event, spoken(node.duration))}]`
+    : `[${words(node.event, spoken(node.duration), failureText(node))}]:::failed`
 }
 
 /** A trace as a Mermaid flowchart; arrows say how much later it began than its cause. */

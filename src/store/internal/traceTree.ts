@@ -2,6 +2,7 @@
 import type { ActivityRecord, OutcomeKind } from "../../bus/Activity.ts"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
+import * as FactWalk from "./factWalk.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -18,9 +19,9 @@ interface Common {
 /** A request: a span of time. */
 export interface RequestNode extends Common {
   readonly kind: "request"
-  readonly name: string
-  /** Milliseconds since 1970. */
-  readonly timestamp: number
+  readonly event: string
+  /** When it began, in RFC 3339. */
+  readonly timestamp: string
   readonly principal: string
   readonly outcome: OutcomeKind
   /** The tag of what it failed with, where it has one. */
@@ -36,9 +37,9 @@ export interface RequestNode extends Common {
 /** A fact: a moment. */
 export interface FactNode extends Common {
   readonly kind: "fact"
-  readonly name: string
-  /** When it was stored, in milliseconds since 1970. */
-  readonly timestamp: number
+  readonly event: string
+  /** When it happened, in its own words: RFC 3339. When it was stored is what `offset` says. */
+  readonly timestamp: string
   readonly principal: string
   readonly position: number
   readonly version: number
@@ -132,14 +133,16 @@ const nodeOf = (item: Item, parent: string | null, begun: number, children: Read
   const { depth, id, of } = item
   const place = { id, parent, depth, offset: rounded(item.start - begun) }
   if (of === undefined) return { kind: "missing", ...place }
-  const { name } = of
+  const { name: event } = of
   if ("position" in of) {
     const { position, recordedAt, streamId, version } = of
-    return { kind: "fact", name, ...place, timestamp: recordedAt, principal: Envelope.metadataOf(of, recordedAt).principal, position, version, streamId }
+    const { principal } = Envelope.metadataOf(of, recordedAt)
+    return { kind: "fact", event, ...place, timestamp: FactWalk.timeOf(of), principal, position, version, streamId }
   }
   const { duration, error, outcome, principal, reason, timestamp } = of
   const failed = { ...(reason === undefined ? {} : { reason }), ...(error === undefined ? {} : { error }) }
-  return { kind: "request", name, ...place, timestamp, principal, outcome, ...failed, duration: rounded(duration), own: rounded(uncovered(item, children)) }
+  const own = rounded(uncovered(item, children))
+  return { kind: "request", event, ...place, timestamp: Envelope.timeText(timestamp), principal, outcome, ...failed, duration: rounded(duration), own }
 }
 
 /** The tree of the first `limit` of these. `more` says whether there are others besides. */
