@@ -50,13 +50,13 @@ describe("time:trace", () => {
         yield* store.appendTo(stream, [{ name: `${stream}:noted`, attributes: { causationid: "root", correlationid: "root" } }])
       }
       const first = yield* ask("time:trace", { id: "root", limit: 1 })
-      expect(first["items"]).toMatchObject([{ name: "a:noted" }])
+      expect(first["items"]).toMatchObject([{ event: "a:noted" }])
       const second = yield* ask("time:trace", { id: "root", limit: 2 })
-      expect(second["items"]).toMatchObject([{ name: "a:noted" }, { name: "b:noted" }])
+      expect(second["items"]).toMatchObject([{ event: "a:noted" }, { event: "b:noted" }])
       const lines = yield* ask("time:trace", { id: "root", as: "text", limit: 3 })
       yield* store.delete("b")
       const rest = yield* ask("time:trace", { id: "root", limit: 1, cursor: first["cursor"] })
-      expect(rest["items"]).toMatchObject([{ name: "c:noted" }])
+      expect(rest["items"]).toMatchObject([{ event: "c:noted" }])
       // It was after one that is gone: nobody can say where that is.
       for (const [query, cursor] of [[{}, second["cursor"]], [{ as: "text" }, lines["cursor"]]] as const) {
         expect(yield* reasonOf(ask("time:trace", { id: "root", ...query, cursor }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "cursor" }] })
