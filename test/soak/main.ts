@@ -4,6 +4,7 @@
  *   npm run soak -- suite [times]     the whole suite again and again (20)
  *   npm run soak -- arena [times]     the promises of the arena in so many times their seeds, from 1000 on (20)
  *   npm run soak -- crash [times]     kills a process that uses a store, so many times (1,000), and looks at what is left
+ *   npm run soak -- cuts [times]      cuts the connection of a subscriber, so many times (1,000), and looks at what it was told
  *   npm run soak -- store [times]     the store against its model, under disk faults, in so many times 100 seeds (20)
  *   npm run soak -- control           the arena's bugs, first come, first served: what is found without a seeded order
  */
@@ -24,6 +25,12 @@ const isBroken = ({ error, status, stderr }: SpawnSyncReturns<string>): boolean 
   if (status === 0 || Reflect.get(Object(error), "code") === "ETIMEDOUT") return false
   say(`the hunt ended with ${status}: ${error?.message ?? stderr}`)
   return true
+}
+
+/** Whether a script of its own went well. */
+const script = (name: string, times: number): boolean => {
+  const node = ["--disable-warning=ExperimentalWarning", "--conditions=ksi-source"]
+  return spawnSync(process.execPath, [...node, Path.join(import.meta.dirname, name), `${times}`], { stdio: "inherit" }).status === 0
 }
 
 const controlMillis = 60_000
@@ -49,11 +56,8 @@ const soaks: Readonly<Record<string, (times: number) => boolean>> = {
     }
     return true
   },
-  crash: (times) => {
-    const script = Path.join(import.meta.dirname, "crash.ts")
-    const node = ["--disable-warning=ExperimentalWarning", "--conditions=ksi-source"]
-    return spawnSync(process.execPath, [...node, script, `${times}`], { stdio: "inherit" }).status === 0
-  },
+  crash: (times) => script("crash.ts", times),
+  cuts: (times) => script("cuts.ts", times),
   store: (times) => {
     for (let round = 1; round <= times; round++) {
       const env = { ...process.env, KSI_MODEL_SEEDS: String(modelSeeds), KSI_MODEL_FROM: String(firstSeed + modelSeeds * round) }
@@ -78,7 +82,7 @@ const soaks: Readonly<Record<string, (times: number) => boolean>> = {
   }
 }
 
-const usually: Readonly<Record<string, string>> = { crash: "1000" }
+const usually: Readonly<Record<string, string>> = { crash: "1000", cuts: "1000" }
 
 const [, , name = "", given = usually[name] ?? "20"] = process.argv
 const soak = soaks[name]
