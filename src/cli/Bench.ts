@@ -254,6 +254,7 @@ export const bench = Command.make(
   Effect.fnUntraced(function*(given) {
     const plan = yield* planOf(given)
     const { body, expected, remote } = yield* Call.prepared(given, Remote.connectWith({ outstanding: plan.inflight }))
+    if (expected === "stream") return yield* KsiError.fail(new KsiError.WrongShape({ event: given.event, used: "bench", expected }))
     yield* allowed(given.event, given.emit, expected)
     const pace = plan.rate === undefined ? `${plan.inflight} in flight` : `${plan.rate} a second, at most ${plan.inflight} in flight`
     yield* Output.narrate(`${expected === "emit" ? "emitting" : "calling"} ${given.event} for ${given.duration}, ${pace}`)

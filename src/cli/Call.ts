@@ -198,7 +198,7 @@ const input = Effect.fnUntraced(function*(event: string, data: Option.Option<str
   return parsed.success
 })
 
-type Word = "call" | "emit"
+type Word = "call" | "emit" | "stream"
 
 /** What the command line says of an event and its data. */
 interface Given {
@@ -217,7 +217,7 @@ export const prepared = Effect.fnUntraced(function*<E, R>(
   yield* overlaid(event, given, pairs)
   const remote = yield* connect
   const help = yield* remote.call("system:help", { event })
-  const expected: Word = help["kind"] === "fact" ? "emit" : "call"
+  const expected: Word = help["kind"] === "fact" ? "emit" : help["mode"] === "stream" ? "stream" : "call"
   return { remote, help, expected, body: yield* overlaid(event, given, pairs, schemaOf(help, "payload")) }
 })
 
@@ -235,8 +235,8 @@ const send = (as: Word | undefined) =>
       return yield* usage(event, `--idempotency-key must have 1 to ${maxKeyLength} characters, found ${idempotencyKey.length}`)
     }
     const { body, expected, help, remote } = yield* prepared(given, Remote.connect)
-    if (as !== undefined && as !== expected) {
-      return yield* KsiError.fail(new KsiError.WrongShape({ event, used: as, expected }))
+    if ((as ?? expected) !== expected || expected === "stream") {
+      return yield* KsiError.fail(new KsiError.WrongShape({ event, used: as ?? "send", expected }))
     }
     const reply = yield* remote.call(event, body, { idempotencyKey })
     yield* Output.document(

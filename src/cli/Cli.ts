@@ -45,6 +45,7 @@ import * as Registry from "./Registry.ts"
 import * as Settings from "./Settings.ts"
 import * as Store from "./Store.ts"
 import * as StreamSettings from "./StreamSettings.ts"
+import * as StreamRequest from "./StreamRequest.ts"
 import * as Subscribe from "./Subscribe.ts"
 import * as Time from "./Time.ts"
 import * as Token from "./Token.ts"
@@ -70,7 +71,7 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
       {
         group: "Events",
         commands: [
-          Registry.discover, Registry.describe, Call.call, Call.emit, Call.dispatch, Subscribe.subscribe, Dead.dead,
+          Registry.discover, Registry.describe, Call.call, Call.emit, Call.dispatch, StreamRequest.stream, Subscribe.subscribe, Dead.dead,
           Bench.bench
         ]
       },

@@ -47,6 +47,8 @@ export interface Remote {
   ) => Effect.Effect<JsonObject, RemoteError>
   /** As `call`, with the data as JSON text, which is sent as it is. */
   readonly callRaw: (event: string, data: string) => Effect.Effect<JsonObject, RemoteError>
+  /** The items of a request that answers with a stream. */
+  readonly stream: (event: string, data: JsonObject) => Stream.Stream<unknown, RemoteError>
   /** The frames of what a pattern matches. `opened` is told the last position stored when it went live. */
   readonly subscribe: (
     pattern: string,
@@ -113,6 +115,7 @@ export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readon
     address: client.address,
     call: (event, data, options) => Effect.map(client.call(event, data, { ...texts, ...options }), (reply) => reply.data),
     callRaw: (event, data) => Effect.map(client.callRaw(event, data, texts), (reply) => reply.data),
+    stream: (event, data) => client.stream(event, data, texts),
     subscribe: (pattern, { from, opened, requests }) =>
       Stream.map(client.subscribe({ pattern, from, requests, onSubscribed: opened }), ({ fields }) => fields)
   }

@@ -131,16 +131,14 @@ export class WrongShape extends Schema.TaggedClass<WrongShape>()("WrongShape", {
   get message(): string {
     const kind = this.expected === "emit" ? "a fact" : this.expected === "stream" ? "a stream" : "a request"
     if (this.expected === "connection") return `${this.event} belongs to a connection; send it over the socket`
-    // Who reads this sits outside of the process more often than not, where there is no such word.
-    const where = this.expected === "stream" ? "; only programs in the same process can, until the wire has streams" : ""
-    return `${this.event} is ${kind}: use ${this.expected}, not ${this.used}${where}`
+    return `${this.event} is ${kind}: use ${this.expected}, not ${this.used}`
   }
   get retryable(): boolean {
     return false
   }
   get next(): string {
     if (this.expected === "connection") return "ksi subscribe <pattern>"
-    return this.expected === "stream" ? `ksi describe ${this.event}` : `ksi ${this.expected} ${this.event}`
+    return `ksi ${this.expected} ${this.event}`
   }
 }
 

@@ -31,7 +31,8 @@ describe("pages", () => {
           return Effect.succeed({ ...replies[asked.length - 1] })
         }),
       callRaw: never,
-      subscribe: () => Stream.empty
+      stream: () => Stream.empty,
+  subscribe: () => Stream.empty
     }
     return { asked, answer }
   }

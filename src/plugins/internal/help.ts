@@ -84,7 +84,7 @@ const quoted = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`
 
 const cliCommand = (event: Event.Any, data: unknown): string => {
   const json = JSON.stringify(data)
-  return `ksi ${event.kind === "fact" ? "emit" : "call"} ${event.name}${json === "{}" ? "" : ` --data ${quoted(json)}`}`
+  return `ksi ${event.kind === "fact" ? "emit" : event.mode} ${event.name}${json === "{}" ? "" : ` --data ${quoted(json)}`}`
 }
 
 const socketCommand = (event: Event.Any, data: unknown, socket: string): string =>
