@@ -12,11 +12,8 @@ import * as Net from "node:net"
 import { isObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { Transport } from "../Connection.ts"
-import { NetTransport } from "./NetTransport.ts"
+import { keepAliveMillis, NetTransport } from "./NetTransport.ts"
 import { WebSocketTransport } from "./WebSocketTransport.ts"
-
-/** After how long a silent peer is asked whether it is still there. */
-export const keepAliveMillis = 30_000
 
 /** How to dial. */
 export interface Options {
