@@ -38,8 +38,7 @@ import * as Projection from "./store/Projection.ts"
 import * as ReadModel from "./store/ReadModel.ts"
 import * as SqliteEventStore from "./store/SqliteEventStore.ts"
 import * as StoreMaintenance from "./store/StoreMaintenance.ts"
-import * as Control from "./wire/Control.ts"
-import * as Listener from "./wire/Listener.ts"
+import type * as Listener from "./wire/Listener.ts"
 import * as Remote from "./wire/Remote.ts"
 
 /** What a layer of this module provides: the five words, and the parts that plugins build on. */
@@ -103,7 +102,11 @@ export class Ksi extends KsiService {
    * Fails with `ListenFailed`.
    */
   static readonly listen = (options: Listener.UnixOptions): Layer.Layer<Listener.Listener, KsiError, Router.Router | Subscription.Subscriptions> =>
-    Layer.merge(Control.layer, Listener.layerUnix(options))
+    // What speaks the wire is loaded by who needs it.
+    Layer.unwrap(Effect.map(
+      Effect.promise(() => Promise.all([import("./wire/Control.ts"), import("./wire/Listener.ts")])),
+      ([control, { layerUnix }]) => Layer.merge(control.layer, layerUnix(options))
+    ))
 
   /** Everything in memory, gone with the process. For tests and scripts. */
   static readonly layerMemory: Layer.Layer<Runtime> = inMemory()

@@ -41,7 +41,8 @@ export interface Condition {
 export interface Expectations {
   /**
    * The version that the stream of the first fact must have; 0 says that it must not exist. Facts that are all stored
-   * already are a no-op even when it has moved on, so that a retry is safe.
+   * already are a no-op even when it has moved on, so that a retry is safe. It says nothing of other streams that the append
+   * writes to: for these there is `expectedVersions`.
    */
   readonly expectedVersion?: number | undefined
   /** Versions that streams must have, also such that nothing is appended to; 0 says that one must not exist. */

@@ -271,16 +271,18 @@ export class StreamDeleted extends Schema.TaggedClass<StreamDeleted>()("StreamDe
 export class IdConflict extends Schema.TaggedClass<IdConflict>()("IdConflict", {
   source: Schema.String,
   id: Schema.String,
+  /** Where the other one is; 0 where it is another fact of the same append, which is not stored either. */
   position: Schema.Number
 }) {
   get message(): string {
+    if (this.position === 0) return `two events of the append are "${this.id}" of source "${this.source}", with different content`
     return `an event "${this.id}" of source "${this.source}" is stored at position ${this.position} with other content`
   }
   get retryable(): boolean {
     return false
   }
   get next(): string {
-    return `ksi export --from ${this.position} --to ${this.position}`
+    return this.position === 0 ? "ksi describe store:import" : `ksi export --from ${this.position} --to ${this.position}`
   }
 }
 
@@ -322,7 +324,9 @@ export class StoreFailure extends Schema.TaggedClass<StoreFailure>()("StoreFailu
   operation: Schema.String,
   problem: Schema.String,
   /** Whether the same would fail again: an inline read model cannot fold the fact. */
-  refused: Schema.optionalKey(Schema.Boolean)
+  refused: Schema.optionalKey(Schema.Boolean),
+  /** Of the fact that makes it fail, where it is one that is stored. */
+  position: Schema.optionalKey(Schema.Number)
 }) {
   get message(): string {
     return `the store failed to ${this.operation}: ${this.problem}`
@@ -331,6 +335,7 @@ export class StoreFailure extends Schema.TaggedClass<StoreFailure>()("StoreFailu
     return this.refused !== true
   }
   get next(): string {
+    if (this.position !== undefined) return `ksi export --from ${this.position} --to ${this.position}`
     if (this.refused === true) return "ksi projection ls"
     return this.operation === "open" ? "ksi start --store-file <another file>" : "ksi doctor"
   }

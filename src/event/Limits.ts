@@ -24,6 +24,8 @@ export interface LimitsShape {
   readonly pageBytes: number
   /** Items of one page when the caller does not say. */
   readonly pageItems: number
+  /** Long answers of `time:*` that are kept between their pages, as JSON; each of `time:at`, `time:trace` and the others together. */
+  readonly keptAnswerBytes: number
   /** Events of one `store:import` call, and of one append. */
   readonly appendEvents: number
   /** Tags of one fact. */
@@ -93,6 +95,7 @@ export const defaults: LimitsShape = {
   jsonDepth: 256,
   pageBytes: 1024 * 1024,
   pageItems: 1000,
+  keptAnswerBytes: 64 * 1024 * 1024,
   appendEvents: 1000,
   factTags: 32,
   queryTerms: 256,

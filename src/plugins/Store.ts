@@ -114,7 +114,8 @@ export const Streams = Event.make("store:streams", {
   success: pageOf(Schema.Struct({ streamId: Schema.String, version: Ordinal.annotate({ description: "of its last fact" }) })),
   idempotent: true,
   annotations: {
-    description: "Streams by id, each `{ streamId, version }`, as of the position of the first page.",
+    description: "Streams by id, each `{ streamId, version }`, as of the position of the first page; without those of which retention " +
+      "or deletion has removed all facts up to it.",
     examples: [{}, { prefix: "order-", limit: 100 }]
   }
 })

@@ -17,7 +17,8 @@
  *
  * **Gotchas** The projection `latest` needs no code: it merges the data of a stream's facts. Others are offered under
  * their names by `Projection.serve`, while their layers live. What was folded for one page is kept for the next ones,
- * for the last two questions only; a page that comes later folds again, and answers the same. `time:find` and
+ * for the last two questions, for a minute and up to the limit `keptAnswerBytes`; a page that comes later folds again, and
+ * answers the same. `time:find` and
  * `time:compare` look at 20,000 facts in one call; a page without an item, but with a cursor, is not the end.
  */
 import * as Effect from "effect/Effect"
@@ -35,6 +36,7 @@ import { mapped } from "../store/internal/turns.ts"
 import * as Projection from "../store/Projection.ts"
 import * as TimeTravel from "../store/TimeTravel.ts"
 import { optional, Ordinal, pageOf, paging, State, Timestamp } from "./internal/fields.ts"
+import * as KeptAnswers from "./internal/keptAnswers.ts"
 import * as Paging from "./internal/paging.ts"
 import { Blame, Branch, Compare, Diff, Find, Moment } from "./internal/timeEvents.ts"
 import * as TimeHandlers from "./internal/timeHandlers.ts"
@@ -92,34 +94,6 @@ const momentsAt = ({ streamId, ...when }: When) =>
 
 // ---------------------------------------------------------------------------------------------------------- handlers
 
-const kept = 2
-const keptItems = 1_000_000
-
-/** What was folded last, so that the next page need not fold again. */
-const makeCache = () => {
-  const answers = new Map<string, { readonly by: Projection.Served; readonly epoch: number; readonly moments: Moments }>()
-  return {
-    /**
-     * What this very projection answered; another that took its name over meanwhile folds for itself. None once facts were removed:
-     * what a deleted stream said is told to nobody any more.
-     */
-    get: (key: string, by: Projection.Served, epoch: number): Moments | undefined => {
-      const answer = answers.get(key)
-      return answer?.by === by && answer.epoch === epoch ? answer.moments : undefined
-    },
-    /** Keeps the answer as the newest; the oldest goes. */
-    set: (key: string, by: Projection.Served, epoch: number, moments: Moments): void => {
-      answers.delete(key)
-      if (moments.length <= keptItems) answers.set(key, { by, epoch, moments })
-      for (const oldest of answers.keys()) {
-        if (answers.size <= kept) break
-        answers.delete(oldest)
-      }
-    },
-    forget: (key: string): void => void answers.delete(key)
-  }
-}
-
 /** Index of the first stream after `next`; the moments are ordered by stream id. */
 const indexAfter = (moments: Moments, next: string): number =>
   firstWhere(0, moments.length, (index) => (moments[index]?.streamId ?? "") > next)
@@ -140,7 +114,7 @@ const handlers = Group.toLayer(Effect.gen(function*() {
   const store = yield* EventStore
   const { pageBytes, pageItems } = yield* Limits
   const projections = yield* Projection.Projections
-  const cache = makeCache()
+  const kept = yield* KeptAnswers.make<Moments>()
 
   const fold = (projection: Projection.Served, payload: Event.Payload<typeof At>, position: number) =>
     Effect.flatMap(whenOf(payload, position), (when) =>
@@ -154,19 +128,19 @@ const handlers = Group.toLayer(Effect.gen(function*() {
       // The same for every page of one walk: they share the query, and the position they answer for.
       const key = cursor("")
       const projection = yield* projections.get(query.projection ?? Projection.latest.name)
-      const epoch = store.driver.snapshots.epoch()
-      const moments = cache.get(key, projection, epoch) ?? (yield* fold(projection, query, position))
+      const epoch = kept.epoch()
+      const moments = kept.get(key, projection) ?? (yield* fold(projection, query, position))
       const fits = Paging.makeBudget(pageBytes)
       const items: Array<unknown> = []
       for (let index = typeof next === "string" ? indexAfter(moments, next) : 0; index < moments.length; index++) {
         const moment = moments[index]
         if (items.length >= limit || !fits(moment)) {
-          cache.set(key, projection, epoch, moments)
+          yield* kept.keep(key, projection, epoch, moments, moments)
           return Paging.page(items, cursor(moments[index - 1]?.streamId ?? ""))
         }
         items.push(moment)
       }
-      cache.forget(key)
+      kept.forget(key)
       return Paging.page(items, undefined)
     }
   }

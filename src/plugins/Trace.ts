@@ -12,8 +12,8 @@
  * items[0]                                    // "flowchart TD"
  * ```
  *
- * **Gotchas** Pages are kept for the last two questions only: one that is asked for later is of a trace that may have grown
- * meanwhile. `text` and `mermaid` are lines, to be joined by line feeds.
+ * **Gotchas** What the next pages are cut from is kept for the last two questions, for a minute, up to the limit
+ * `keptAnswerBytes` and until facts are removed: a page that is asked for later is of a trace that may be another one by then. `text` and `mermaid` are lines, to be joined by line feeds.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -22,11 +22,13 @@ import { Activity } from "../bus/Activity.ts"
 import * as Router from "../bus/Router.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
+import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { EventStore } from "../store/EventStore.ts"
 import * as Trace from "../store/Trace.ts"
 import { Count, optional, Ordinal, pageOf, paging, place, Timestamp } from "./internal/fields.ts"
+import * as KeptAnswers from "./internal/keptAnswers.ts"
 import * as Paging from "./internal/paging.ts"
 
 const duration = Schema.Finite.annotate({ description: "milliseconds from its beginning to its end" })
@@ -103,32 +105,36 @@ export const Group = EventGroup.make(GetTrace, GetTest)
 
 /** Nodes of one trace, at most. */
 const mostNodes = 10_000
-const kept = 2
 
 const itemsOf = (trace: Trace.Trace, as: "nodes" | "text" | "mermaid"): ReadonlyArray<unknown> =>
   as === "text" ? Trace.text(trace) : as === "mermaid" ? Trace.mermaid(trace) : trace.nodes
+
+/** What an item is known by: a node by its id, a line by itself. */
+const nameOf = (item: unknown): string => Json.isObject(item) ? String(item["id"]) : String(item)
+
+/** What the cursor says of the page after an item. */
+const markOf = (index: number, item: unknown): string => `${index} ${nameOf(item)}`
+
+/** Where the page begins; `undefined` where the item before it is not there any more, or not where it was. */
+const startOf = (next: number | string | undefined, all: ReadonlyArray<unknown>): number | undefined => {
+  if (typeof next !== "string") return next ?? 0
+  const [, index, name] = /^(\d+) (.*)$/s.exec(next) ?? []
+  if (nameOf(all[Number(index) - 1]) === name) return Number(index)
+  const at = all.findIndex((item) => Json.isObject(item) && nameOf(item) === name)
+  return at < 0 ? undefined : at + 1
+}
 
 const handlers = Group.toLayer(Effect.gen(function*() {
   const activity = yield* Activity
   const store = yield* EventStore
   const services = yield* Effect.context<Activity | EventStore | Router.Router>()
   const { pageBytes, pageItems } = yield* Limits
-  const answers = new Map<string, Trace.Trace>()
+  const kept = yield* KeptAnswers.make<Trace.Trace>()
 
   const traceOf = (id: string) => Trace.of(id, { limit: mostNodes }).pipe(
     Effect.provideService(Activity, activity),
     Effect.provideService(EventStore, store)
   )
-
-  /** Keeps what the next page is cut from; the oldest goes. */
-  const keep = (key: string, trace: Trace.Trace): void => {
-    answers.delete(key)
-    answers.set(key, trace)
-    for (const oldest of answers.keys()) {
-      if (answers.size <= kept) break
-      answers.delete(oldest)
-    }
-  }
 
   return {
     *"time:trace"(payload: Event.Payload<typeof GetTrace>) {
@@ -136,19 +142,24 @@ const handlers = Group.toLayer(Effect.gen(function*() {
       const { limit = pageItems } = payload
       // The same for every page of one walk; the first page begins a walk.
       const key = cursor("")
-      const trace = (typeof next === "number" ? answers.get(key) : undefined) ?? (yield* traceOf(id))
+      const epoch = kept.epoch()
+      const trace = (next === undefined ? undefined : kept.get(key, undefined)) ?? (yield* traceOf(id))
       const all = itemsOf(trace, as)
       const rest = { duration: trace.duration, truncated: trace.more }
       const fits = Paging.makeBudget(pageBytes)
       const items: Array<unknown> = []
-      for (let index = typeof next === "number" ? next : 0; index < all.length; index++) {
+      const start = startOf(next, all)
+      if (start === undefined) {
+        return yield* KsiError.fail(KsiError.invalidAt(GetTrace.name, "cursor", "the trace is another one now; leave it out to start again"))
+      }
+      for (let index = start; index < all.length; index++) {
         if (items.length >= limit || !fits(all[index])) {
-          keep(key, trace)
-          return { ...Paging.page(items, cursor(index)), ...rest }
+          yield* kept.keep(key, undefined, epoch, trace, trace.nodes)
+          return { ...Paging.page(items, cursor(markOf(index, all[index - 1]))), ...rest }
         }
         items.push(all[index])
       }
-      answers.delete(key)
+      kept.forget(key)
       return { ...Paging.page(items, undefined), ...rest }
     },
     *"time:test"({ app, given, groups, ...selection }: Event.Payload<typeof GetTest>) {

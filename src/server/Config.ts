@@ -126,6 +126,7 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   jsonDepth: limit("jsonDepth", count(8, 2000), "Arrays and objects within one another"),
   pageBytes: limit("pageBytes", bytes(1024, 256 * MiB), "One page of a long answer"),
   pageItems: limit("pageItems", count(1, 100_000), "Items of one page where the caller does not say"),
+  keptAnswerBytes: limit("keptAnswerBytes", bytes(0, 1024 * MiB), "Long answers of time:* that are kept between their pages"),
   appendEvents: limit("appendEvents", count(1, 100_000), "Events of one import call, and of one append"),
   factTags: limit("factTags", count(1, 1000), "Tags of one fact"),
   queryTerms: limit("queryTerms", count(1, 10_000), "Items, names, streams and tags of one query"),

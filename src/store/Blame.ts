@@ -30,7 +30,7 @@ import * as Limits from "../event/Limits.ts"
 import * as Difference from "./Difference.ts"
 import { EventStore } from "./EventStore.ts"
 import * as FactWalk from "./internal/factWalk.ts"
-import type { Projection } from "./Projection.ts"
+import { type Projection, step } from "./Projection.ts"
 import * as TimeTravel from "./TimeTravel.ts"
 
 /** A field, and where its value comes from. */
@@ -106,7 +106,7 @@ export const blame = Effect.fnUntraced(function*<S>(
   yield* FactWalk.walk(store, { streamId, from: 1, to: FactWalk.lastOf(store, when) }, pageItems, (fact) => {
     if (!counts(fact)) return false
     found = true
-    const applied = projection.apply(state, fact)
+    const applied = step(projection, state, fact)
     if (Result.isFailure(applied)) return applied.failure
     state = applied.success
     const next = projection.encode(state)

@@ -23,13 +23,15 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as CloudEvent from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
+import { maxForeignLength } from "../event/EventName.ts"
 import * as Json from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import * as Limits from "../event/Limits.ts"
 import * as Difference from "./Difference.ts"
 import { EventStore } from "./EventStore.ts"
+import { labelProblem } from "./internal/Admission.ts"
 import * as FactWalk from "./internal/factWalk.ts"
-import type { Projection } from "./Projection.ts"
+import { type Projection, step } from "./Projection.ts"
 import * as TimeTravel from "./TimeTravel.ts"
 
 type StoredFact = CloudEvent.StoredFact
@@ -139,11 +141,21 @@ const timeProblem = (edit: Edit): string | undefined => {
   return time === undefined || CloudEvent.parseTime(time) !== undefined ? undefined : `its time "${time}" is no RFC 3339 text`
 }
 
+/** What an append would not take either: a name or an id that is none. */
+const labelsProblem = ({ fact: { id, name, streamId } }: Extract<Edit, { kind: "insert" }>, idLength: number): string | undefined => {
+  for (const [label, text, max] of [["name", name, maxForeignLength], ["streamId", streamId, idLength], ["id", id, idLength]] as const) {
+    const problem = text === undefined && label !== "name" ? undefined : labelProblem(text, max)
+    if (problem !== undefined) return `its ${label} ${problem}`
+  }
+  return undefined
+}
+
 const plansOf = Effect.fnUntraced(function*(
   store: FactWalk.Reads,
   edits: ReadonlyArray<Edit>,
   reach: { readonly last: number; readonly streamId: string | undefined }
 ): Effect.fn.Return<Map<string, Plan>, KsiError.KsiError> {
+  const { idLength } = yield* Limits.Limits
   const plans = new Map<string, Plan>()
   const planOf = (streamId: string, position: number): Plan => {
     const plan = plans.get(streamId) ?? emptyPlan()
@@ -152,7 +164,7 @@ const plansOf = Effect.fnUntraced(function*(
     return plan
   }
   for (const [index, edit] of edits.entries()) {
-    const problem = timeProblem(edit)
+    const problem = (edit.kind === "insert" ? labelsProblem(edit, idLength) : undefined) ?? timeProblem(edit)
     if (problem !== undefined) return yield* invalid(index, problem)
     if (edit.kind === "insert") {
       const { after, fact } = edit
@@ -217,7 +229,7 @@ const makeLines = <S, T>(
   let divergence: Line<S, T>["divergence"]
   return {
     isReal: (fact: StoredFact): KsiError.KsiError | undefined => {
-      const applied = real.apply(was, fact)
+      const applied = step(real, was, fact)
       if (Result.isFailure(applied)) return applied.failure
       was = applied.success
       versions.real = fact.version

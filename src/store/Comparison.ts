@@ -26,7 +26,7 @@ import * as Json from "../event/Json.ts"
 import type * as KsiError from "../event/KsiError.ts"
 import * as Difference from "./Difference.ts"
 import type { EventStore } from "./EventStore.ts"
-import type { Projection } from "./Projection.ts"
+import { type Projection, step } from "./Projection.ts"
 import * as Search from "./Search.ts"
 
 /** Where two versions part. */
@@ -50,9 +50,9 @@ export const both = <A, B>(a: Projection<A>, b: Projection<B>): Projection<Both<
   initial: [a.initial, b.initial],
   handles: (event) => a.handles(event) || b.handles(event),
   apply: ([stateA, stateB], fact) => {
-    const nextA = a.apply(stateA, fact)
+    const nextA = step(a, stateA, fact)
     if (Result.isFailure(nextA)) return Result.fail(nextA.failure)
-    const nextB = b.apply(stateB, fact)
+    const nextB = step(b, stateB, fact)
     return Result.isFailure(nextB) ? Result.fail(nextB.failure) : Result.succeed([nextA.success, nextB.success])
   },
   encode: ([stateA, stateB]) => [a.encode(stateA), b.encode(stateB)],

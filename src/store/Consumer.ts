@@ -26,7 +26,8 @@
  * **Gotchas** At least once: a process that dies between a handler's end and the note of it hands the fact over again.
  * `delivery.id` with `delivery.metadata.source` is its identity, `delivery.attempt` the number of the attempt. While a member
  * waits for the next attempt, the other streams of its partition wait too: more members (`concurrency`), less waiting. KSI's
- * own streams (`ksi-…`) are left out. `concurrency` may change between starts; `start` counts only for a group that is new.
+ * own streams (`ksi-…`) are left out, and so is what retention or a deletion removed before the group got there: a group that
+ * must not miss anything has to be faster than its streams' `maxAge` and `maxCount`. `concurrency` may change between starts; `start` counts only for a group that is new.
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -160,18 +161,12 @@ const begin = Effect.fnUntraced(function*(name: string, options: Consuming, rows
   if (!isStart(start)) return yield* invalid(name, `start must be "start", "now" or a position, got ${String(start)}`)
   const lag = Metric.withAttributes(lagOf, { group: name })
   const waiting = new Set<() => void>()
-  // Whoever waits looks again when a checkpoint is written.
-  const told: ConsumerRows.ConsumerRows = {
-    ...rows,
-    save: (group, checkpoint, parked) =>
-      Effect.tap(rows.save(group, checkpoint, parked), () =>
-        Effect.sync(() => {
-          lag.updateUnsafe(Math.max(0, store.head() - checkpoint.position), Context.empty())
-          for (const look of waiting) look()
-        }))
-  }
   const working = yield* consuming.start({
-    name, store, rows: told, concurrency, maxAttempts, maxParked, window, stopMillis, page: pageItems,
+    name, store, rows, concurrency, maxAttempts, maxParked, window, stopMillis, page: pageItems,
+    noted: (position) => {
+      lag.updateUnsafe(Math.max(0, store.head() - position), Context.empty())
+      for (const look of waiting) look()
+    },
     wants: (fact) => options.wants(fact.name),
     handle: options.handle,
     retry: options.retry ?? Schedule.exponential("200 millis"),
@@ -197,11 +192,11 @@ const statusOf = (group: ConsumerRows.Group, working: AtWork | undefined, head: 
 /** Waits until what is noted of a group is at a position. */
 const arrived = ({ ledger, waiting }: AtWork, position: number): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
-    // The checkpoint is noted a moment after it is written.
+    // What is not noted yet would be handled again.
     const look = () => {
-      if (ledger.mark() < position || ledger.dirty) return
+      if (ledger.saved < position) return
       waiting.delete(look)
-      resume(Effect.yieldNow)
+      resume(Effect.void)
     }
     waiting.add(look)
     look()

@@ -172,6 +172,11 @@ const complete = (
   millis: number,
   ids: Envelope.Ids
 ): Result.Result<CloudEvent.NewFact, KsiError.Reason> => {
+  // Not every program has a compiler behind it.
+  const tags: unknown = input.tags
+  if (tags !== undefined && !(Array.isArray(tags) && tags.every((tag) => typeof tag === "string"))) {
+    return Result.fail(KsiError.invalidAt(input.name, "tags", "must be a list of texts"))
+  }
   const fact: CloudEvent.NewFact = {
     id: input.id ?? ids(millis),
     source: input.source ?? Envelope.ownSource,

@@ -24,9 +24,9 @@
  * (`Event.fact`: `version`, `upcast`, `formerly`).
  *
  * **Gotchas** `initial` is shared by all streams: a reducer answers with a new state and leaves the one it was given
- * alone. Facts whose name is not among `events` change nothing. A reducer that throws is a defect of the program. Snapshots
- * tell a projection's code from what it was by the reducers' own text: when a function changes that a reducer calls, or a
- * value that it closes over, change `version`. A state must come back from JSON as it was (`state` says how it is written).
+ * alone. Facts whose name is not among `events` change nothing. A reducer that throws stops the fold as well, with an error
+ * that names the fact and says why. Snapshots tell a projection's code from what it was by the reducers' own text: when a
+ * function changes that a reducer calls, or a value that it closes over, change `version`. A state must come back from JSON as it was (`state` says how it is written).
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -112,6 +112,20 @@ const reading = <A>(name: string, event: Event.AnyFact): Reading<A> => {
     }
     // A schema that throws is a defect of its definition, not a problem of the fact.
     throw KsiError.defectOf(payload.cause)
+  }
+}
+
+/**
+ * One more fact: as `projection.apply`, and a reducer that throws is an error too, which names the fact. Whoever folds history goes
+ * through here. (A read model tells of its facts in its own words, and a branch takes what throws for a fact that does not fit.)
+ */
+export const step = <S>(projection: Projection<S>, state: S, fact: StoredFact): Result.Result<S, KsiError.KsiError> => {
+  try {
+    return projection.apply(state, fact)
+  } catch (cause) {
+    const problem = `its code throws at the fact "${fact.id}" (${fact.name}) at position ${fact.position}: ${KsiError.sentenceOf(cause)}`
+    // The same fact makes it throw again.
+    return Result.fail(KsiError.make(new KsiError.StoreFailure({ operation: `fold the projection "${projection.name}"`, problem, refused: true, position: fact.position })))
   }
 }
 

@@ -29,7 +29,7 @@ import * as Difference from "./Difference.ts"
 import { EventStore, ownStream, streamNotFound } from "./EventStore.ts"
 import * as FactWalk from "./internal/factWalk.ts"
 import { pace } from "./internal/turns.ts"
-import { formatOf, type Projection } from "./Projection.ts"
+import { formatOf, type Projection, step } from "./Projection.ts"
 import * as Snapshots from "./Snapshots.ts"
 import * as TimeTravel from "./TimeTravel.ts"
 
@@ -131,7 +131,7 @@ export const open = Effect.fnUntraced(function*<S>(
   const look = (fact: StoredFact): KsiError.KsiError | Found<S> | undefined => {
     if (fact.position < first || !isAsked(fact.streamId)) return undefined
     const before = states.has(fact.streamId) ? states.get(fact.streamId) as S : projection.initial // it has one
-    const applied = projection.apply(before, fact)
+    const applied = step(projection, before, fact)
     if (Result.isFailure(applied)) return applied.failure
     const after = applied.success
     states.set(fact.streamId, after)

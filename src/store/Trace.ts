@@ -33,6 +33,9 @@ import { type Trace, treeOf } from "./internal/traceTree.ts"
 export { mermaid, text, type TextOptions } from "./internal/traceText.ts"
 export type { FactNode, MissingNode, Node, RequestNode, Trace } from "./internal/traceTree.ts"
 
+/** Characters of an id that an error repeats. */
+const mostEchoed = 256
+
 /** Nodes of a trace where nobody says how many. */
 export const defaultLimit = 1000
 
@@ -107,5 +110,5 @@ export const of = (
 ): Effect.Effect<Trace, KsiError.KsiError, EventStore | Activity> =>
   Effect.flatMap(gather(id, limit), ({ facts, more, requests }) =>
     facts.length + requests.length === 0
-      ? KsiError.fail(new KsiError.NotFound({ what: "request or fact", id, similar: [], detail: "in the store or the activity journal" }))
+      ? KsiError.fail(new KsiError.NotFound({ what: "request or fact", id: id.length > mostEchoed ? `${id.slice(0, mostEchoed)}…` : id, similar: [], detail: "in the store or the activity journal" }))
       : Effect.succeed(treeOf(id, facts, requests, { limit, more })))

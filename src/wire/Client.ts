@@ -256,13 +256,13 @@ const makeCalls = ({ clientId, outstanding = defaultOutstanding, url }: ConnectO
   let last = 0
   const send = (event: string, dataText: string, callOptions: CallOptions, bare: boolean) =>
     Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
-      const trace = traceOf(fiber, callOptions)
+      const { traceparent, tracestate } = traceOf(fiber, callOptions)
       return Effect.callback<Frame.Incoming, CallFailure>((resume) => {
         const problem = ended()
         if (problem !== undefined) return resume(Effect.fail(lost(url, problem, true)))
         const correlationId = `c${++last}`
         waiting.set(correlationId, resume)
-        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, ...trace, bare }))
+        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, traceparent, tracestate, bare }))
         return Effect.sync(() => waiting.delete(correlationId))
       })
     })
@@ -301,13 +301,13 @@ const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, {
     const incoming = new Receiving<unknown, CallFailure>(most, ({ bytes, items }, mark) => {
       wire.send(Frame.encodeRequest({ event: Control.credit, dataText: JSON.stringify({ stream_id: id, items, bytes, mark }), correlationId: id }))
     }, () => Deferred.doneUnsafe(over, Exit.void))
-    const trace = yield* Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(traceOf(fiber, asked)))
+    const { traceparent, tracestate } = yield* Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(traceOf(fiber, asked)))
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         streams.set(id, incoming)
         const dataText = JSON.stringify(data) ?? "{}"
         wire.send(Frame.encodeRequest({
-          event, dataText, correlationId: id, clientId, deadlineMillis: asked.deadlineMillis, ...trace, stream: { id, ...incoming.initial }
+          event, dataText, correlationId: id, clientId, deadlineMillis: asked.deadlineMillis, traceparent, tracestate, stream: { id, ...incoming.initial }
         }))
       }),
       () => Effect.suspend(() => {

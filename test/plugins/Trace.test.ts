@@ -42,6 +42,27 @@ describe("time:trace", () => {
       expect((yield* ask("time:trace", { id: "1" }))["items"]).toHaveLength(next - 1)
     })))
 
+  it.effect("what was removed is on no later page, though it was found before", () =>
+    withRuntime(Effect.gen(function*() {
+      const store = yield* EventStore
+      yield* store.appendTo("a", [{ name: "a:noted", id: "root" }])
+      for (const stream of ["b", "c"]) {
+        yield* store.appendTo(stream, [{ name: `${stream}:noted`, attributes: { causationid: "root", correlationid: "root" } }])
+      }
+      const first = yield* ask("time:trace", { id: "root", limit: 1 })
+      expect(first["items"]).toMatchObject([{ event: "a:noted" }])
+      const second = yield* ask("time:trace", { id: "root", limit: 2 })
+      expect(second["items"]).toMatchObject([{ event: "a:noted" }, { event: "b:noted" }])
+      const lines = yield* ask("time:trace", { id: "root", as: "text", limit: 3 })
+      yield* store.delete("b")
+      const rest = yield* ask("time:trace", { id: "root", limit: 1, cursor: first["cursor"] })
+      expect(rest["items"]).toMatchObject([{ event: "c:noted" }])
+      // It was after one that is gone: nobody can say where that is.
+      for (const [query, cursor] of [[{}, second["cursor"]], [{ as: "text" }, lines["cursor"]]] as const) {
+        expect(yield* reasonOf(ask("time:trace", { id: "root", ...query, cursor }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "cursor" }] })
+      }
+    })))
+
   it.effect("keeps to the bytes of a page", () =>
     withRuntime(Effect.gen(function*() {
       yield* chain(40)
@@ -64,6 +85,7 @@ describe("time:trace", () => {
   it.effect("says what is wrong", () =>
     withRuntime(Effect.gen(function*() {
       expect(yield* reasonOf(ask("time:trace", { id: "nobody" }))).toMatchObject({ _tag: "NotFound", what: "request or fact" })
+      expect(yield* reasonOf(ask("time:trace", { id: "x".repeat(2000) }))).toMatchObject({ _tag: "NotFound", id: `${"x".repeat(256)}…` })
       expect(yield* reasonOf(ask("time:trace", { id: "1", as: "svg" }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "as" }] })
       yield* chain(3)
       const { cursor } = yield* ask("time:trace", { id: "1", limit: 1 })

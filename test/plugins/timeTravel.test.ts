@@ -29,6 +29,33 @@ const total = (name: string, most = Infinity) =>
     on: { [Filled.name]: (state, { total }) => ({ most: Math.min(most, Math.max(state.most, total)) }) }
   })
 
+describe("a reducer that throws", () => {
+  it.effect("is told with its fact by all of time:*", () => {
+    const fragile = (name: string) => Projection.make(name, {
+      events: [Filled], state: Schema.Struct({ most: Schema.Int }), initial: { most: 0 },
+      on: { [Filled.name]: (state, { total }) => {
+        if (total > 30) throw new Error("too much")
+        return { most: Math.max(state.most, total) }
+      } }
+    })
+    const served = Layer.mergeAll(Projection.serve(fragile("fragile")), Projection.serve(total("total")))
+    return withRuntime(Effect.scoped(Effect.gen(function*() {
+      yield* history
+      yield* Layer.build(served)
+      for (const [event, payload] of [
+        ["time:at", { at: 5, stream: "a" }], ["time:at", { at: 5 }], ["time:at", { at: "2026-02-01" }], ["time:diff", { from: 1, to: 5 }],
+        ["time:find", { where: "state.most > 100" }], ["time:blame", { stream: "a", field: "most" }],
+        ["time:branch", { stream: "a", edits: [{ drop: 3 }] }],
+        ["time:compare", { stream: "a", a: "fragile", b: "total" }], ["time:compare", { stream: "a", a: "total", b: "fragile" }]
+      ] as const) {
+        const reason = yield* reasonOf(ask(event, { ...(event === "time:compare" ? {} : { projection: "fragile" }), ...payload }))
+        expect([event, reason]).toMatchObject([event, { _tag: "StoreFailure", operation: "fold the projection \"fragile\"", position: 5 }])
+        expect(reason).toHaveProperty("problem", "its code throws at the fact \"5\" (cart:filled) at position 5: too much")
+      }
+    })))
+  })
+})
+
 describe("time:diff", () => {
   it.effect("tells a stream at two moments, as a patch and in words", () =>
     withRuntime(Effect.gen(function*() {
@@ -220,6 +247,12 @@ describe("time:branch", () => {
       expect(inserted).toMatchObject([{ streamId: "a" }, { streamId: "b", branch: { version: 2, state: { note: "x", by: "bob" } } }])
       expect(yield* pagesOf("time:branch", { edits: [{ drop: 1 }, { drop: 2 }], limit: 1 })).toMatchObject({ pages: 2 })
       expect(yield* store.read({ from: 1, limit: 100 })).toEqual(before)
+      for (const [insert, problem] of [
+        [{ name: "", stream: "a" }, "its name must not be empty"], [{ name: "cart:note", stream: "" }, "its streamId must not be empty"],
+        [{ name: "cart:note", stream: "a", id: "x".repeat(257) }, "its id has 257 characters, at most 256 are allowed"]
+      ] as const) {
+        expect(yield* reasonOf(ask("time:branch", { edits: [{ insert, after: 0 }] }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "edits.0", problem }] })
+      }
       expect(yield* reasonOf(ask("time:branch", { edits: [{ drop: 9 }] }))).toMatchObject({ _tag: "NotFound", what: "fact", id: "9" })
       expect(yield* reasonOf(ask("time:branch", { edits: [{ insert: { name: "n" }, after: 1 }] }))).toMatchObject({ _tag: "PayloadInvalid" })
       expect(yield* reasonOf(ask("time:branch", { edits: Array.from({ length: 1001 }, () => ({ drop: 1 })) }))).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "edits" }] })

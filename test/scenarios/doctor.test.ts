@@ -60,7 +60,7 @@ describe("doctor", () => {
     const { of, origins, settings, status } = await examine(["--drain", "1 minute"], cwd, { KSI_AUDIT: "outline" })
     expect(status).toBe("ok")
     expect(Fs.readdirSync(cwd)).toEqual(["ksi.toml"])
-    expect(settings).toHaveLength(54)
+    expect(settings).toHaveLength(55)
     expect(origins).toMatchObject({
       home: "data (ksi.toml:1)", socket: "data/run/daemon.sock (default)", audit: "outline (KSI_AUDIT)", drain: "1 minute (--drain)",
       sync: "full (default)", "limits.frame_bytes": "2 MiB (ksi.toml:4)"

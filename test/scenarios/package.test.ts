@@ -188,7 +188,7 @@ console.log(JSON.stringify(urls))
     const urls = JSON.parse(stdout) as ReadonlyArray<string>
     expect(urls.some((url) => url.endsWith("/ksi/dist/bus/Router.js"))).toBe(true)
     // The name of what speaks HTTP, which is loaded when a layer of it is built.
-    const named = /\/ksi\/dist\/server\/(HttpServer|internal\/address)\.js$/
+    const named = /\/ksi\/dist\/(server\/(HttpServer|internal\/address)|wire\/Remote)\.js$/
     expect(urls.filter((url) => !named.test(url) && /@effect\/|\/effect\/dist\/(index\.js|cli\/)|\/ksi\/dist\/(cli|plugins|server|wire|testing)\//.test(url))).toEqual([])
   })
   for (const [module, moduleResolution] of [["nodenext", "nodenext"], ["esnext", "bundler"]]) {

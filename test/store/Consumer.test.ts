@@ -46,6 +46,14 @@ const Plan = Schema.Struct({
 
 for (const [name, make] of kinds) {
   describe(name, () => {
+    it.effect("is settled when that is noted, also where no fact was for it", () =>
+      started(group(() => Effect.void))(Effect.gen(function*() {
+        const store = yield* EventStore
+        for (const n of [1, 2, 3]) yield* store.appendTo("other", [{ name: "other:noted", data: { n } }])
+        yield* Consumer.settled("billing")
+        expect(yield* statusOf).toMatchObject({ position: 3, lag: 0 })
+      })).pipe(Effect.provide(make())))
+
     it.effect.prop("each fact at least once, in the order of its stream, and never again once it is noted", [Plan], ([{ concurrency, facts, pageItems, window }]) =>
       Effect.gen(function*() {
         const seen: Array<{ readonly position: number; readonly stream: string }> = []

@@ -29,6 +29,17 @@ describe("EventStore.layerMemory", () => {
       expect(store.driver.describe).toEqual({ kind: "memory", file: undefined })
     }).pipe(memory))
 
+  it.effect("takes tags that are a list of texts, and nothing else for them", () =>
+    Effect.gen(function*() {
+      const store = yield* EventStore.EventStore
+      for (const tags of ["ab", [1], { 0: "a" }, null]) {
+        // What a program without a compiler may say.
+        const error = yield* Effect.flip(store.appendTo("a", [{ name: "a:happened", tags: tags as unknown as ReadonlyArray<string> }]))
+        expect(error.reason).toMatchObject({ _tag: "PayloadInvalid", problems: [{ path: "tags", problem: "must be a list of texts" }] })
+      }
+      expect(store.head()).toBe(0)
+    }).pipe(memory))
+
   it.effect("commits at the time of the clock; a fact without time happened then", () =>
     Effect.gen(function*() {
       const store = yield* EventStore.EventStore

@@ -92,6 +92,20 @@ describe("Projection.make", () => {
     expect(error.message).toContain("at position 3 is no stock:reserved any more")
   })
 
+  it("a reducer that throws is an error that names the projection, the fact and why; trying again helps nobody", () => {
+    const Fragile = Projection.make("fragile", {
+      events: [Reserved], state: Schema.Int, initial: 0,
+      on: { [Reserved.name]: () => {
+        throw new Error("no such shelf")
+      } }
+    })
+    const error = Result.getOrThrow(Result.flip(Projection.step(Fragile, 0, stored("stock:reserved", { sku: "tea", quantity: 1 }, 41))))
+    expect([error.message, error.retryable, error.reason.next]).toEqual([
+      "the store failed to fold the projection \"fragile\": its code throws at the fact \"id-41\" (stock:reserved) at position 41: no such shelf",
+      false, "ksi export --from 41 --to 41"
+    ])
+  })
+
   it("a missing reducer is refused when the types were evaded", () => {
     expect(() =>
       Projection.make("broken", {

@@ -123,7 +123,7 @@ describe("dialling", () => {
   it.live.each([
     ["", "unix:"], ["unix:", "unix:"], ["localhost:4600", "tcp://host:port"], ["tcp://localhost", "tcp://host:port"], ["tcp://localhost:1/x", "tcp://host:port"],
     ["ftp://localhost", "got ftp:"], ["ws://", "no URL"], ["ws://a:secret@localhost", "token apart"], ["ws://localhost#x", "fragment"]
-  ])("%s is no place to dial", ([url, said]) =>
+  ] as const)("%s is no place to dial", ([url, said]) =>
     Effect.gen(function*() {
       const told = yield* problem({ url })
       expect(told).toMatch(/^PayloadInvalid /)

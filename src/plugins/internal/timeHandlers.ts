@@ -21,6 +21,7 @@ import * as Projection from "../../store/Projection.ts"
 import * as Search from "../../store/Search.ts"
 import * as TimeTravel from "../../store/TimeTravel.ts"
 import type { Page } from "./fields.ts"
+import * as KeptAnswers from "./keptAnswers.ts"
 import * as Paging from "./paging.ts"
 import * as Events from "./timeEvents.ts"
 
@@ -105,7 +106,7 @@ const indexAfter = ({ isSorted, nameOf }: Listed, all: ReadonlyArray<unknown>, n
 const makeAnswers = Effect.gen(function*() {
   const store = yield* EventStore
   const { pageBytes, pageItems } = yield* Limits
-  const kept = makeKept<{ readonly by: unknown; readonly epoch: number; readonly items: ReadonlyArray<unknown> }>(2)
+  const kept = yield* KeptAnswers.make<ReadonlyArray<unknown>>()
   return Effect.fnUntraced(function*<P extends { readonly cursor?: string; readonly limit?: number }>(
     event: { readonly name: string; readonly payload: Schema.Codec<P, unknown> },
     payload: P,
@@ -116,10 +117,9 @@ const makeAnswers = Effect.gen(function*() {
     const key = cursor("")
     const listed = yield* prepare(query, position)
     const { by, items: work, nameOf } = listed
-    const known = kept.take(key)
     // Once facts were removed, nobody is told any more what they said.
-    const epoch = store.driver.snapshots.epoch()
-    const all = known !== undefined && known.by === by && known.epoch === epoch ? known.items : yield* Effect.provideService(work, EventStore, store)
+    const epoch = kept.epoch()
+    const all = kept.get(key, by) ?? (yield* Effect.provideService(work, EventStore, store))
     const start = next === undefined ? 0 : indexAfter(listed, all, String(next))
     if (start === undefined) {
       return yield* KsiError.fail(KsiError.invalidAt(event.name, "cursor", "the history is another one now: facts were removed; leave it out to start again"))
@@ -128,11 +128,12 @@ const makeAnswers = Effect.gen(function*() {
     const items: Array<unknown> = []
     for (const item of all.slice(start)) {
       if (items.length >= limit || !fits(item)) {
-        kept.put(key, { by, epoch, items: all })
+        yield* kept.keep(key, by, epoch, all, all)
         return Paging.page(items, cursor(nameOf(items.at(-1))))
       }
       items.push(item)
     }
+    kept.forget(key)
     return Paging.page(items, undefined)
   })
 })

@@ -131,13 +131,14 @@ const insertInto = (rows: number): string => {
   return `INSERT INTO main.events VALUES ${Array.from({ length: rows }, () => row).join(", ")} ON CONFLICT (id, source) DO NOTHING`
 }
 
-const idConflict = ({ id, source }: NewFact, { position }: Outcome) =>
-  KsiError.make(new KsiError.IdConflict({ id, source, position }))
+/** `end` is the last position that will stand: what is behind it goes with the append. */
+const idConflict = ({ id, source }: NewFact, { position }: Outcome, end: number) =>
+  KsiError.make(new KsiError.IdConflict({ id, source, position: position > end ? 0 : position }))
 
 /** Why the append of a fact that came to this is refused; `undefined` where it is not. */
-const refusal = ({ fact }: Row, outcome: Outcome | KsiError.KsiError, each: boolean): KsiError.KsiError | undefined => {
+const refusal = ({ fact }: Row, outcome: Outcome | KsiError.KsiError, each: boolean, end = Infinity): KsiError.KsiError | undefined => {
   if (KsiError.is(outcome)) return outcome
-  return outcome.kind === "conflict" && !each ? idConflict(fact, outcome) : undefined
+  return outcome.kind === "conflict" && !each ? idConflict(fact, outcome, end) : undefined
 }
 
 /** The writer of an open store. */
@@ -306,7 +307,7 @@ export class FactWriter {
     const outcomes: Array<Outcome> = []
     for (const row of append.rows) {
       const outcome = this.one(row, recorded)
-      const refused = refusal(row, outcome, append.each)
+      const refused = refusal(row, outcome, append.each, this.head + facts)
       if (refused !== undefined) {
         this.takeBack(facts, streams)
         return refused

@@ -13,7 +13,7 @@ import type { StoredFact } from "../../event/CloudEvent.ts"
 import * as Envelope from "../../event/Envelope.ts"
 import * as Json from "../../event/Json.ts"
 import type * as KsiError from "../../event/KsiError.ts"
-import type { Format, Projection } from "../Projection.ts"
+import { type Format, type Projection, step } from "../Projection.ts"
 import type { Body, Chunk } from "../Snapshots.ts"
 
 /** Streams in a chunk. */
@@ -215,7 +215,7 @@ export class Folding<S> {
     const { projection } = this
     const index = this.indexes.get(fact.streamId)
     const known = index === undefined ? undefined : this.streams[index]
-    const applied = projection.apply(known === undefined ? projection.initial : known.state, fact)
+    const applied = step(projection, known === undefined ? projection.initial : known.state, fact)
     if (Result.isFailure(applied)) return applied.failure
     const timestamp = fact.time ?? Envelope.timeText(fact.timestamp)
     const handled = projection.handles(fact.name)

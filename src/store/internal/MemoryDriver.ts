@@ -74,7 +74,8 @@ const put = (memory: Memory, request: Append, now: number): Result.Result<Readon
       const kind = CloudEvent.sameContent(found, fact) ? "duplicate" : "conflict"
       if (kind === "conflict" && request.mode !== "each") {
         memory.truncate(before)
-        return Result.fail(new KsiError.IdConflict({ source: fact.source, id: fact.id, position: found.position }))
+        const position = found.position > before ? 0 : found.position
+        return Result.fail(new KsiError.IdConflict({ source: fact.source, id: fact.id, position }))
       }
       outcomes.push({ kind, position: found.position, version: found.version })
       continue

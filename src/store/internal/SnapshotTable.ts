@@ -184,6 +184,8 @@ class SnapshotTable {
     const known = this.sql.fingerprint.get(name, fingerprint)
     const by = Number(known?.["id"] ?? addFingerprint.run(name, fingerprint).lastInsertRowid)
     if (flag(known?.["stale"])) revive.run(by)
+    // Numbers are given out again: chains that are of this one already are of code that somebody removed by hand.
+    if (known === undefined) for (const { chain } of this.sql.chainsOf.all(by, -1)) this.remove(Number(chain))
     if (known === undefined && Number(age.run(name, by, Snapshots.keptFingerprints - 1).changes) > 0) {
       this.someStale = true
       this.chains.clear()

@@ -26,6 +26,8 @@ export interface Work {
   readonly name: string
   readonly store: Pick<EventStore.EventStore["Service"], "head" | "read" | "listen">
   readonly rows: ConsumerRows
+  /** Told whenever it is noted how far the group is, once the ledger says so too. */
+  readonly noted: (position: number) => void
   readonly wants: (fact: StoredFact) => boolean
   readonly handle: (fact: StoredFact, attempt: number) => Effect.Effect<Wrong | undefined>
   readonly retry: Schedule.Schedule<unknown, string>
@@ -156,6 +158,7 @@ const makeFlush = (work: Work, ledger: Ledger, room: Latch.Latch) => {
         ledger.saved = position
         ledger.trouble = undefined
         room.openUnsafe()
+        work.noted(position)
       })),
       Effect.tapError((error) => Effect.sync(() => {
         // Not noted: so it is still to be.

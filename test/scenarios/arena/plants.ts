@@ -229,7 +229,7 @@ import { Journal } from "../Journal.ts"
     what: "An append in memory that is refused after its first facts leaves a gap in the versions of a stream that was there before.",
     peer: "facebook/rocksdb#12927",
     edits: [{
-      file: "store/internal/MemoryDriver.ts",
+      file: "store/internal/Memory.ts",
       find: `      stream?.pop()
       if (stream?.length === 0) this.byStream.delete(last.streamId)
 `,
@@ -289,16 +289,18 @@ import { Journal } from "../Journal.ts"
     peer: "graphql-hive/envelop#997",
     edits: [
       {
-        file: "bus/Router.ts",
-        find: `    if (refused !== undefined) return refused
+        file: "bus/internal/untyped.ts",
+        find: `    const refused = door.refuse(entry, envelope, use)
+    if (refused !== undefined) return refused
     if (entry === undefined) return door.unknown(envelope)
 `,
-        replace: `    if (entry === undefined) return refused ?? door.unknown(envelope)
+        replace: `    const refused = door.refuse(entry, envelope, use)
+    if (entry === undefined) return refused ?? door.unknown(envelope)
     if (refused !== undefined && use !== "call") return refused
 `
       },
       {
-        file: "bus/Router.ts",
+        file: "bus/internal/untyped.ts",
         find: `    return Exit.isExit(run)
       ? encodeExit(entry, envelope, run)
 `,
