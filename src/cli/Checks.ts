@@ -124,7 +124,7 @@ const answerMillis = 2000
 
 const ask = (path: string) =>
   Effect.scoped(Effect.gen(function*() {
-    const client = yield* Client.connect({ path, clientId: "ksi-doctor" })
+    const client = yield* Client.connect({ url: path, clientId: "ksi-doctor" })
     return (yield* client.call("system:health", {})).data
   })).pipe(
     Effect.timeoutOrElse({

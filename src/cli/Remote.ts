@@ -110,7 +110,7 @@ const token = Effect.gen(function*() {
 /** Connects; of more calls than `outstanding` (default 64) some wait for their turn. Fails with `ConnectionLost` when nobody is there. */
 export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readonly outstanding?: number }) {
   const texts = yield* trace
-  const client = yield* Client.connect({ path: yield* Settings.address, token: yield* token, clientId: "ksi-cli", outstanding })
+  const client = yield* Client.connect({ url: yield* Settings.address, token: yield* token, clientId: "ksi-cli", outstanding })
   const remote: Remote = {
     address: client.address,
     call: (event, data, options) => Effect.map(client.call(event, data, { ...texts, ...options }), (reply) => reply.data),

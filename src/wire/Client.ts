@@ -1,6 +1,6 @@
 /**
- * The other end of the wire: calls by name over a daemon's Unix socket, many at once on one connection, and streams of
- * what happens.
+ * The other end of the wire: calls by name over a daemon's Unix socket, TCP or WebSocket, many at once on one connection, and
+ * streams of what happens.
  *
  * The rule: what fails over there fails here as the same class; a connection that is lost fails every call it owed an
  * answer, and says whether the request can have left.
@@ -9,7 +9,7 @@
  *
  * ```ts
  * yield* Layer.build(Listener.layerUnix({ path: "var/run/daemon.sock" }))
- * const client = yield* Client.connect({ path: "var/run/daemon.sock" })
+ * const client = yield* Client.connect({ url: "var/run/daemon.sock" })
  * const { data } = yield* client.call("stock:reserve", { sku: "tea", quantity: 1 })
  * data.status                                 // "success"
  * ```
@@ -24,6 +24,7 @@
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -32,7 +33,6 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import * as Net from "node:net"
 import { outgoing } from "../bus/Causation.ts"
 import type { Expectations } from "../bus/Journal.ts"
 import type { Answer, DeclaredFailure } from "../bus/KsiService.ts"
@@ -42,8 +42,8 @@ import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
+import { addressOf, dial } from "./internal/dial.ts"
 import { Lines } from "./Lines.ts"
-import { NetTransport } from "./internal/NetTransport.ts"
 import { Outgoing } from "./internal/Outgoing.ts"
 import { Receiving } from "./internal/Receiving.ts"
 
@@ -72,9 +72,12 @@ export interface StreamOptions extends Pick<CallOptions, "deadlineMillis" | "tra
 
 /** Where to connect. */
 export interface ConnectOptions {
-  readonly path: string
-  /** Says who the client is; without one it is whoever opened the socket. */
+  /** `unix:` and the path of the daemon's socket, or the path alone; `tcp://host:port`; `ws://host:port`, or `wss:`, `http:`, `https:`. */
+  readonly url: string
+  /** Says who the client is; without one it is whoever opened the socket, and over TCP nobody. */
   readonly token?: string | undefined
+  /** How long the daemon may take to accept. Default: 10 seconds. */
+  readonly connectTimeout?: Duration.Input | undefined
   /** A label for everything this client sends. */
   readonly clientId?: string | undefined
   /** Calls that may wait for their answer; more wait for their turn. Default: 64. */
@@ -134,24 +137,8 @@ export class Client extends Context.Service<Client, {
 
 // --------------------------------------------------------------------------------------------------------- connection
 
-const lost = (address: string, problem: string, unsent: boolean): KsiError.KsiError =>
-  KsiError.make(new KsiError.ConnectionLost({ address, problem, unsent }))
-
-const opened = (path: string): Effect.Effect<Net.Socket, KsiError.KsiError, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.callback<Net.Socket, KsiError.KsiError>((resume) => {
-      const socket = Net.connect(path)
-      const refused = (error: Error) => resume(Effect.fail(lost(path, error.message, true)))
-      socket.once("error", refused)
-      socket.once("connect", () => {
-        socket.off("error", refused)
-        resume(Effect.succeed(socket))
-      })
-      return Effect.sync(() => socket.destroy())
-    }),
-    (socket) => Effect.sync(() => socket.destroy()),
-    { interruptible: true }
-  )
+const lost = (url: string, problem: string, unsent: boolean): KsiError.KsiError =>
+  KsiError.make(new KsiError.ConnectionLost({ address: addressOf(url), problem, unsent }))
 
 // A reply is bounded in characters by the daemon; a character is at most three bytes of UTF-8.
 const bytesPerCharacter = 3
@@ -172,16 +159,16 @@ interface WireSink {
 /** The label of the greeting. No call has it: theirs are numbered. */
 const greeting = "hello"
 
-const openWire = Effect.fnUntraced(function*({ clientId, path, token }: ConnectOptions, sink: WireSink) {
+const openWire = Effect.fnUntraced(function*({ clientId, connectTimeout, token, url }: ConnectOptions, sink: WireSink) {
   const limits = yield* Limits
-  const socket = yield* opened(path)
-  const transport = new NetTransport(socket)
+  const maxBytes = (limits.frameBytes + Frame.replyOverhead) * bytesPerCharacter
+  const { isPresented, transport } = yield* dial(url, { token, connectTimeout, maxBytes })
   const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes)
   const broken = (problem: string) => {
     sink.lost(problem)
     transport.destroy()
   }
-  const lines = new Lines((limits.frameBytes + Frame.replyOverhead) * bytesPerCharacter, {
+  const lines = new Lines(maxBytes, {
     line: (text) => {
       const incoming = Frame.decodeIncoming(text)
       if (Result.isSuccess(incoming)) sink.frame(incoming.success, text.length)
@@ -201,7 +188,7 @@ const openWire = Effect.fnUntraced(function*({ clientId, path, token }: ConnectO
   const wire: Wire = { send: (text) => outgoing.append(text), pause: transport.pause, resume: transport.resume }
   // Nothing waits for its answer: with a token that is not valid, every other answer says so too.
   if (token !== undefined) {
-    const dataText = JSON.stringify({ version: Control.version, token })
+    const dataText = JSON.stringify({ version: Control.version, token: isPresented ? undefined : token })
     wire.send(Frame.encodeRequest({ event: Control.Hello.name, dataText, correlationId: greeting, clientId }))
   }
   return wire
@@ -216,7 +203,7 @@ type Incoming = Receiving<unknown, CallFailure>
 const defaultOutstanding = 64
 
 /** What one connection owes: answers to calls, items of streams. */
-const makeOwed = (address: string) => {
+const makeOwed = (url: string) => {
   const waiting = new Map<unknown, Resume>()
   const streams = new Map<unknown, Incoming>()
   const over = Deferred.makeUnsafe<string>()
@@ -247,7 +234,7 @@ const makeOwed = (address: string) => {
     lost: (problem) => {
       ended ??= problem
       Deferred.doneUnsafe(over, Exit.succeed(ended))
-      const failed = Exit.fail(lost(address, ended, false))
+      const failed = Exit.fail(lost(url, ended, false))
       const owed = [...waiting.values()]
       waiting.clear()
       for (const resume of owed) resume(failed)
@@ -264,7 +251,7 @@ type Owed = ReturnType<typeof makeOwed>
 const traceOf = (fiber: Fiber.Fiber<unknown, unknown>, options: Pick<CallOptions, "traceparent" | "tracestate">): TraceContext.Texts =>
   options.traceparent === undefined ? outgoing(fiber) ?? TraceContext.none : { traceparent: options.traceparent, tracestate: options.tracestate }
 
-const makeCalls = ({ clientId, outstanding = defaultOutstanding, path }: ConnectOptions, wire: Wire, { ended, waiting }: Owed) => {
+const makeCalls = ({ clientId, outstanding = defaultOutstanding, url }: ConnectOptions, wire: Wire, { ended, waiting }: Owed) => {
   const turns = Semaphore.makeUnsafe(outstanding)
   let last = 0
   const send = (event: string, dataText: string, callOptions: CallOptions, bare: boolean) =>
@@ -272,7 +259,7 @@ const makeCalls = ({ clientId, outstanding = defaultOutstanding, path }: Connect
       const { traceparent, tracestate } = traceOf(fiber, callOptions)
       return Effect.callback<Frame.Incoming, CallFailure>((resume) => {
         const problem = ended()
-        if (problem !== undefined) return resume(Effect.fail(lost(path, problem, true)))
+        if (problem !== undefined) return resume(Effect.fail(lost(url, problem, true)))
         const correlationId = `c${++last}`
         waiting.set(correlationId, resume)
         wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, traceparent, tracestate, bare }))
@@ -295,7 +282,7 @@ const answerOf = (incoming: Frame.Incoming): Exit.Exit<Answer, CallFailure> => {
 const leaveMillis = 5000
 
 const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, streams }: Owed) => {
-  const { clientId, path } = options
+  const { clientId, url } = options
   let last = 0
   let isGreeted = options.token !== undefined
   const control = (event: string, fields: JsonObject) =>
@@ -304,7 +291,7 @@ const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, {
   /** Asks for a stream, and cancels it with the scope if it has not ended. */
   const open = Effect.fnUntraced(function*(event: string, data: unknown, asked: StreamOptions) {
     const problem = ended()
-    if (problem !== undefined) return yield* Effect.fail(lost(path, problem, true))
+    if (problem !== undefined) return yield* Effect.fail(lost(url, problem, true))
     // Then items that are made together may share a frame.
     if (!isGreeted) control(Control.Hello.name, { version: Control.version })
     isGreeted = true
@@ -354,7 +341,7 @@ const isReply = (incoming: Frame.Incoming): boolean => incoming.fields["correlat
 type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
 
 const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wanted: SubscribeOptions) {
-  const { clientId, path } = options
+  const { clientId, url } = options
   const { buffer, from, metadata, onSubscribed, overflow, pattern, requests } = wanted
   let items: Array<Told> = []
   let failure: CallFailure | undefined
@@ -373,7 +360,7 @@ const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wa
       wire.pause()
       wake?.()
     },
-    lost: (problem) => fail(lost(path, problem, false))
+    lost: (problem) => fail(lost(url, problem, false))
   })
   const dataText = JSON.stringify({ pattern, subscription_id: "s", from, requests, overflow, buffer, metadata })
   wire.send(Frame.encodeRequest({ event: "pubsub:subscribe", dataText, correlationId: "s", clientId }))
@@ -403,19 +390,19 @@ export const subscribe = (options: ConnectOptions, wanted: SubscribeOptions): St
   Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
 
 /**
- * Connects until the scope closes. Fails with `ConnectionLost { unsent: true }` when nobody listens. A call fails with
- * `ConnectionLost` when the connection is lost: `unsent` is true where its request cannot have left.
+ * Connects until the scope closes. Fails with `ConnectionLost { unsent: true }` when nobody listens or accepts, and with
+ * `PayloadInvalid` where the URL is none. A call fails with `ConnectionLost` when the connection is lost: `unsent` is true where its request cannot have left.
  */
 export const connect = (
   options: ConnectOptions
 ): Effect.Effect<Client["Service"], KsiError.KsiError, Scope.Scope> =>
   Effect.gen(function*() {
-    const owed = makeOwed(options.path)
+    const owed = makeOwed(options.url)
     const wire = yield* openWire(options, owed.sink)
     const send = makeCalls(options, wire, owed)
     const callRaw = (event: string, dataText: string, callOptions?: CallOptions) => Effect.flatMap(send(event, dataText, callOptions), Frame.decodeReply)
     return Client.of({
-      address: options.path,
+      address: addressOf(options.url),
       closed: Deferred.await(owed.over),
       // A newline in a JSON text is white space (inside its texts it is escaped), but it would end the frame.
       callRaw: (event, dataText, callOptions) => callRaw(event, dataText.replaceAll("\n", " "), callOptions),
@@ -426,6 +413,6 @@ export const connect = (
     })
   })
 
-/** A client of the daemon at a Unix socket. Fails as `connect`. */
-export const layerUnix = (options: ConnectOptions): Layer.Layer<Client, KsiError.KsiError> =>
+/** A client of a daemon. Fails as `connect`. */
+export const layer = (options: ConnectOptions): Layer.Layer<Client, KsiError.KsiError> =>
   Layer.effect(Client, connect(options))

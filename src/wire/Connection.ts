@@ -109,6 +109,8 @@ export interface Options {
   readonly principal: string
   /** What it shares with others; nothing where it has none. */
   readonly shared?: Shared | undefined
+  /** Told of each token that was presented: who it stands for, `anonymous` where it is not valid. */
+  readonly greeted?: ((principal: string) => void) | undefined
 }
 
 // ----------------------------------------------------------------------------------------------------------- requests
@@ -442,7 +444,7 @@ export const run: (
   const closed = () => reading.advance()
   const streams = new Streams({ router, authorizer, limits, clock, outgoing, identity, fork, closed })
   const followers = new Followers({
-    subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed,
+    subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed, greeted: options.greeted,
     cancel: (id) => streams.cancel(id)
   })
   const surroundings = yield* Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(fiber))

@@ -89,7 +89,7 @@ describe("over the socket", () => {
       const there = kept()
       const here = kept()
       const { context, path, settled } = yield* daemon({ tracer: there.layer })
-      const client = yield* Client.connect({ path })
+      const client = yield* Client.connect({ url: path })
       yield* Effect.withSpan(client.call("shop:order", { sku: "tea" }), "program").pipe(Effect.provide(here.layer))
       yield* settled
       const { above, named, spans } = there
@@ -137,7 +137,7 @@ describe("over the socket", () => {
     Effect.gen(function*() {
       const there = kept()
       const { path } = yield* daemon({ tracer: there.layer })
-      const client = yield* Client.connect({ path })
+      const client = yield* Client.connect({ url: path })
       const ids = Array.from({ length: 50 }, (_, n) => (n + 1).toString(16).padStart(32, "0"))
       yield* Effect.forEach(ids, (id) => client.call("shop:order", { sku: id }, { traceparent: `00-${id}-${spanId}-01` }), { concurrency: "unbounded" })
       for (const id of ids) {
@@ -150,7 +150,7 @@ describe("over the socket", () => {
 describe("the client", () => {
   const sentBy = Effect.fnUntraced(function*<E>(use: (client: Client.Client["Service"]) => Effect.Effect<unknown, E>) {
     const { path } = yield* daemon({ middleware: Layer.empty })
-    const client = yield* Client.connect({ path })
+    const client = yield* Client.connect({ url: path })
     yield* use(client)
     return (yield* client.call("shop:seen", {}, { traceparent })).data["result"]
   })
@@ -172,10 +172,10 @@ describe("the client", () => {
     Effect.gen(function*() {
       const there = kept()
       const last = yield* daemon({ tracer: there.layer })
-      const client = yield* Client.connect({ path: last.path })
+      const client = yield* Client.connect({ url: last.path })
       const relay = Router.handle(Event.make("relay:order"), () => Effect.orDie(Effect.asVoid(order(client))))
       const first = yield* daemon({ middleware: relay })
-      const outside = yield* Client.connect({ path: first.path })
+      const outside = yield* Client.connect({ url: first.path })
       yield* outside.call("relay:order", {}, { traceparent, tracestate: "a=1" })
       expect(there.above("shop:order")).toBe(spanId)
       expect((yield* client.call("shop:seen", {})).data["result"]).toEqual([traceparent, "a=1"])
@@ -192,7 +192,7 @@ describe("the store", () => {
       const there = kept()
       yield* Effect.scoped(Effect.gen(function*() {
         const { path, settled } = yield* daemon({ runtime: Ksi.layerSqlite({ filename }), tracer: there.layer })
-        const client = yield* Client.connect({ path })
+        const client = yield* Client.connect({ url: path })
         yield* client.call("shop:order", { sku: "tea" }, { traceparent, tracestate: "a=1" })
         yield* settled
       }))
@@ -211,7 +211,7 @@ describe("the store", () => {
     Effect.gen(function*() {
       const there = kept()
       const { context, path, settled } = yield* daemon({ middleware: Layer.empty, tracer: there.layer })
-      const client = yield* Client.connect({ path })
+      const client = yield* Client.connect({ url: path })
       yield* client.call("shop:ordered", { sku: "tea" }, { traceparent, tracestate: "a=1" })
       yield* settled
       const facts = yield* Effect.flatMap(EventStore, (store) => store.read({ from: 1, limit: 9 })).pipe(Effect.provideContext(context))
@@ -223,7 +223,7 @@ describe("the store", () => {
   it.live("nobody traces: nothing is written", () =>
     Effect.gen(function*() {
       const { context, path, settled } = yield* daemon({ middleware: Layer.empty })
-      const client = yield* Client.connect({ path })
+      const client = yield* Client.connect({ url: path })
       yield* Effect.forkChild(client.call("shop:ordered", { sku: "tea" })).pipe(Effect.flatMap(Fiber.join))
       yield* settled
       const facts = yield* Effect.flatMap(EventStore, (store) => store.read({ from: 1, limit: 9 })).pipe(Effect.provideContext(context))

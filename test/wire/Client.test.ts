@@ -11,7 +11,7 @@ import { eventually, folder, makeCounts, start } from "./Daemon.ts"
 
 const connected = Effect.fnUntraced(function*(options: Partial<Client.ConnectOptions> = {}) {
   const daemon = yield* start()
-  return { ...daemon, client: yield* Client.connect({ path: daemon.path, ...options }) }
+  return { ...daemon, client: yield* Client.connect({ url: daemon.path, ...options }) }
 })
 
 /** A server that does to each connection what the test says. */
@@ -91,7 +91,7 @@ describe("calls", () => {
           })
         })
       })
-      const client = yield* Client.connect({ path, outstanding })
+      const client = yield* Client.connect({ url: path, outstanding })
       const replies = yield* Effect.forEach(Array.from({ length: 500 }, (_, n) => n), (n) => client.call("t:echo", { n }), { concurrency: "unbounded" })
       expect(replies.map(({ data }) => data["n"])).toEqual(Array.from({ length: 500 }, (_, n) => n))
       expect(most).toBeLessThanOrEqual(outstanding)
@@ -121,16 +121,16 @@ describe("lost connections", () => {
   it.live("nobody listens: nothing was sent", () =>
     Effect.gen(function*() {
       const path = Path.join(yield* folder, "s")
-      const error = yield* Effect.flip(Client.connect({ path }))
+      const error = yield* Effect.flip(Client.connect({ url: path }))
       expect(error.reason).toMatchObject({ _tag: "ConnectionLost", unsent: true, address: path })
-      const layered = yield* Effect.flip(Layer.build(Client.layerUnix({ path })))
+      const layered = yield* Effect.flip(Layer.build(Client.layer({ url: path })))
       expect(layered.reason).toMatchObject({ _tag: "ConnectionLost", unsent: true })
     }))
 
   it.live("lost in flight, it may have been done; after that, nothing is sent", () =>
     Effect.gen(function*() {
       const path = yield* serving((socket) => socket.on("data", () => socket.destroy()))
-      const client = yield* Client.connect({ path })
+      const client = yield* Client.connect({ url: path })
       const both = yield* Effect.all([client.call("a:b", {}), client.call("a:b", {})].map(Effect.flip), { concurrency: 2 })
       for (const error of both) expect(error).toMatchObject({ reason: { _tag: "ConnectionLost", unsent: false } })
       expect(yield* Effect.flip(client.call("a:b", {}))).toMatchObject({ reason: { unsent: true } })
@@ -139,7 +139,7 @@ describe("lost connections", () => {
   it.live("a daemon that speaks nonsense is left", () =>
     Effect.gen(function*() {
       const path = yield* serving((socket) => socket.on("data", () => socket.write("hello?\n")))
-      const client = yield* Client.connect({ path })
+      const client = yield* Client.connect({ url: path })
       const error = yield* Effect.flip(client.call("a:b", {}))
       expect(error).toMatchObject({ reason: { _tag: "ConnectionLost", unsent: false } })
       expect(error instanceof KsiError ? error.message : "").toContain("no frame")
@@ -149,7 +149,7 @@ describe("lost connections", () => {
     Effect.gen(function*() {
       const daemon = yield* start({ counts: makeCounts() })
       const scope = yield* Scope.make()
-      const client = yield* Client.connect({ path: daemon.path }).pipe(Scope.provide(scope))
+      const client = yield* Client.connect({ url: daemon.path }).pipe(Scope.provide(scope))
       const fiber = yield* Effect.forkChild(Effect.flip(client.call("t:forever", {})), { startImmediately: true })
       yield* eventually(() => daemon.counts.running === 1)
       yield* Scope.close(scope, Exit.void)
@@ -193,7 +193,7 @@ describe("subscriptions", () => {
       expect(bad).toMatchObject({ reason: { _tag: "PatternInvalid" } })
       const scope = yield* Scope.make()
       const daemon = yield* start().pipe(Scope.provide(scope))
-      const other = yield* Client.connect({ path: daemon.path })
+      const other = yield* Client.connect({ url: daemon.path })
       let live = false
       const fiber = yield* Effect.forkChild(
         Effect.flip(Stream.runDrain(other.subscribe({ pattern: "*", onSubscribed: () => live = true }))),

@@ -108,10 +108,11 @@ export class Plain {
     socket.on("close", close)
   }
 
-  static connect(path: string) {
+  /** To a path, or a port of this machine. */
+  static connect(place: string | number) {
     return Effect.acquireRelease(
       Effect.callback<Plain>((resume) => {
-        const socket = Net.connect({ path, allowHalfOpen: true }, () => resume(Effect.succeed(new Plain(socket))))
+        const socket = Net.connect({ ...typeof place === "string" ? { path: place } : { host: "127.0.0.1", port: place }, allowHalfOpen: true }, () => resume(Effect.succeed(new Plain(socket))))
       }),
       ({ socket }) => Effect.sync(() => socket.destroy())
     )

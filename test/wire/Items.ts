@@ -25,7 +25,7 @@ export interface Made {
   readonly finishing: Deferred.Deferred<void>
 }
 
-const handlers = (made: Made) =>
+export const handlers = (made: Made) =>
   Group.toLayer({
     "s:count": ({ chunk, to }) => Stream.rechunk(Stream.range(1, to), chunk),
     "s:endless": () => Stream.fromEffectRepeat(Effect.sync(() => `item ${++made.pulled}`)).pipe(

@@ -15,7 +15,7 @@ const connected = Effect.fnUntraced(function*(made: Made = makeMade(), limits: P
   const path = Path.join(yield* folder, "run", "daemon.sock")
   const within = { ...Limits.defaults, ...limits }
   yield* Layer.build(Listener.layerUnix({ path }).pipe(Layer.provideMerge(runtime(made)))).pipe(Effect.provideService(Limits.Limits, within))
-  return { made, path, client: yield* Client.connect({ path }) }
+  return { made, path, client: yield* Client.connect({ url: path }) }
 })
 
 const numbers = (to: number) => Array.from({ length: to }, (_, n) => n + 1)
@@ -111,7 +111,7 @@ describe("a stream", () => {
       const path = Path.join(yield* folder, "run", "daemon.sock")
       const daemon = yield* Scope.make()
       yield* Layer.buildWithScope(Listener.layerUnix({ path }).pipe(Layer.provideMerge(runtime())), daemon)
-      const client = yield* Client.connect({ path })
+      const client = yield* Client.connect({ url: path })
       const began = Deferred.makeUnsafe<void>()
       const reader = yield* Effect.forkChild(Effect.flip(Stream.runForEach(client.stream("s:endless", {}, { bufferSize: 1 }), () => Deferred.succeed(began, undefined))))
       yield* Deferred.await(began)

@@ -45,6 +45,8 @@ interface Parts {
   readonly cancel: (streamId: string) => Effect.Effect<void, KsiError.KsiError>
   /** Told when a subscription has ended. */
   readonly closed: () => void
+  /** Told of each token that was presented: who it stands for. */
+  readonly greeted: ((principal: string) => void) | undefined
 }
 
 interface Wanted {
@@ -87,7 +89,9 @@ export class Followers {
     if (!isObject(data) || !Object.hasOwn(data, "token")) return { data, problem: undefined }
     const { token, ...rest } = data
     const bearer = this.parts.authorizer.authenticate(token)
-    this.become(Result.getOrElse(bearer, () => anonymous))
+    const principal = Result.getOrElse(bearer, () => anonymous)
+    this.become(principal)
+    this.parts.greeted?.(principal)
     return { data: rest, problem: Result.isFailure(bearer) ? bearer.failure : undefined }
   }
 

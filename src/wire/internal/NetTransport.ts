@@ -9,6 +9,9 @@ import type { Sink, Transport } from "../Connection.ts"
 // What fills a read: there is more at hand.
 const fullRead = 64 * 1024
 
+/** After how long the system asks a silent peer over TCP whether it is still there; who does not answer is gone. */
+export const keepAliveMillis = 30_000
+
 /** One socket. */
 export class NetTransport implements Transport {
   private readonly socket: Net.Socket

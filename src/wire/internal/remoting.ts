@@ -20,15 +20,18 @@ import { isObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import * as Client from "../Client.ts"
 import { RemoteFailure } from "../Frame.ts"
+import { addressOf } from "./dial.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
 /** Where the daemon is, and how to deal with a connection that is lost. */
 export interface Options {
-  /** `unix:` and the path of the daemon's socket, or the path alone. */
+  /** `unix:` and the path of the daemon's socket, or the path alone; `tcp://host:port`; `ws://host:port`, or `wss:`, `http:`, `https:`. */
   readonly url: string
-  /** Says who the program is; without one it is whoever opened the socket. */
+  /** Says who the program is; without one it is whoever opened the socket, and over TCP nobody. */
   readonly token?: string | Redacted.Redacted | undefined
+  /** How long the daemon may take to accept a connection. Default: 10 seconds. */
+  readonly connectTimeout?: Duration.Input | undefined
   /** A label for everything this program sends. */
   readonly clientId?: string | undefined
   /** Requests that may wait for their answer; more wait for their turn. Default: 64. */
@@ -54,11 +57,8 @@ const defaultReconnect: Schedule.Schedule<unknown> = Schedule.jittered(
   Schedule.modifyDelay(Schedule.exponential("50 millis", 1.6), ({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(5))))
 )
 
-/** The path of a Unix socket. */
-const pathOf = (url: string): string => url.startsWith("unix:") ? url.slice("unix:".length) : url
-
-const clientOptions = ({ clientId, outstanding, token, url }: Options): Client.ConnectOptions => ({
-  path: pathOf(url), clientId, outstanding, token: Redacted.isRedacted(token) ? Redacted.value(token) : token
+const clientOptions = ({ clientId, connectTimeout, outstanding, token, url }: Options): Client.ConnectOptions => ({
+  url, clientId, outstanding, connectTimeout, token: Redacted.isRedacted(token) ? Redacted.value(token) : token
 })
 
 /** A connection that comes back for as long as the scope is open. */
@@ -95,7 +95,7 @@ const makeLink = Effect.fnUntraced(function*(options: Options) {
   }))
   yield* Effect.addFinalizer(() => SubscriptionRef.set(state, { _tag: "closed", problem: "its layer is closed" }))
 
-  const { path: address } = wanted
+  const address = addressOf(wanted.url)
   const lost = (problem: string) => KsiError.fail(new KsiError.ConnectionLost({ address, problem, unsent: true }))
   const problemOf = (now: State): string => "problem" in now ? now.problem : "it is not connected yet"
   return {

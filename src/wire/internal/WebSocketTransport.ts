@@ -1,10 +1,10 @@
-// A WebSocket as a connection of the wire sees it: one message is one frame.
+// A WebSocket as a connection of the wire sees it: one message is one frame. Used on both sides.
 //
 // Source: RFC 6455; the protocol itself is the package ws, which is loaded with the first one.
 import type { WebSocket } from "@effect/platform-node/NodeWS"
 import { Buffer } from "node:buffer"
 import type { Duplex } from "node:stream"
-import type { Sink, Transport } from "../../wire/Connection.ts"
+import type { Sink, Transport } from "../Connection.ts"
 
 const newline = 0x0a
 const carriageReturn = 0x0d
@@ -12,6 +12,8 @@ const end = Buffer.from("\n")
 
 /** Codes of RFC 6455 section 7.4. */
 const goingAway = 1001
+/** The other side is gone without a word. */
+const noCode = 1006
 
 /**
  * The bytes of a message as one line. A newline between the tokens of JSON is a space; within a text it is an error, which a
@@ -27,16 +29,24 @@ export class WebSocketTransport implements Transport {
   private readonly webSocket: WebSocket
   private readonly stream: Duplex
   private sink: Sink | undefined
+  private failure: string | undefined
   private answered = true
 
   constructor(webSocket: WebSocket, stream: Duplex) {
     this.webSocket = webSocket
     this.stream = stream
     // Without a listener an error would end the process; what follows it is `close`.
-    webSocket.on("error", () => {})
+    webSocket.on("error", (error) => {
+      this.failure ??= error.message
+    })
     webSocket.on("pong", () => {
       this.answered = true
     })
+  }
+
+  /** Why it broke or was closed; `undefined` where nothing was said. */
+  get problem(): string | undefined {
+    return this.failure
   }
 
   readonly start = (sink: Sink): void => {
@@ -44,8 +54,13 @@ export class WebSocketTransport implements Transport {
     if (this.webSocket.readyState !== this.webSocket.OPEN) return sink.ended("gone")
     // Binary or not: a frame is UTF-8. By default a message is a Buffer.
     this.webSocket.on("message", (message) => sink.bytes(lineOf(message as Buffer)))
-    this.webSocket.on("close", () => sink.ended("gone"))
+    this.webSocket.on("close", (code, reason) => {
+      if (code !== goingAway && code !== noCode) this.failure ??= `it closed the connection (${[code, reason.toString()].join(" ").trim()})`
+      sink.ended("gone")
+    })
     this.stream.on("drain", sink.drained)
+    // Who dialled has let nothing come before it could be taken.
+    if (this.webSocket.isPaused) this.webSocket.resume()
   }
 
   readonly pause = (): void => this.webSocket.pause()
