@@ -72,7 +72,7 @@ describe("reasons", () => {
     expect(new NotFound({ what: "stream", id: "s", similar: [] }).next).toBe("ksi streams")
     expect(new NotFound({ what: "dead letter", id: "1", similar: [] }).next).toBe("ksi dead ls")
     const shape = (expected: string) => new WrongShape({ event: "a:b", used: "call", expected })
-    expect([shape("call"), shape("emit"), shape("stream")].map(({ next }) => next)).toEqual(["ksi call a:b", "ksi emit a:b", "ksi describe a:b"])
+    expect([shape("call"), shape("emit"), shape("stream")].map(({ next }) => next)).toEqual(["ksi call a:b", "ksi emit a:b", "ksi stream a:b"])
     expect(shape("stream").message).toBe("a:b is a stream: use stream, not call")
     expect(shape("connection").message).toContain("belongs to a connection")
     const limit = { limit: "depth", max: 1 }

@@ -164,11 +164,15 @@ describe("system:help", () => {
       Middleware.use(Middleware.make("outer", { before: () => Effect.void }), { pattern: "stock:*" })
     ).pipe(Layer.provideMerge(served)))))
 
-  it.effect("of a stream says that it is answered in process only", () =>
+  it.effect("of a stream says how it is asked", () =>
     withRuntime(Effect.gen(function*() {
       yield* (yield* Router).define(Watch)
       const reply = yield* ask("system:help", { event: "stock:watch" })
-      expect(reply).toMatchObject({ mode: "stream", examples: [], usage: { command: "only in process so far: ksi.stream, for stock:watch" } })
+      expect(reply).toMatchObject({
+        mode: "stream",
+        examples: [{ command: "ksi stream stock:watch --data '{\"sku\":\"\"}'" }],
+        usage: { command: expect.stringContaining("echo '{\"event\":\"stock:watch\",\"stream\":true,\"stream_id\":\"s1\",\"data\":{\"sku\":\"\"}}' | nc -N -U ") }
+      })
     })))
 
   it.effect("of an unknown event names the nearest", () =>

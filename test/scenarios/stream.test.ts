@@ -36,7 +36,7 @@ describe("ksi stream", () => {
     expect([code, stdout]).toEqual([1, "{\"n\":1}\n{\"n\":2}\n"])
     expect(stderr).toContain("it is worn after 2")
     const json = await run("stream", "tick:count", "to=9", "wear=1", "--json")
-    expect([json.code, json.stdout, JSON.parse(json.stderr)]).toMatchObject([1, "", { error: { reason: "DeclaredFailure", message: "it is worn after 0" } }])
+    expect([json.code, json.stdout, JSON.parse(json.stderr)]).toMatchObject([1, "", { error: { reason: "DeclaredFailure", message: "tick:count failed: it is worn after 0" } }])
     expect(await run("stream", "tick:count", "to=x")).toMatchObject({ code: 2, stdout: "", stderr: expect.stringContaining("PayloadInvalid") })
     expect(await run("stream", "tick:cuont")).toMatchObject({ code: 3, stderr: expect.stringMatching(/nearest +tick:count/) })
     expect(await run("stream", "tick:count", "to=1", "--limit", "0")).toMatchObject({ code: 2, stderr: expect.stringContaining("--limit: expected 1 or more, found 0") })

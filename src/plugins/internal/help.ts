@@ -87,20 +87,16 @@ const cliCommand = (event: Event.Any, data: unknown): string => {
   return `ksi ${event.kind === "fact" ? "emit" : event.mode} ${event.name}${json === "{}" ? "" : ` --data ${quoted(json)}`}`
 }
 
-const socketCommand = (event: Event.Any, data: unknown, socket: string): string =>
-  `echo ${quoted(JSON.stringify({ event: event.name, data }))} | nc -N -U ${socket}`
+const socketCommand = (event: Event.Any, data: unknown, socket: string): string => {
+  const stream = event.kind === "request" && event.mode === "stream" ? { stream: true, stream_id: "s1" } : {}
+  return `echo ${quoted(JSON.stringify({ event: event.name, ...stream, data }))} | nc -N -U ${socket}`
+}
 
-/**
- * Commands to try: for each example of the event, else for the least payload that its schema accepts. A stream has
- * none: it is answered only in process so far.
- */
+/** Commands to try: for each example of the event, else for the least payload that its schema accepts. */
 export const commands = (event: Event.Any, payload: object, socket: string): {
   readonly examples: ReadonlyArray<{ readonly command: string }>
   readonly usage: { readonly command: string }
 } => {
-  if (event.kind === "request" && event.mode === "stream") {
-    return { examples: [], usage: { command: `only in process so far: ksi.stream, for ${event.name}` } }
-  }
   const given = event.annotations.examples ?? []
   const data = given.length > 0 ? given : [skeleton(payload, objectOf(objectOf(payload)["$defs"])) ?? {}]
   return {
