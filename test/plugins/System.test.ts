@@ -170,8 +170,8 @@ describe("system:help", () => {
       const reply = yield* ask("system:help", { event: "stock:watch" })
       expect(reply).toMatchObject({
         mode: "stream",
-        examples: [{ command: "ksi stream stock:watch --data '{\"sku\":\"\"}'" }],
-        usage: { command: expect.stringContaining("echo '{\"event\":\"stock:watch\",\"stream\":true,\"stream_id\":\"s1\",\"data\":{\"sku\":\"\"}}' | nc -N -U ") }
+        examples: [{ command: "ksi stream stock:watch --data '{\"sku\":\"text\"}'" }],
+        usage: { command: expect.stringContaining("echo '{\"event\":\"stock:watch\",\"stream\":true,\"stream_id\":\"s1\",\"data\":{\"sku\":\"text\"}}' | nc -N -U ") }
       })
     })))
 
