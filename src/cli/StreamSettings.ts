@@ -11,7 +11,7 @@
  * StreamSettings.lines({ maxCount: 1000, maxAge: 86_400_000 })
  * // ["keeps the newest 1,000 facts", "keeps a fact for 1 day after it was stored"]
  * StreamSettings.lines({})                    // ["keeps everything"]
- * StreamSettings.holding({ version: 7, first: 5, count: 3, isDeleted: false })   // "version 7, 3 facts from version 5 on"
+ * StreamSettings.holding({ version: 7, firstVersion: 5, count: 3, isDeleted: false })   // "version 7, 3 facts from version 5 on"
  * ```
  *
  * **Gotchas** A stream that is not there yet can be set up: `stream-keep` says that there is none, and which is nearest.
@@ -45,10 +45,10 @@ export const lines = ({ maxAge, maxCount, metadata, truncateBefore }: JsonObject
 }
 
 /** How far a stream is and what it holds, for people. */
-export const holding = ({ count, first, isDeleted, version }: JsonObject): string => {
+export const holding = ({ count, firstVersion, isDeleted, version }: JsonObject): string => {
   const at = `version ${Output.textOf(version)}`
   if (isDeleted === true) return `${at}, deleted: what is left is its tombstone`
-  return count === 0 ? `${at}, no facts` : `${at}, ${Output.counted(Number(count), "fact")} from version ${Output.textOf(first)} on`
+  return count === 0 ? `${at}, no facts` : `${at}, ${Output.counted(Number(count), "fact")} from version ${Output.textOf(firstVersion)} on`
 }
 
 const streamArgument = Argument.String("streamId").pipe(Argument.withDescription("The stream's id, as ksi streams tells it"))
@@ -178,11 +178,11 @@ export const remove = Command.make(
   Effect.fnUntraced(function*({ expectedVersion, force, reason, stream }) {
     const remote = yield* Remote.connect
     if (!force) yield* refuse(remote, stream)
-    const { kind, version } = yield* remote.call("store:delete_stream", {
+    const { already, version } = yield* remote.call("store:delete_stream", {
       stream, ...Remote.given({ expectedVersion: Option.getOrUndefined(expectedVersion), reason: Option.getOrUndefined(reason) })
     })
-    yield* Output.documentOr({ streamId: stream, kind, version }, () =>
-      `${kind === "already" ? `${stream} was deleted before` : `deleted ${stream}`}; its tombstone is version ${Output.textOf(version)}\n`)
+    yield* Output.documentOr({ streamId: stream, already, version }, () =>
+      `${already === true ? `${stream} was deleted before` : `deleted ${stream}`}; its tombstone is version ${Output.textOf(version)}\n`)
   }, Effect.scoped)
 ).pipe(
   Command.withDescription("Remove all facts of a stream but a last one, which says that it is gone: nothing can be appended any more"),

@@ -9,8 +9,8 @@ it("each limit is a line, and so is what is noted", () => {
 })
 
 it("what a stream holds: some, nothing, or its tombstone", () => {
-  const some = { version: 1200, first: 1200, count: 1, isDeleted: false }
+  const some = { version: 1200, firstVersion: 1200, count: 1, isDeleted: false }
   expect(StreamSettings.holding(some)).toBe("version 1200, 1 fact from version 1200 on")
-  expect(StreamSettings.holding({ ...some, first: 1201, count: 0 })).toBe("version 1200, no facts")
+  expect(StreamSettings.holding({ ...some, firstVersion: 1201, count: 0 })).toBe("version 1200, no facts")
   expect(StreamSettings.holding({ ...some, isDeleted: true })).toBe("version 1200, deleted: what is left is its tombstone")
 })

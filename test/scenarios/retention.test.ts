@@ -62,7 +62,7 @@ describe("a daemon", () => {
 
     await home.start("--retain", "1 second")
     const settings = { maxCount: 2, metadata: { by: "ann" } }
-    expect(await infoOf(home, "a")).toEqual({ streamId: "a", version: 6, first: 5, count: 2, isDeleted: false, settings })
+    expect(await infoOf(home, "a")).toEqual({ streamId: "a", version: 6, firstVersion: 5, count: 2, isDeleted: false, settings })
     await fill(home, "a", 9)
     await until(home, "a", 2)
     // 2 of the nine were there, the others are new again: their ids were not known any more.
@@ -91,7 +91,7 @@ describe("a daemon", () => {
       const [name = "", ...flags] = command
       expect(await run(home, name, "order-9", ...flags)).toMatchObject({ code: 3, stdout: "", stderr: expect.stringMatching(/nearest +order-1\n/) })
     }
-    expect((await run(home, "stream-delete", "order-1", "--force", "--json")).stdout).toBe("{\"streamId\":\"order-1\",\"kind\":\"deleted\",\"version\":8}\n")
+    expect((await run(home, "stream-delete", "order-1", "--force", "--json")).stdout).toBe("{\"streamId\":\"order-1\",\"already\":false,\"version\":8}\n")
     expect((await run(home, "stream-delete", "order-1")).stdout).toBe("order-1 was deleted before; its tombstone is version 8\n")
     expect((await run(home, "stream-info", "order-1")).stdout).toBe("order-1: version 8, deleted: what is left is its tombstone\n")
     expect(await run(home, "stream-keep", "order-1", "--max-count", "5")).toMatchObject({ code: 6, stdout: "", stderr: expect.stringContaining("StreamDeleted") })
