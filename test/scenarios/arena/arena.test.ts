@@ -32,11 +32,24 @@ it("all promises are kept where nothing is planted", async () => {
   expect(await hunt("")).toBeUndefined()
 }, 120_000)
 
-it.concurrent.each(plants)("$kind: $name is found, and found again by its seed", async ({ name }) => {
+/** What is found, and says by which seed. */
+const findingOf = async (name: string): Promise<Found> => {
   const found = await hunt(name)
   if (found === undefined) return expect.fail("it is not found")
   expect(found.message).toMatch(new RegExp(`^Simulation\\.run\\(\\{ seed: ${found.seed}, … \\}\\) fails: .`))
+  return found
+}
+
+// That a seed says all is the harness's promise, not the bug's: a few of them, each in a process of its own, are enough.
+const [first, second, third, ...others] = plants
+
+it.concurrent.each([first, second, third].filter((plant) => plant !== undefined))("$kind: $name is found, and found again by its seed", async ({ name }) => {
+  const found = await findingOf(name)
   expect(await hunt(name, "--check", found.check, "--from", `${found.seed}`)).toEqual(found)
+}, 120_000)
+
+it.concurrent.each(others)("$kind: $name is found", async ({ name }) => {
+  await findingOf(name)
 }, 120_000)
 
 it("is of twelve kinds", () => {
