@@ -305,8 +305,8 @@ export const encodeRequest = (request: {
 /** Characters that a reply may have beyond `frameBytes`: what is around its data. */
 export const replyOverhead = 4096
 
-// Seconds with a fraction; Python tells an int from a float, and the original's clients expect a float.
-const seconds = (millis: number): string => Number.isInteger(millis / 1000) ? `${millis / 1000}.0` : String(millis / 1000)
+/** A time as the wire writes it: seconds, with a fraction, for Python tells an int from a float, and the original's clients expect a float. */
+export const seconds = (millis: number): string => Number.isInteger(millis / 1000) ? `${millis / 1000}.0` : String(millis / 1000)
 
 /**
  * A time and what stands around it. The last is kept, in one piece: many replies share a millisecond, and a text put
@@ -466,7 +466,7 @@ export const encodeReply = (
   return `${beginning}${idsText(envelope)}"}},"count":1,"correlation_id":${echo(correlationId)}${endTime(now)}`
 }
 
-/** The line that answers a request that asked for the answer as it is. One that failed is told as any other. */
+/** The line that answers a request that asked for the answer as it is. A failure is told as every other. */
 export const encodeBare = (
   envelope: Envelope,
   correlationId: unknown,

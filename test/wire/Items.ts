@@ -16,7 +16,9 @@ export const Endless = Event.make("s:endless", { success: Schema.String, stream:
 export const Broken = Event.make("s:broken", { payload: { how: Schema.Literals(["fail", "die", "interrupt", "wrong", "unwritable", "long"]) }, success: Schema.Unknown, error: Refused, stream: true })
 export const Dates = Event.make("s:dates", { payload: { of: Schema.Date }, success: Schema.Date, stream: true })
 export const Once = Event.make("s:once", { success: Schema.Int })
-export const Group = EventGroup.make(Count, Endless, Broken, Dates, Once)
+/** A chunk whose third item is too long for a small frame. */
+export const Together = Event.make("s:together", { success: Schema.String, stream: true })
+export const Group = EventGroup.make(Together, Count, Endless, Broken, Dates, Once)
 
 /** What the handlers did. */
 export interface Made {
@@ -39,6 +41,7 @@ export const handlers = (made: Made) =>
       unwritable: Stream.succeed(1n),
       long: Stream.succeed("x".repeat(2000))
     } satisfies Record<string, Stream.Stream<unknown, Refused>> as Record<string, Stream.Stream<unknown, Refused>>)[how] ?? Stream.empty),
+    "s:together": () => Stream.fromArray(["one", "two", "x".repeat(2000), "four"]),
     "s:dates": ({ of }) => Stream.fromArray([of, new Date(of.getTime() + 1)]),
     "s:once": () => Effect.succeed(1)
   })

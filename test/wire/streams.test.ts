@@ -145,6 +145,18 @@ describe("the end", () => {
       expect(transport.writes.join("")).not.toContain("a secret")
     }))
 
+  it.live("says what went wrong also where all came in one frame, and what went well stands before it", () =>
+    Effect.gen(function*() {
+      const { ended, frames, transport } = yield* open({ frameBytes: 1000 })
+      transport.send({ event: "wire:hello", version: 1 })
+      yield* eventually(() => transport.frames.length === 1)
+      transport.send(ask("s:together", "a"))
+      yield* ended("a")
+      expect(frames("a")).toMatchObject([
+        { seq: 0, items: ["one", "two"] }, { seq: 2, stream_end: true, ok: false, error: { reason: "LimitExceeded" } }
+      ])
+    }))
+
   it.live("comes at once where the stream cannot begin, and the connection stays usable", () =>
     Effect.gen(function*() {
       const { ended, frames, transport } = yield* open()

@@ -96,7 +96,7 @@ const headline = ({ duration, more, nodes }: Trace): string => {
 export interface TextOptions {
   /** Whether there are colours. Default: no. */
   readonly coloured?: boolean | undefined
-  /** Characters of a line; a longer one ends in `…`. Default: any number. */
+  /** Characters of a line; a longer one ends in `…`. Default: no limit. */
   readonly width?: number | undefined
 }
 

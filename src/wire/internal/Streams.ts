@@ -99,19 +99,16 @@ class Writing {
     this.head = `{"event":${JSON.stringify(name)},"stream_id":${JSON.stringify(request.id)},"seq":`
   }
 
-  private textOf(item: unknown): string {
-    let text: string | undefined
+  /** An item as JSON, or why it cannot be sent. */
+  private textOf(item: unknown): string | KsiError.KsiError {
     try {
-      text = JSON.stringify(item)
+      // An item of an event that promises none has no text.
+      const text = JSON.stringify(item) ?? "null"
+      if (text.length <= this.max) return text
+      return KsiError.make(new KsiError.LimitExceeded({ limit: "frameBytes", max: this.max, actual: text.length, retryable: false }))
     } catch {
-      throw KsiError.make(KsiError.unwritable(this.name))
+      return KsiError.make(KsiError.unwritable(this.name))
     }
-    // An item of an event that promises none.
-    if (text === undefined) return "null"
-    if (text.length > this.max) {
-      throw KsiError.make(new KsiError.LimitExceeded({ limit: "frameBytes", max: this.max, actual: text.length, retryable: false }))
-    }
-    return text
   }
 
   private marked(): string {
@@ -121,12 +118,19 @@ class Writing {
     return `,"mark":${JSON.stringify(mark)}`
   }
 
-  /** The next frame, of items from this one on; answers with how many are in it. Throws a `KsiError` for one that has no text. */
+  /** The next frame, of items from this one on; answers with how many are in it. Throws a `KsiError` where the first cannot be sent. */
   frame(items: ReadonlyArray<unknown>, from: number, write: (text: string) => void): number {
     const most = this.isMany ? Math.min(items.length - from, this.window.room) : 1
-    let text = this.textOf(items[from])
+    const first = this.textOf(items[from])
+    if (KsiError.is(first)) throw first
+    let text = first
     let taken = 1
-    for (; taken < most && text.length < frameLength; taken++) text += `,${this.textOf(items[from + taken])}`
+    for (; taken < most && text.length < frameLength; taken++) {
+      const next = this.textOf(items[from + taken])
+      // What came before it is sent, and then it is the first.
+      if (KsiError.is(next)) break
+      text += `,${next}`
+    }
     const line = `${this.head}${this.count}${this.marked()},${taken === 1 ? `"data":${text}}` : `"items":[${text}]}`}\n`
     this.count += taken
     this.window.spend(taken, line.length - 1)
@@ -138,7 +142,7 @@ class Writing {
   end(envelope: LiveEnvelope, correlationId: unknown, exit: Exit.Exit<unknown, Failure>, now: number): string {
     const how = Exit.isSuccess(exit) ? "\"ok\":true" : `"ok":false,"error":${JSON.stringify(Frame.encodeFailure(exit.cause, envelope))}`
     const label = JSON.stringify(correlationId) ?? "null"
-    return `${this.head}${this.count},"stream_end":true,${how},"correlation_id":${label},"timestamp":${now / 1000}}\n`
+    return `${this.head}${this.count},"stream_end":true,${how},"correlation_id":${label},"timestamp":${Frame.seconds(now)}}\n`
   }
 }
 

@@ -1,4 +1,5 @@
 // The five words over a connection that comes back: what `Remote.layer` is.
+import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -147,6 +148,20 @@ const readSuccess = (event: Event.Any, value: unknown): Exit.Exit<unknown, KsiEr
   return KsiError.exit(new KsiError.ReplyInvalid({ event: event.name, problems: [{ path: "", problem }] }))
 }
 
+type Items = Arr.NonEmptyReadonlyArray<unknown>
+
+/** A chunk of items; no more of it where one is not what the event promises. */
+const readItems = (event: Event.AnyRequest, items: Items): Exit.Exit<Items, KsiError.KsiError> => {
+  const read: Array<unknown> = []
+  for (const item of items) {
+    const exit = readSuccess(event, item)
+    if (Exit.isFailure(exit)) return Exit.failCause(exit.cause)
+    read.push(exit.value)
+  }
+  // One for each.
+  return Exit.succeed(read as unknown as Items)
+}
+
 /** What somebody over there failed with, as it would have failed here. */
 const readFailure = (event: Event.Any, error: Client.CallFailure): Effect.Effect<never, unknown> => {
   if (error instanceof RemoteFailure) return error.cause === "interrupt" ? Effect.interrupt : Effect.die(error)
@@ -210,7 +225,7 @@ const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown, o
     const client = yield* link.current
     return client.stream(event.name, data, { bufferSize: options.bufferSize }).pipe(
       Stream.catch((error) => Stream.fromEffect(readFailure(event, error))),
-      Stream.mapArrayEffect((items) => Effect.forEach(items, (item) => readSuccess(event, item)) as Effect.Effect<typeof items, KsiError.KsiError>) // one for each
+      Stream.mapArrayEffect((items) => readItems(event, items))
     )
   })), options)
 
