@@ -122,8 +122,13 @@ export class Ksi extends KsiService {
     Layer.effectContext(bus).pipe(Layer.provideMerge(SqliteEventStore.layer(options)))
 
   /**
-   * Everything in a daemon, which a program reaches at a URL (`unix:var/run/daemon.sock`); the program itself stays as it is.
-   * Fails with `ConnectionLost` where nobody answers; a connection that is lost later comes back by itself.
+   * Everything in a daemon, which a program reaches at a URL (`unix:var/run/daemon.sock`); the program itself stays as it is, and may
+   * work for consumer groups there (`Consumer.layer`). Fails with `ConnectionLost` where nobody answers; a connection that is lost later comes
+   * back by itself.
    */
-  static readonly layerRemote = (options: Remote.Options): Layer.Layer<KsiService | Remote.Remote, KsiError> => Remote.layer(options)
+  static readonly layerRemote = (options: Remote.Options): Layer.Layer<KsiService | Remote.Remote | Consumer.Consumers, KsiError> =>
+    Layer.unwrap(Effect.map(
+      Effect.promise(() => import("./plugins/RemoteConsumers.ts")),
+      (consumers) => Layer.provideMerge(consumers.layer, Remote.layer(options))
+    ))
 }

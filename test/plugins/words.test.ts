@@ -39,7 +39,7 @@ const words: Readonly<Record<string, readonly [type: string, meaning: string]>> 
   divergence: ["object", "the fact after which two states are no longer the same"],
   misfits: ["array", "facts that do not fit a branch"],
   // A trace.
-  kind: ["string", "what a node is"],
+  kind: ["string", "what a node of a trace is, or an item among others"],
   parent: ["string", "`id` of the node above it"],
   depth: ["integer", "how far it is from its root"],
   offset: ["number", "milliseconds from the beginning of the trace"],
@@ -86,6 +86,8 @@ const words: Readonly<Record<string, readonly [type: string, meaning: string]>> 
   handled: ["integer", "facts that were set aside and no longer are"],
   discarded: ["integer", "facts that were given up"],
   attempts: ["integer", "how often it was tried"],
+  attempt: ["integer", "which of these it is"],
+  ticket: ["string", "what a fact that was handed over is reported with"],
   members: ["integer", "how many work for a group"],
   // Streams.
   isDeleted: ["boolean", "whether all that is left is a tombstone"],
