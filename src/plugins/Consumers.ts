@@ -22,6 +22,7 @@
  * **Gotchas** A group that nobody works for here can be looked at and its facts discarded, not handled again.
  */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Router from "../bus/Router.ts"
@@ -42,8 +43,8 @@ export const Group = EventGroup.make(List, Parked, Retry, Discard, Settled, Work
 
 /** The programs beside the daemon that work for groups. */
 export class Workers extends Context.Service<Workers, {
-  /** Hands over nothing more, and waits until what was is reported; the work of each of them ends then. */
-  readonly end: Effect.Effect<void>
+  /** Hands over nothing more, and waits until what was is reported, at most so long; then their work ends. */
+  readonly end: (patience: Duration.Input) => Effect.Effect<void>
 }>()("ksi/plugins/Consumers/Workers") {}
 
 const handlers = (crews: Effect.Success<typeof Crews.make>) => Group.toLayer(Effect.gen(function*() {

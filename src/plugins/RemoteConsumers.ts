@@ -67,7 +67,7 @@ const deliveryOf = ({ data, dataVersion, event, id, metadata, position, version 
   name: event,
   data,
   // As the daemon wrote it; what nobody said is left out there.
-  metadata: plain(metadata as Metadata),
+  metadata: plain(metadata as unknown as Metadata),
   position: BigInt(position),
   version,
   missed: 0,

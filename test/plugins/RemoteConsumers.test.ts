@@ -4,18 +4,17 @@ import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Schedule, Schema
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { KsiService } from "../../src/bus/KsiService.ts"
-import type { Router } from "../../src/bus/Router.ts"
 import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
+import * as Grant from "../../src/event/Grant.ts"
 import * as KsiError from "../../src/event/KsiError.ts"
 import { Ksi, type Runtime } from "../../src/Ksi.ts"
 import * as Consumers from "../../src/plugins/Consumers.ts"
 import * as RemoteConsumers from "../../src/plugins/RemoteConsumers.ts"
 import * as Consumer from "../../src/store/Consumer.ts"
-import { EventStore } from "../../src/store/EventStore.ts"
+import * as Permissions from "../../src/store/Permissions.ts"
 import * as Control from "../../src/wire/Control.ts"
 import * as Listener from "../../src/wire/Listener.ts"
-import * as Remote from "../../src/wire/Remote.ts"
 import { eventually, folder } from "../wire/Daemon.ts"
 
 const Placed = Event.fact("order:placed", { payload: { order: Schema.String, n: Schema.Int }, streamId: ({ order }) => order })
@@ -176,5 +175,237 @@ describe.each(places)("%s", (where, make) => {
     expect(yield* refusal(group(() => Effect.void, {}, ""))).toMatchObject({ _tag: "PluginInvalid", problem: "it needs a name" })
     // Beside the daemon the payload of its event is what is wrong.
     expect((yield* refusal(group(() => Effect.void, { concurrency: 0 })))._tag).toMatch(where === "in process" ? "PluginInvalid" : "PayloadInvalid")
+  }))
+})
+
+// -------------------------------------------------------------------------------------------------------- the connection
+
+/** A daemon, and a way to it that can be cut and opened again. */
+const world = Effect.gen(function*() {
+  const path = Path.join(yield* folder, "run", "daemon.sock")
+  const way = Path.join(yield* folder, "way.sock")
+  const context = yield* Layer.build(Layer.fresh(daemon))
+  yield* Effect.provideContext(Layer.build(Listener.layerUnix({ path })), context)
+  const open = new Set<Net.Socket>()
+  const server = Net.createServer((near) => {
+    const far = Net.connect(path)
+    for (const [socket, other] of [[near, far], [far, near]] as const) {
+      open.add(socket)
+      socket.on("error", () => socket.destroy()).on("close", () => other.destroy()).pipe(other)
+    }
+  })
+  const start = Effect.callback<void>((resume) => void server.listen(way, () => resume(Effect.void)))
+  const stop = Effect.sync(() => {
+    server.close()
+    for (const socket of open) socket.destroy()
+    open.clear()
+  })
+  yield* start
+  yield* Effect.addFinalizer(() => stop)
+  return { context, path, way, start, stop }
+})
+
+describe("the connection", () => {
+  it.live("is cut: the handler under way is interrupted before its fact is handled again, and the work goes on when it is back", () =>
+    within(Effect.gen(function*() {
+      const { context, start, stop, way } = yield* world
+      const go = yield* Deferred.make<void>()
+      const log: Array<string> = []
+      const layer = group(({ n }, { attempt }) => Effect.gen(function*() {
+        log.push(`begins ${n} ${attempt}`)
+        if (n === 2) yield* Effect.onInterrupt(Deferred.await(go), () => Effect.sync(() => void log.push(`interrupted ${n}`)))
+        log.push(`ends ${n}`)
+      }))
+      yield* Effect.provideContext(place("a", 1, 2, 3), context)
+      yield* Effect.gen(function*() {
+        yield* Layer.build(layer)
+        yield* eventually(() => log.length === 3)
+        yield* stop
+        yield* eventually(() => log.length === 4)
+        yield* Deferred.succeed(go, undefined)
+        // Nobody works for it now; what is stored meanwhile waits.
+        yield* Effect.provideContext(place("b", 4), context)
+        const { status } = Context.get(context, Consumer.Consumers)
+        yield* Effect.repeat(status, { until: ([only]) => only?.status === "idle" && only.position === 1 })
+        yield* start
+        yield* eventually(() => log.includes("ends 3") && log.includes("ends 4"))
+        yield* Consumer.settled("billing")
+      }).pipe(Effect.provide(Ksi.layerRemote({ url: way })))
+      expect(log.filter((line) => !line.endsWith("4") && !line.includes("4 1"))).toEqual([
+        "begins 1 1", "ends 1", "begins 2 1", "interrupted 2", "begins 2 1", "ends 2", "begins 3 1", "ends 3"
+      ])
+      expect(log.filter((line) => line.startsWith("begins 4"))).toEqual(["begins 4 1"])
+    })))
+
+  it.live("is given up: the work ends, and says so once", () =>
+    within(Effect.gen(function*() {
+      const { stop, way } = yield* world
+      const said: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void said.push(message))
+      yield* Effect.gen(function*() {
+        yield* Layer.build(group(() => Effect.void))
+        yield* stop
+        yield* eventually(() => said.some((message) => String(message).includes("there is no connection any more")))
+      }).pipe(Effect.provide(Ksi.layerRemote({ url: way, reconnect: Schedule.recurs(0) })), Effect.provide(Logger.layer([logger])))
+      expect(said.filter((message) => String(message).includes("cut off"))).toHaveLength(1)
+    })))
+
+  it.live("a worker may be handed only what its principal may hear: all of it at the start, each fact when it comes; none is lost", () =>
+    within(Effect.gen(function*() {
+      const { context, path } = yield* world
+      const { createToken, grant } = Context.get(context, Permissions.Permissions)
+      const clerk = yield* createToken({ by: "owner", name: "clerk" })
+      const rule = (pattern: string) => grant({ by: "owner", principal: clerk.principal, rule: { pattern, actions: Grant.actions, allow: true } })
+      const asClerk = <A, E, R>(program: Effect.Effect<A, E, R | Words>) => Effect.provide(program, Ksi.layerRemote({ url: path, token: clerk.token }))
+      const heard: Array<string> = []
+      const audit = (who: string) =>
+        Consumer.layerPattern("audit", "order:*", { start: "start", handler: (_, { name }) => Effect.sync(() => void heard.push(`${who} ${name}`)) })
+      const refusal = Effect.map(Effect.flip(Effect.scoped(asClerk(Layer.build(audit("clerk"))))), ({ reason }) => reason)
+      expect(yield* refusal).toMatchObject({ _tag: "PermissionDenied", event: "consumer:work" })
+      yield* rule("consumer:*")
+      expect(yield* refusal).toMatchObject({ _tag: "PermissionDenied", action: "subscribe", event: "order:*" })
+      yield* rule("order:placed")
+      yield* Effect.provideContext(place("a", 1), context)
+      yield* Effect.gen(function*() {
+        yield* Layer.build(audit("clerk"))
+        yield* eventually(() => heard.length === 1)
+        const ksi = Context.get(context, KsiService)
+        const { position } = yield* ksi.emit(Noted, { n: 1, on: new Date(0) })
+        const { status } = Context.get(context, Consumer.Consumers)
+        // It is sent away, and comes again, and again.
+        yield* Effect.repeat(status, { until: ([only]) => only?.status === "idle" })
+        expect((yield* status)[0]).toMatchObject({ position: Number(position) - 1, lag: 1, parked: 0 })
+      }).pipe(asClerk)
+      // Who may hear it gets it.
+      yield* Effect.provide(started(audit("owner"), Consumer.settled("audit")), Ksi.layerRemote({ url: path }))
+      expect(heard).toEqual(["clerk order:placed", "owner order:noted"])
+    })))
+})
+
+// -------------------------------------------------------------------------------------------------- frames of others
+
+type Item = Event.Success<typeof Consumers.Work>
+type Fact = Extract<Item, { readonly kind: "fact" }>
+
+/** Reads what is handed over, and reports nothing. */
+const reading = Effect.fnUntraced(function*(asked: Event.PayloadInput<typeof Consumers.Work>) {
+  const { stream } = yield* KsiService
+  const facts: Array<Fact> = []
+  const begun = yield* Deferred.make<void>()
+  const fiber = yield* Effect.forkChild(Stream.runForEach(stream(Consumers.Work, asked), (item) => item.kind === "begun"
+    ? Deferred.succeed(begun, undefined)
+    : Effect.sync(() => void facts.push(item))))
+  yield* Effect.raceFirst(Deferred.await(begun), Fiber.join(fiber))
+  return { facts, fiber }
+})
+const done = Effect.fnUntraced(function*(fact: Fact | undefined, report: Omit<Event.PayloadInput<typeof Consumers.Done>, "ticket"> = {}) {
+  yield* (yield* KsiService).call(Consumers.Done, { ticket: fact?.ticket ?? "", ...report })
+})
+
+describe("consumer:work and consumer:done", () => {
+  const it1 = (name: string, program: Effect.Effect<void, unknown, Daemon | Scope.Scope>) =>
+    it.live(name, () => within(Effect.provide(program, Layer.fresh(daemon))))
+  const asked = { group: "billing", events: ["order:placed"], start: "start" } as const
+
+  it1("hands over no more than is handled at a time, and the next of a stream when the one before is reported", Effect.gen(function*() {
+    yield* place("a", 1, 2)
+    yield* place("b", 3)
+    yield* place("c", 4)
+    const { facts } = yield* reading({ ...asked, concurrency: 2 })
+    yield* eventually(() => facts.length === 2)
+    yield* Effect.sleep(20)
+    expect(facts.map(({ streamId }) => streamId).toSorted()).toHaveLength(2)
+    expect(new Set(facts.map(({ streamId }) => streamId)).size).toBe(2)
+    for (let n = 0; n < 4; n++) {
+      yield* eventually(() => facts.length > n)
+      yield* done(facts[n])
+    }
+    yield* Consumer.settled("billing")
+    expect(facts.map(({ position }) => position).toSorted()).toEqual([1, 2, 3, 4])
+    expect(facts.filter(({ streamId }) => streamId === "a").map(({ position }) => position)).toEqual([1, 2])
+    expect(facts[0]).toMatchObject({ kind: "fact", attempt: 1, event: "order:placed", metadata: { principal: "owner", source: "/ksi", timestamp: expect.any(Number) } })
+  }))
+
+  it1("what is not reported goes to another when its worker is gone: the same attempt, with another ticket", Effect.gen(function*() {
+    yield* place("a", 1, 2)
+    const first = yield* reading(asked)
+    yield* eventually(() => first.facts.length === 1)
+    const second = yield* reading(asked)
+    expect(second.facts).toEqual([])
+    yield* Fiber.interrupt(first.fiber)
+    yield* eventually(() => second.facts.length === 1)
+    expect(second.facts[0]).toMatchObject({ position: 1, attempt: 1 })
+    expect((yield* Effect.flip(done(first.facts[0]))).message).toMatch(/^there is no ticket ".+" that is out: its fact was reported, or handed to somebody else$/)
+    yield* done(second.facts[0])
+    expect(yield* Effect.flip(done(second.facts[0]))).toMatchObject({ reason: { _tag: "NotFound", what: "ticket" } })
+    yield* eventually(() => second.facts.length === 2)
+    expect(second.facts[1]).toMatchObject({ position: 2, attempt: 1 })
+    // Nobody is left: it stays.
+    yield* Fiber.interrupt(second.fiber)
+    expect(yield* statusOf).toMatchObject({ status: "idle", position: 1, parked: 0 })
+  }))
+
+  it1("who fails says whether to try again: then it is handed over again after a while, and set aside after so many attempts", Effect.gen(function*() {
+    yield* place("a", 1)
+    yield* place("b", 2)
+    const { facts } = yield* reading({ ...asked, maxAttempts: 3, retry: { firstMillis: 1, mostMillis: 2 } })
+    const attempts = () => facts.map(({ attempt, position }) => `${position} ${attempt}`)
+    yield* eventually(() => facts.length === 2)
+    const second = facts.find(({ position }) => position === 2)
+    yield* done(second, { error: "never", retryable: false })
+    for (let n = 1; n <= 3; n++) {
+      yield* eventually(() => attempts().includes(`1 ${n}`))
+      yield* done(facts.findLast(({ position }) => position === 1), { error: `no paper ${n}` })
+    }
+    yield* Consumer.settled("billing")
+    expect(yield* parked).toMatchObject([{ position: 1, attempts: 3, error: "no paper 3" }, { position: 2, attempts: 1, error: "never" }])
+    // A person has it handled again: whoever works gets it.
+    const retried = yield* Effect.forkChild(Effect.flatMap(Consumer.Consumers, (consumers) => consumers.retry("billing", "b")))
+    yield* eventually(() => attempts().includes("2 2"))
+    yield* done(facts.at(-1), { error: "still", retryable: false, attempts: 4 })
+    expect(yield* Fiber.join(retried)).toEqual({ handled: 0, left: 2 })
+    expect((yield* parked)[1]).toMatchObject({ position: 2, attempts: 5, error: "still" })
+  }))
+
+  it1("all who work for a group ask for the same; what is asked for has to make sense", Effect.gen(function*() {
+    const reason = (more: object) => Effect.map(Effect.flip(reading({ ...asked, ...more })), (error) => KsiError.is(error) ? error.reason : error)
+    yield* reading(asked)
+    yield* reading({ ...asked, concurrency: 3, maxAttempts: 5, start: "now" })
+    expect(yield* statusOf).toMatchObject({ status: "following", members: 11 })
+    expect(yield* reason({ events: ["order:noted"] })).toMatchObject({
+      _tag: "PluginInvalid", problem: "others work for it, and not with the same events and options: theirs are {\"events\":[\"order:placed\"],\"maxAttempts\":5,\"maxParked\":10000,\"parking\":\"stream\",\"window\":1024}"
+    })
+    expect(yield* reason({ retry: { firstMillis: 1, mostMillis: 2 } })).toMatchObject({ _tag: "PluginInvalid" })
+    expect(yield* reason({ group: "other", events: ["order:*:x*"] })).toMatchObject({ _tag: "PatternInvalid" })
+    expect(yield* reason({ group: "" })).toMatchObject({ _tag: "PluginInvalid", problem: "it needs a name" })
+    expect(yield* reason({ group: "other", start: -1 })).toMatchObject({ _tag: "PayloadInvalid" })
+    yield* started(group(() => Effect.void, {}, "here"), Effect.gen(function*() {
+      expect(yield* reason({ group: "here" })).toMatchObject({ _tag: "PluginInvalid", problem: expect.stringContaining("somebody here works for it already") })
+    }))
+    // Who was refused is not in the way.
+    yield* reading({ ...asked, group: "here" })
+  }))
+
+  it1("who stops lets what was handed over be reported, hands over nothing more, and lets nobody in", Effect.gen(function*() {
+    yield* place("a", 1, 2)
+    const { facts, fiber } = yield* reading(asked)
+    yield* eventually(() => facts.length === 1)
+    const { end } = yield* Consumers.Workers
+    const ending = yield* Effect.forkChild(end("1 minute"), { startImmediately: true })
+    expect(yield* Effect.flip(reading(asked))).toMatchObject({ reason: { _tag: "ConnectionLost", problem: "it is stopping" } })
+    yield* done(facts[0])
+    yield* Fiber.join(fiber)
+    yield* Fiber.join(ending)
+    expect(facts).toHaveLength(1)
+    expect(yield* statusOf).toMatchObject({ status: "idle", position: 1 })
+  }))
+
+  it1("who stops does not wait for ever", Effect.gen(function*() {
+    yield* place("a", 1)
+    const { facts, fiber } = yield* reading(asked)
+    yield* eventually(() => facts.length === 1)
+    yield* (yield* Consumers.Workers).end("5 millis")
+    yield* Fiber.join(fiber)
+    expect(yield* statusOf).toMatchObject({ status: "idle", position: 0 })
   }))
 })

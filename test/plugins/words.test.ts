@@ -87,6 +87,8 @@ const words: Readonly<Record<string, readonly [type: string, meaning: string]>> 
   discarded: ["integer", "facts that were given up"],
   attempts: ["integer", "how often it was tried"],
   attempt: ["integer", "which of these it is"],
+  data: ["any", "what a fact says"],
+  dataVersion: ["any", "which version of its event's data a fact has, as it says itself"],
   ticket: ["string", "what a fact that was handed over is reported with"],
   members: ["integer", "how many work for a group"],
   // Streams.
@@ -96,7 +98,7 @@ const words: Readonly<Record<string, readonly [type: string, meaning: string]>> 
   maxAge: ["integer", "a setting: milliseconds"],
   maxCount: ["integer", "a setting: facts"],
   truncateBefore: ["integer", "a setting: a `version`"],
-  metadata: ["object", "a setting: what its owner says of it"],
+  metadata: ["object", "what is known of a fact besides its data; of a stream, as a setting, what its owner says of it"],
   // Pages.
   items: ["array", "what was asked for"],
   cursor: ["string", "where to go on"]

@@ -67,19 +67,19 @@ export class Worker {
     this.out.set(ticket, job)
     Queue.offerUnsafe(this.queue, {
       kind: "fact", ticket, attempt, event: name, id, data, streamId: metadata.streamId ?? "", position: Number(position), version: Number(version),
-      ...(dataVersion === undefined ? {} : { dataVersion }), metadata
+      ...(dataVersion === undefined ? {} : { dataVersion }), metadata: { ...metadata }
     })
   }
 
-  /** Gets nothing more, and is told why when it has reported what it has. */
-  dismiss(why: KsiError.KsiError | "done"): void {
+  /** Gets nothing more, and is told why when it has reported what it has; `atOnce`: whether it has or not. */
+  dismiss(why: KsiError.KsiError | "done", atOnce = false): void {
     this.why ??= why
-    this.look()
+    this.look(atOnce)
   }
 
   /** Ends its items where it was dismissed and has nothing left. */
-  look(): void {
-    if (this.why === undefined || this.out.size > 0) return
+  look(atOnce = false): void {
+    if (this.why === undefined || (this.out.size > 0 && !atOnce)) return
     if (this.why === "done") Queue.endUnsafe(this.queue)
     else Queue.failCauseUnsafe(this.queue, Cause.fail(this.why))
   }
@@ -150,11 +150,11 @@ export class Crew {
     this.advance()
   }
 
-  /** No fact is handed over any more; each worker goes when it has reported those that it has. */
-  close(): void {
+  /** No fact is handed over any more; each worker goes when it has reported those that it has, or at once. */
+  close(atOnce = false): void {
     this.isClosed = true
-    for (const { resume } of this.waiting.splice(0)) resume("stopped")
-    for (const worker of this.workers) worker.dismiss("done")
+    this.advance()
+    for (const worker of this.workers) worker.dismiss("done", atOnce)
   }
 
   /** Hands over what can be, the oldest first. */
@@ -223,47 +223,78 @@ const mayHear = ({ allows, hears }: AuthorizerShape, principal: string, event: s
     ? Effect.map(EventPattern.fromText(event), (pattern) => hears(principal, pattern))
     : Effect.succeed(allows(principal, "subscribe", event))
 
-/** The groups that are worked for beside the daemon. */
-export const make = Effect.gen(function*() {
-  const consumers = yield* Consumers
-  const authorizer = yield* Authorizer
-  const parent = yield* Effect.scope
-  const posts = new Map<string, Post>()
-  const tickets = new Map<string, { readonly worker: Worker; readonly crew: Crew }>()
-  const gone = Latch.makeUnsafe(true)
-  let isEnding = false
-
-  const open = Effect.fnUntraced(function*(asked: Asked) {
-    const { group, retry: _, ...options } = asked
-    const crew = new Crew(authorizer)
-    const scope = yield* Scope.fork(parent)
-    const consuming = consumers.consume(group, {
-      ...options,
-      ...scheduleOf(asked),
-      concurrency: Math.max(partitions, resolved(options).concurrency),
-      members: () => crew.size,
-      handle: (delivery, attempt) => crew.handle(delivery, attempt)
-    })
-    yield* Effect.onError(Scope.provide(consuming, scope), () => Scope.close(scope, Exit.void))
-    // Before the group waits for what its members have under way: nobody will report it.
-    yield* Scope.addFinalizer(scope, Effect.sync(() => crew.close()))
-    return { crew, terms: termsOf(asked), scope }
+/** Starts a group in the daemon, for workers that are still to come. */
+const open = Effect.fnUntraced(function*(asked: Asked, parent: Scope.Scope) {
+  const { group, retry: _, ...options } = asked
+  const crew = new Crew(yield* Authorizer)
+  const scope = yield* Scope.fork(parent)
+  const consuming = (yield* Consumers).consume(group, {
+    ...options,
+    ...scheduleOf(asked),
+    concurrency: Math.max(partitions, resolved(options).concurrency),
+    members: () => crew.size,
+    handle: (delivery, attempt) => crew.handle(delivery, attempt)
   })
+  yield* Effect.onError(Scope.provide(consuming, scope), () => Scope.close(scope, Exit.void))
+  // Before the group waits for what its members have under way: nobody will report it.
+  yield* Scope.addFinalizer(scope, Effect.sync(() => crew.close()))
+  return { crew, terms: termsOf(asked), scope }
+})
 
-  const leavePost = (group: string, post: Post): void => {
-    if (--post.holders > 0) return
-    posts.delete(group)
-    if (posts.size === 0) gone.openUnsafe()
+/** Who wants to work for which group. */
+class Posts {
+  private readonly posts = new Map<string, Post>()
+  private readonly nobody = Latch.makeUnsafe(true)
+  isEnding = false
+
+  /** The group's, for as long as the scope is open. */
+  of(group: string): Effect.Effect<Post, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.sync(() => {
+        const post = this.posts.get(group) ?? { turn: Semaphore.makeUnsafe(1), holders: 0, open: undefined }
+        this.posts.set(group, post)
+        post.holders++
+        this.nobody.closeUnsafe()
+        return post
+      }),
+      (post) => Effect.sync(() => {
+        if (--post.holders === 0) this.posts.delete(group)
+        if (this.posts.size === 0) this.nobody.openUnsafe()
+      })
+    )
   }
 
+  private close(atOnce: boolean): void {
+    for (const { open } of this.posts.values()) open?.crew.close(atOnce)
+  }
+
+  /** Lets nobody in any more, and waits until all are gone: those that take longer than this are sent away. */
+  end(patience: Duration.Input): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.isEnding = true
+      this.close(false)
+      return Effect.timeoutOrElse(this.nobody.await, { duration: patience, orElse: () => Effect.sync(() => this.close(true)) })
+    })
+  }
+}
+
+/** The groups that are worked for beside the daemon. */
+export const make = Effect.gen(function*() {
+  const authorizer = yield* Authorizer
+  const parent = yield* Effect.scope
+  const services = yield* Effect.context<Consumers>()
+  const posts = new Posts()
+  const tickets = new Map<string, { readonly worker: Worker; readonly crew: Crew }>()
+
   const enter = Effect.fnUntraced(function*(asked: Asked, principal: string, post: Post) {
-    if (isEnding) return yield* KsiError.fail(new KsiError.ConnectionLost({ address: "the daemon", problem: "it is stopping", unsent: true }))
-    const { crew, terms } = post.open ??= yield* open(asked)
+    if (posts.isEnding) return yield* KsiError.fail(new KsiError.ConnectionLost({ address: "the daemon", problem: "it is stopping", unsent: true }))
+    const { crew, terms } = post.open ??= yield* Effect.provideContext(open(asked, parent), services)
     if (terms !== termsOf(asked)) {
       return yield* invalid(asked.group, `others work for it, and not with the same events and options: theirs are ${terms}`)
     }
     const secret = yield* SecureRandom.SecureRandom.use(({ uuidV4 }) => uuidV4()).pipe(Effect.provide(SecureRandom.layerWebCrypto))
-    const worker = new Worker(principal, resolved({ concurrency: asked.concurrency }).concurrency, secret, yield* Queue.unbounded<Item, KsiError.KsiError | Cause.Done>())
+    const { concurrency } = resolved({ concurrency: asked.concurrency })
+    const worker = new Worker(principal, concurrency, secret, yield* Queue.unbounded<Item, KsiError.KsiError | Cause.Done>())
     tickets.set(secret, { worker, crew })
     Queue.offerUnsafe(worker.queue, { kind: "begun", group: asked.group })
     crew.join(worker)
@@ -279,18 +310,6 @@ export const make = Effect.gen(function*() {
     post.open = undefined
   })
 
-  const post = (group: string) =>
-    Effect.acquireRelease(
-      Effect.sync(() => {
-        const found = posts.get(group) ?? { turn: Semaphore.makeUnsafe(1), holders: 0, open: undefined }
-        posts.set(group, found)
-        found.holders++
-        gone.closeUnsafe()
-        return found
-      }),
-      (found) => Effect.sync(() => leavePost(group, found))
-    )
-
   return {
     /** What a worker is told, as long as it is read. */
     work: (asked: Asked, principal: string): Stream.Stream<Item, KsiError.KsiError> =>
@@ -298,8 +317,8 @@ export const make = Effect.gen(function*() {
         for (const event of asked.events) {
           if (!(yield* mayHear(authorizer, principal, event))) return yield* Effect.fail(KsiError.make(authorizer.refusal(principal, "subscribe", event)))
         }
-        const at = yield* post(asked.group)
-        const worker = yield* Effect.acquireRelease(at.turn.withPermit(enter(asked, principal, at)), (joined) => at.turn.withPermit(leave(joined, at)))
+        const post = yield* posts.of(asked.group)
+        const worker = yield* Effect.acquireRelease(post.turn.withPermit(enter(asked, principal, post)), (joined) => post.turn.withPermit(leave(joined, post)))
         return Stream.fromQueue(worker.queue)
       })),
     done: (report: Report, principal: string): Effect.Effect<void, KsiError.KsiError> =>
@@ -310,11 +329,7 @@ export const make = Effect.gen(function*() {
         found.crew.report(found.worker, ticket, outcomeOf(report))
         return Effect.void
       }),
-    /** Hands over nothing more, and waits until what was is reported and its workers are gone. */
-    end: Effect.suspend(() => {
-      isEnding = true
-      for (const { open } of posts.values()) open?.crew.close()
-      return gone.await
-    })
+    /** Hands over nothing more, and waits so long until what was is reported and its workers are gone. */
+    end: (patience: Duration.Input) => posts.end(patience)
   }
 })

@@ -92,7 +92,8 @@ const HandedOver = Schema.Struct({
   position: Ordinal.annotate({ description: "its place among all facts" }),
   version: Ordinal.annotate({ description: "its place in its stream" }),
   dataVersion: optional(Opaque, "which version of its event's data it has, as it says itself; absent for 1"),
-  metadata: Opaque.annotate({ description: "what is known about it: `timestamp` (milliseconds since 1970), `source`, `principal`, `correlationId` …" })
+  metadata: Schema.Record(Schema.String, Opaque)
+    .annotate({ description: "what is known about it: `timestamp` (milliseconds since 1970), `source`, `principal`, `correlationId` …" })
 })
 /** A fact that is handed over. */
 export type HandedOver = typeof HandedOver.Type
