@@ -6,6 +6,7 @@
 // over again, as the same attempt. Where a fact goes: to the worker that has the others of its stream (it may remember them) while
 // there is room, else to the one that has the most.
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -288,7 +289,8 @@ export const make = Effect.gen(function*() {
 
   const enter = Effect.fnUntraced(function*(asked: Asked, principal: string, post: Post) {
     if (posts.isEnding) return yield* KsiError.fail(new KsiError.ConnectionLost({ address: "the daemon", problem: "it is stopping", unsent: true }))
-    const { crew, terms } = post.open ??= yield* Effect.provideContext(open(asked, parent), services)
+    // The group is nobody's request: it outlives the first worker's.
+    const { crew, terms } = post.open ??= yield* Effect.updateContext(open(asked, parent), (_: Context.Context<never>) => services)
     if (terms !== termsOf(asked)) {
       return yield* invalid(asked.group, `others work for it, and not with the same events and options: theirs are ${terms}`)
     }
