@@ -99,13 +99,15 @@ export class Ksi extends KsiService {
 
   /**
    * Lets other programs reach this runtime at a Unix socket, in a directory that only its owner can enter: a daemon in a program.
-   * Fails with `ListenFailed`.
+   * They may work for its consumer groups. Fails with `ListenFailed`.
    */
-  static readonly listen = (options: Listener.UnixOptions): Layer.Layer<Listener.Listener, KsiError, Router.Router | Subscription.Subscriptions> =>
+  static readonly listen = (
+    options: Listener.UnixOptions
+  ): Layer.Layer<Listener.Listener, KsiError, Router.Router | Subscription.Subscriptions | Consumer.Consumers> =>
     // What speaks the wire is loaded by who needs it.
     Layer.unwrap(Effect.map(
-      Effect.promise(() => Promise.all([import("./wire/Control.ts"), import("./wire/Listener.ts")])),
-      ([control, { layerUnix }]) => Layer.merge(control.layer, layerUnix(options))
+      Effect.promise(() => Promise.all([import("./wire/Control.ts"), import("./wire/Listener.ts"), import("./plugins/Consumers.ts")])),
+      ([control, { layerUnix }, consumers]) => Layer.mergeAll(control.layer, consumers.layer, layerUnix(options))
     ))
 
   /** Everything in memory, gone with the process. For tests and scripts. */

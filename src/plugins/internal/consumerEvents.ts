@@ -137,6 +137,8 @@ export const Done = Event.make("consumer:done", {
     attempts: optional(Ordinal, "how often you tried it yourself; 1 when absent")
   },
   annotations: {
+    // Of two tickets of one worker the other can be guessed: the journal is for more people than they are.
+    audit: "outline",
     description: "Reports that a fact of `consumer:work` is handled, or why it is not. `NotFound` where it was handed to somebody else meanwhile.",
     examples: [{ ticket: "5f0c…-1" }, { ticket: "5f0c…-2", error: "no paper", retryable: true }]
   }
