@@ -9,7 +9,7 @@
  * is sent again when the connection is back.
  *
  * Subscriptions go on by themselves after the last fact that was handed out: nothing is left out and nothing comes twice. A
- * stream of items cannot, and fails.
+ * stream of items does where its event says how (`cursor`); another one fails.
  *
  * **Example**
  *

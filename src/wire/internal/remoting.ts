@@ -115,6 +115,15 @@ const makeLink = Effect.fnUntraced(function*(options: Options) {
 
 type Link = Effect.Success<ReturnType<typeof makeLink>>
 
+// A daemon that accepts connections and drops them is not asked all the time.
+const pauseMillis = 100
+
+/** Begins again when the connection is back. */
+const whileThere = <A, E>(link: Link, stream: Stream.Stream<A, E>): Stream.Stream<A, E | KsiError.KsiError> =>
+  stream.pipe(Stream.catch((error): Stream.Stream<A, E | KsiError.KsiError> =>
+    isLost(error) ? Stream.unwrap(Effect.as(Effect.andThen(Effect.sleep(pauseMillis), link.ready), whileThere(link, stream))) : Stream.fail(error)
+  ))
+
 const isLost = (error: unknown): error is KsiError.KsiError & { readonly reason: KsiError.ConnectionLost } =>
   KsiError.is(error) && error.reason._tag === "ConnectionLost"
 
@@ -219,15 +228,34 @@ const makeTyped = (ask: Asking) => {
   }
 }
 
-const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown, options: StreamOptions = {}): Stream.Stream<unknown, unknown> =>
-  StreamTimeout.within(event.name, Stream.unwrap(Effect.gen(function*() {
-    const data = yield* encoded(event, payload)
+const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown, options: StreamOptions = {}): Stream.Stream<unknown, unknown> => {
+  const items = (asked: unknown): Stream.Stream<unknown, unknown> => Stream.unwrap(Effect.gen(function*() {
+    const data = yield* encoded(event, asked)
     const client = yield* link.current
     return client.stream(event.name, data, { bufferSize: options.bufferSize }).pipe(
       Stream.catch((error) => Stream.fromEffect(readFailure(event, error))),
       Stream.mapArrayEffect((items) => readItems(event, items))
     )
-  })), options)
+  }))
+  const { cursor } = event
+  return StreamTimeout.within(event.name, cursor === undefined ? items(payload) : continued(link, event, cursor, payload, items), options)
+}
+
+/** Asks again for what comes after the last item each time that the connection is lost. */
+const continued = (link: Link, event: Event.AnyRequest, cursor: Event.Cursor, payload: unknown, items: (asked: unknown) => Stream.Stream<unknown, unknown>) =>
+  Stream.unwrap(Effect.map(Effect.suspend(() => EventCodec.compile(event).makePayload(payload)), (first) => {
+    let asked = first
+    let last: { readonly item: unknown } | undefined
+    const some = Stream.unwrap(Effect.gen(function*() {
+      if (last !== undefined) asked = yield* EventCodec.compile(event).makePayload(cursor(last.item, asked))
+      last = undefined
+      return Stream.mapArray(items(asked), (chunk) => {
+        last = { item: chunk.at(-1) }
+        return chunk
+      })
+    }))
+    return whileThere(link, some)
+  }))
 
 const dispatching = (ask: Asking) => (name: string, data: unknown, options: DispatchOptions = {}): Effect.Effect<Answer, unknown> =>
   Effect.clockWith((clock) => {
@@ -261,8 +289,6 @@ const deliveryOf = ({ data, event, eventId, fields, missed, position, version }:
   }
 }
 
-const pauseMillis = 100
-
 /** Follows a pattern for as long as the program is connected, or will be. */
 const following = (link: Link, pattern: string, options: SubscribeOptions): Stream.Stream<Envelope.Delivery, Client.CallFailure> => {
   const { buffer, every, from = "now", overflow, requests } = options
@@ -282,10 +308,7 @@ const following = (link: Link, pattern: string, options: SubscribeOptions): Stre
         // One for each.
         return [first, ...more] as unknown as readonly [Envelope.Delivery, ...ReadonlyArray<Envelope.Delivery>]
       }))
-    const again: Stream.Stream<Envelope.Delivery, Client.CallFailure> = once.pipe(Stream.catch((error) =>
-      isLost(error) ? Stream.unwrap(Effect.as(Effect.andThen(Effect.sleep(pauseMillis), link.ready), again)) : Stream.fail(error)
-    ))
-    return again
+    return whileThere(link, once)
   })
 }
 
