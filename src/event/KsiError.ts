@@ -160,7 +160,7 @@ export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
   get next(): string {
     if (this.what === "dead letter") return "ksi dead ls"
     if (this.what === "read model" || this.what === "projection") return "ksi projection ls"
-    if (this.what === "consumer group") return "ksi consumer ls"
+    if (this.what === "consumer group" || this.what === "ticket") return "ksi consumer ls"
     if (this.what === "request or fact") return "ksi call event_log:query"
     if (this.what === "token") return "ksi token ls"
     if (this.what === "grant" || this.what === "profile") return "ksi permission ls"

@@ -1,8 +1,9 @@
 /**
- * Consumer groups for people: how far each is, what it has set aside and why, and what becomes of that.
+ * Consumer groups for people and for programs beside the daemon: how far each is, what it has set aside and why, and what becomes of
+ * that; and the work for one: facts are handed over (`consumer:work`) and reported (`consumer:done`).
  *
  * The rule: what is parked stays until a person deals with it. Handled again it goes in the order of its stream, and stops at
- * the first fact that fails once more.
+ * the first fact that fails once more. What is handed over stays with its worker until that reports it or is gone; no other can.
  *
  * **Example**
  *
@@ -17,9 +18,16 @@
  * const { items } = yield* ksi.call(Consumers.Parked, { group: "shipping" })
  * items.length                                // 1
  * yield* ksi.call(Consumers.Discard, { group: "shipping", positions: [1] })    // { discarded: 1 }
+ *
+ * // Work by hand, as a program in another language does it.
+ * const [begun, fact] = yield* ksi.stream(Consumers.Work, { group: "printing", events: ["stock:*"], start: "start" }).pipe(
+ *   Stream.tap((item) => item.kind === "fact" ? ksi.call(Consumers.Done, { ticket: item.ticket }) : Effect.void),
+ *   Stream.take(2), Stream.runCollect)
+ * [begun?.kind, fact?.kind === "fact" && fact.event]    // ["begun", "stock:reserved"]
  * ```
  *
- * **Gotchas** A group that nobody works for here can be looked at and its facts discarded, not handled again.
+ * **Gotchas** A group that nobody works for can be looked at and its facts discarded, not handled again. A ticket that is reported
+ * late, when its fact was handed to somebody else, is `NotFound`. `RemoteConsumers.ts` does the work for programs in TypeScript.
  */
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"

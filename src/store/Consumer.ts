@@ -28,6 +28,8 @@
  * waits for the next attempt, the other streams of its partition wait too: more members (`concurrency`), less waiting. KSI's
  * own streams (`ksi-…`) are left out, and so is what retention or a deletion removed before the group got there: a group that
  * must not miss anything has to be faster than its streams' `maxAge` and `maxCount`. `concurrency` may change between starts; `start` counts only for a group that is new.
+ * Beside the daemon (`Ksi.layerRemote`) the same layers share the work with other programs: `plugins/RemoteConsumers.ts` says what is
+ * otherwise there.
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
