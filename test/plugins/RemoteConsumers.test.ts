@@ -326,6 +326,24 @@ describe("consumer:work and consumer:done", () => {
     expect(facts[0]).toMatchObject({ kind: "fact", attempt: 1, event: "order:placed", metadata: { principal: "owner", source: "/ksi", timestamp: expect.any(Number) } })
   }))
 
+  it1("a slow worker holds up the streams that it has, and no other", Effect.gen(function*() {
+    const slow = yield* reading({ ...asked, concurrency: 2 })
+    yield* place("a", 1)
+    yield* place("b", 2)
+    yield* eventually(() => slow.facts.length === 2)
+    const { call, stream } = yield* KsiService
+    const quick: Array<string> = []
+    yield* Effect.forkChild(Stream.runForEach(stream(Consumers.Work, asked), (item) => item.kind === "begun" ? Effect.void : Effect.suspend(() => {
+      quick.push(item.streamId)
+      return call(Consumers.Done, { ticket: item.ticket })
+    })))
+    for (let n = 0; n < 30; n++) yield* place(`${"abcdef"[n % 6]}`, n)
+    yield* eventually(() => quick.length === 20)
+    expect(new Set(quick)).toEqual(new Set(["c", "d", "e", "f"]))
+    expect(slow.facts).toHaveLength(2)
+    expect(yield* statusOf).toMatchObject({ position: 0, pending: 12, members: 10 })
+  }))
+
   it1("what is not reported goes to another when its worker is gone: the same attempt, with another ticket", Effect.gen(function*() {
     yield* place("a", 1, 2)
     const first = yield* reading(asked)
@@ -398,6 +416,18 @@ describe("consumer:work and consumer:done", () => {
     yield* Fiber.join(ending)
     expect(facts).toHaveLength(1)
     expect(yield* statusOf).toMatchObject({ status: "idle", position: 1 })
+  }))
+
+  it1("what has its workers and ends does not wait for them", Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    const context = yield* Layer.buildWithScope(Layer.fresh(daemon), scope)
+    yield* Effect.gen(function*() {
+      yield* place("a", 1)
+      const { facts, fiber } = yield* reading(asked)
+      yield* eventually(() => facts.length === 1)
+      yield* Effect.timeout(Scope.close(scope, Exit.void), "5 seconds")
+      yield* Effect.exit(Fiber.join(fiber))
+    }).pipe(Effect.provideContext(context))
   }))
 
   it1("who stops does not wait for ever", Effect.gen(function*() {

@@ -72,15 +72,22 @@ export class Worker {
     })
   }
 
-  /** Gets nothing more, and is told why when it has reported what it has; `atOnce`: whether it has or not. */
-  dismiss(why: KsiError.KsiError | "done", atOnce = false): void {
+  /** Gets nothing more, and is told why when it has reported what it has. */
+  dismiss(why: KsiError.KsiError | "done"): void {
     this.why ??= why
-    this.look(atOnce)
+    this.look()
+  }
+
+  /** What it has it need not report any more. */
+  giveUp(): ReadonlyArray<Job> {
+    const left = [...this.out.values()]
+    this.out.clear()
+    return left
   }
 
   /** Ends its items where it was dismissed and has nothing left. */
-  look(atOnce = false): void {
-    if (this.why === undefined || (this.out.size > 0 && !atOnce)) return
+  look(): void {
+    if (this.why === undefined || this.out.size > 0) return
     if (this.why === "done") Queue.endUnsafe(this.queue)
     else Queue.failCauseUnsafe(this.queue, Cause.fail(this.why))
   }
@@ -127,9 +134,7 @@ export class Crew {
   /** What it had goes to others, or waits for one. */
   leave(worker: Worker): void {
     this.workers = this.workers.filter((other) => other !== worker)
-    const left = [...worker.out.values()]
-    worker.out.clear()
-    this.waiting.unshift(...left)
+    this.waiting.unshift(...worker.giveUp())
     this.advance()
   }
 
@@ -154,8 +159,9 @@ export class Crew {
   /** No fact is handed over any more; each worker goes when it has reported those that it has, or at once. */
   close(atOnce = false): void {
     this.isClosed = true
+    if (atOnce) this.waiting.push(...this.workers.flatMap((worker) => worker.giveUp()))
     this.advance()
-    for (const worker of this.workers) worker.dismiss("done", atOnce)
+    for (const worker of this.workers) worker.dismiss("done")
   }
 
   /** Hands over what can be, the oldest first. */
@@ -238,7 +244,7 @@ const open = Effect.fnUntraced(function*(asked: Asked, parent: Scope.Scope) {
   })
   yield* Effect.onError(Scope.provide(consuming, scope), () => Scope.close(scope, Exit.void))
   // Before the group waits for what its members have under way: nobody will report it.
-  yield* Scope.addFinalizer(scope, Effect.sync(() => crew.close()))
+  yield* Scope.addFinalizer(scope, Effect.sync(() => crew.close(true)))
   return { crew, terms: termsOf(asked), scope }
 })
 
