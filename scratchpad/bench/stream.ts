@@ -1,0 +1,287 @@
+/**
+ * Streams, subscriptions and calls of a program with its daemon elsewhere (`Ksi.layerRemote`), each end in a process of its own.
+ *
+ * `stream/batched`, `stream/batched-16`: items of one stream on one connection over a Unix socket, made 1,000 and 16 at a time.
+ * Bars: 400 k items/s, and twice `effect-rpc`. `effect-rpc-1`, `effect-rpc` and `effect-rpc-64` are streams of Effect's RPC
+ * (EffectRpc.ts) made 1, 16 and 64 at a time; `moleculer-tcp` streams of objects of Moleculer (MoleculerTcp.ts), which sends each on its
+ * own; `raw-coalesced` (RawItems.ts) lines of JSON, so many in a write, parsed and not looked at. `stream/single`: made one at a
+ * time, each when it is asked for; bar: 100 k items/s.
+ *
+ * `stream/stalled`: a stream beside one that nobody reads, on its connection, against the same `alone`; bar: 0.95.
+ * `stream/stalled-items`: what was made of a stream that was read at full rate until nobody read it any more, and not taken; bar: no more than its
+ * `buffer`. `stream/stalled-memory`: living objects that it holds, in both processes, in the client (`client`), and where those are read that
+ * a stream may hold (`buffer`).
+ *
+ * `stream/100ms`: a stream that may hold 262,144 items and 64 MB of frames, through a process that delays every byte by 50 ms each way,
+ * measured over 1 s once its window has grown for 4 s, against the same process without a delay (`undelayed`); bar: 0.9. `stream/100ms-default`
+ * is one with the limits as they come: 16,384 items and 4 MB on their way are all that 100 ms can carry.
+ *
+ * `stream/remote-call`: 64 calls in flight over TCP; bar: twice `moleculer-tcp`.
+ *
+ * `stream/live`, `stream/live-p99`: from when the daemon knows that a fact is durable until a subscriber elsewhere has it, 200 a second;
+ * bar: p99 of 2 ms. `from-emit` is counted from before it was said. `stream/idle-subscriptions`: kilobytes of living objects that each of
+ * 10,000 subscriptions of one program (1,000 with `--quick`) holds in the daemon, and in the program (`client`), `resident` all that the daemon
+ * has taken for them; bar: 4 KB.
+ */
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { setTimeout as wait } from "node:timers/promises"
+import { defaults } from "../../src/event/Limits.ts"
+import { quantile } from "./Asker.ts"
+import type { Amount, Bench, Subject } from "./Bench.ts"
+import type { Memory } from "./Child.ts"
+import * as DelayLine from "./DelayLine.ts"
+import * as EffectRpc from "./EffectRpc.ts"
+import type { Reader } from "./Items.ts"
+import * as MoleculerTcp from "./MoleculerTcp.ts"
+import * as RawItems from "./RawItems.ts"
+import * as StreamDaemon from "./StreamDaemon.ts"
+import * as StreamReader from "./StreamReader.ts"
+
+// -------------------------------------------------------------------------------------------------------------- turns
+
+interface Stopped {
+  readonly stop: () => Promise<void> | void
+}
+
+/** Runs with processes that are stopped at the end, the last one first. */
+const withProcesses = async (run: (own: <A extends Stopped>(started: Promise<A>) => Promise<A>) => Promise<void>): Promise<void> => {
+  const all: Array<Stopped> = []
+  try {
+    await run(async (started) => {
+      const one = await started
+      all.push(one)
+      return one
+    })
+  } finally {
+    for (const one of all.toReversed()) await one.stop()
+  }
+}
+
+let folders = 0
+const fresh = (bench: Bench): string => Path.join(bench.folder, `d${folders++}`)
+
+const reading = (name: string, { read }: Reader, chunk: number): Subject => ({ name, run: (millis) => read(chunk, millis) })
+
+// -------------------------------------------------------------------------------------------------------------- rates
+
+/** `stream/batched`, `stream/batched-16`, `stream/single`. */
+export const rates = (bench: Bench): Promise<void> => withProcesses(async (own) => {
+  const daemon = await own(StreamDaemon.start(fresh(bench)))
+  const ksi = await own(StreamReader.start({ url: `unix:${daemon.socket}` }))
+  const rpc = await own(EffectRpc.start(bench.folder))
+  const raw = await own(RawItems.start(bench.folder))
+  const moleculer = await own(MoleculerTcp.start())
+  const sending = { name: "moleculer-tcp", run: moleculer.read }
+  const items = { metric: "throughput", unit: "items/s", ...bench.quick ? { millis: 120 } : {} }
+  await bench.compare({
+    ...items, case: "batched",
+    subjects: [
+      reading("ksi", ksi, 1000), reading("effect-rpc", rpc, 16), reading("effect-rpc-1", rpc, 1), reading("effect-rpc-64", rpc, 64), sending,
+      reading("raw-coalesced", raw, 1000)
+    ]
+  })
+  await bench.compare({ ...items, case: "batched-16", subjects: [reading("ksi", ksi, 16), reading("effect-rpc", rpc, 16), reading("raw-coalesced", raw, 16)] })
+  await bench.compare({ ...items, case: "single", subjects: [reading("ksi", ksi, 1), reading("effect-rpc-1", rpc, 1), sending, reading("raw", raw, 1)] })
+})
+
+// -------------------------------------------------------------------------------------------------------- a slow reader
+
+type Taken = Amount & { readonly taken: number }
+
+const settle = 500
+
+/** Throws where a stream that was never read on is not made up to its buffer and no further. */
+const checkSmall = async (daemon: StreamDaemon.Daemon, program: StreamReader.Connected): Promise<void> => {
+  const before = await daemon.made()
+  await program.ask({ do: "open", chunk: 1, buffer: 10 })
+  await program.ask({ do: "go on", skip: 0, millis: 0 })
+  await wait(settle)
+  const made = await daemon.made() - before
+  await program.ask({ do: "leave" })
+  if (made > 10 + 1) throw new Error(`of a stream with a buffer of 10, ${made} items were made`)
+}
+
+/** One stream, read for some time and then not any more. */
+const stall = async (daemon: StreamDaemon.Daemon, program: StreamReader.Connected) => {
+  const before = { made: await daemon.made(), client: await program.ask<Memory>({ do: "memory" }), daemon: await daemon.memory() }
+  await program.ask({ do: "open", chunk: 1, buffer: defaults.streamItems })
+  const { taken } = await program.ask<Taken>({ do: "go on", skip: 0, millis: 500 })
+  await wait(settle)
+  const made = await daemon.made()
+  const after = { client: await program.ask<Memory>({ do: "memory" }), daemon: await daemon.memory() }
+  if (await daemon.made() !== made) throw new Error("of a stream that nobody reads, items are made")
+  await program.ask({ do: "leave" })
+  return {
+    items: made - before.made - taken,
+    client: (after.client.living - before.client.living) / 1024,
+    daemon: (after.daemon.living - before.daemon.living) / 1024
+  }
+}
+
+/** `stream/stalled`, `stream/stalled-items`, `stream/stalled-memory`. */
+export const stalled = (bench: Bench): Promise<void> => withProcesses(async (own) => {
+  const daemon = await own(StreamDaemon.start(fresh(bench)))
+  const ksi = await own(StreamReader.start({ url: `unix:${daemon.socket}` }))
+  await checkSmall(daemon, ksi)
+  const besides = (name: string, besides: boolean): Subject => ({ name, run: (millis) => ksi.ask({ do: "read", chunk: 16, millis, besides }) })
+  await bench.compare({ case: "stalled", metric: "throughput", unit: "items/s", subjects: [besides("ksi", true), besides("alone", false)] })
+  await stall(daemon, ksi)
+  const turn = rounds(() => stall(daemon, ksi))
+  await bench.measure({
+    case: "stalled-items", metric: "items held", unit: "items",
+    subjects: [{ name: "ksi", run: turn(({ items }) => items) }, { name: "buffer", run: () => defaults.streamItems }]
+  })
+  await bench.measure({
+    case: "stalled-memory", metric: "living objects", unit: "KB",
+    subjects: [
+      { name: "ksi", run: turn(({ client, daemon }) => client + daemon) }, { name: "client", run: turn(({ client }) => client) },
+      { name: "buffer", run: () => bytesOfItems() / 1024 }
+    ]
+  })
+})
+
+/** What a program holds that has so many items in an array. */
+const bytesOfItems = (): number => {
+  globalThis.gc?.()
+  const before = process.memoryUsage().heapUsed
+  const held = Array.from({ length: defaults.streamItems }, (_, n): unknown => JSON.parse(`{"n":${n},"sku":"sku-${n % 1000}","quantity":${n % 100},"open":true}`))
+  globalThis.gc?.()
+  const bytes = process.memoryUsage().heapUsed - before
+  if (held.length !== defaults.streamItems) throw new Error("it is not held")
+  return bytes
+}
+
+/** Figures of turns: each round is one turn, whichever figure of it is asked for first. */
+const rounds = <A>(turn: (n: number) => Promise<A>) => {
+  const turns: Array<Promise<A>> = []
+  return (of: (figures: A) => number) => {
+    let round = 0
+    return async () => {
+      const n = round++
+      return of(await (turns[n] ??= turn(n)))
+    }
+  }
+}
+
+// ----------------------------------------------------------------------------------------------------------- a long way
+
+const wide = { items: 262_144, characters: 64 * 1024 * 1024 }
+
+/** `stream/100ms`, `stream/100ms-default`. */
+export const far = (bench: Bench): Promise<void> => withProcesses(async (own) => {
+  const daemon = await own(StreamDaemon.start(fresh(bench)))
+  const line = async (name: string, millis: number) => {
+    const path = Path.join(bench.folder, name)
+    await own(DelayLine.start(path, daemon.socket, millis))
+    return `unix:${path}`
+  }
+  const slow = await line("slow", 50)
+  const quick = await line("quick", 0)
+  /** Its stream stays, and is read in turns: the window has grown before the first one. */
+  const staying = async (name: string, url: string, buffer: number, streamBytes: number): Promise<Subject> => {
+    const program = await own(StreamReader.start({ url, streamBytes }))
+    await program.ask({ do: "open", chunk: 1000, buffer })
+    await program.ask({ do: "go on", skip: 0, millis: 4000 })
+    // What had come before the turn is read first, and then what was on its way.
+    return { name, run: (millis) => program.ask({ do: "go on", skip: 800, millis }) }
+  }
+  const [most, usual, undelayed] = await Promise.all([
+    staying("ksi", slow, wide.items, wide.characters), staying("ksi", slow, defaults.streamItems, defaults.streamBytes),
+    staying("undelayed", quick, wide.items, wide.characters)
+  ])
+  const rate = { metric: "throughput", unit: "items/s", millis: bench.quick ? 500 : 1000, rounds: bench.quick ? 3 : 7 }
+  await bench.compare({ ...rate, case: "100ms", subjects: [most, undelayed] })
+  await bench.compare({ ...rate, case: "100ms-default", subjects: [usual, undelayed] })
+})
+
+// --------------------------------------------------------------------------------------------------------------- calls
+
+/** `stream/remote-call`. */
+export const calls = (bench: Bench): Promise<void> => withProcesses(async (own) => {
+  const { tcp } = await own(StreamDaemon.start(fresh(bench)))
+  const ksi = await own(StreamReader.start(tcp))
+  const moleculer = await own(MoleculerTcp.start())
+  await bench.compare({
+    case: "remote-call", metric: "throughput", unit: "calls/s", ...bench.quick ? { millis: 120 } : {},
+    subjects: [
+      { name: "ksi", run: (millis) => ksi.ask({ do: "call", inFlight: 64, millis }) },
+      { name: "moleculer-tcp", run: (millis) => moleculer.run(64, millis) }
+    ]
+  })
+})
+
+// ------------------------------------------------------------------------------------------------------- subscriptions
+
+const every = 5
+
+/** `stream/live`, `stream/live-p99`. */
+export const live = (bench: Bench): Promise<void> => withProcesses(async (own) => {
+  Fs.mkdirSync(bench.folder, { recursive: true })
+  const daemon = await own(StreamDaemon.start(fresh(bench), true))
+  const ksi = await own(StreamReader.start({ url: `unix:${daemon.socket}` }))
+  let said = 0
+  const emit = (count: number) => {
+    said += count
+    return daemon.emit(count, every)
+  }
+  const following = ksi.ask({ do: "follow" })
+  await emit(1)
+  await following
+  await emit(200)
+  /** Milliseconds, sorted. */
+  const turn = rounds(async () => {
+    const facts = await emit(bench.quick ? 300 : 1000)
+    const heard = new Map(await ksi.ask<ReadonlyArray<StreamReader.Heard>>({ do: "heard", count: said }))
+    const since = (from: (fact: StreamDaemon.Said) => number) =>
+      facts.map((fact) => (heard.get(fact[0]) ?? Number.NaN) - from(fact)).toSorted((a, b) => a - b)
+    return { after: since(([, , after]) => after), before: since(([, before]) => before) }
+  })
+  for (const [id, q] of [["live", 0.5], ["live-p99", 0.99]] as const) {
+    await bench.measure({
+      case: id, metric: "latency of a fact", unit: "ms",
+      subjects: [{ name: "ksi", run: turn(({ after }) => quantile(after, q)) }, { name: "from-emit", run: turn(({ before }) => quantile(before, q)) }]
+    })
+  }
+})
+
+const idleTurn = async (bench: Bench, count: number) => {
+  let figures = { daemon: 0, client: 0, resident: 0 }
+  await withProcesses(async (own) => {
+    const daemon = await own(StreamDaemon.start(fresh(bench)))
+    const program = await own(StreamReader.start({ url: `unix:${daemon.socket}` }))
+    const before = { daemon: await daemon.memory(), client: await program.ask<Memory>({ do: "memory" }) }
+    const { live, problem } = await program.ask<StreamReader.Opened>({ do: "subscribe", count })
+    if (problem !== undefined) bench.say(`subscriptions after ${live} of ${count}: ${problem}`)
+    await wait(settle)
+    const after = { daemon: await daemon.memory(), client: await program.ask<Memory>({ do: "memory" }) }
+    await daemon.emit(1, 0)
+    await wait(2 * settle)
+    const told = await program.ask<number>({ do: "told" })
+    if (told !== live) throw new Error(`of ${live} subscriptions ${told} were told of a fact`)
+    const kilobytes = (bytes: number) => bytes / 1024 / live
+    figures = {
+      daemon: kilobytes(after.daemon.living - before.daemon.living),
+      client: kilobytes(after.client.living - before.client.living),
+      resident: kilobytes(after.daemon.resident - before.daemon.resident)
+    }
+  })
+  return figures
+}
+
+/** `stream/idle-subscriptions`. */
+export const idle = async (bench: Bench): Promise<void> => {
+  const count = bench.quick ? 1000 : 10_000
+  const turn = rounds(() => idleTurn(bench, count))
+  await bench.measure({
+    case: "idle-subscriptions", metric: "memory of a subscription", unit: "KB",
+    subjects: [
+      { name: "ksi", run: turn(({ daemon }) => daemon) }, { name: "resident", run: turn(({ resident }) => resident) },
+      { name: "client", run: turn(({ client }) => client) }
+    ]
+  })
+}
+
+export const run = async (bench: Bench): Promise<void> => {
+  for (const each of [rates, stalled, far, calls, live, idle]) await each(bench)
+}
