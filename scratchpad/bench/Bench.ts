@@ -119,8 +119,10 @@ export class Bench {
     readonly metric: string
     readonly unit: string
     readonly subjects: readonly [Gauge, ...Array<Gauge>]
+    /** Fewer where a turn is long. */
+    readonly rounds?: number
   }): Promise<void> {
-    const rounds = this.quick ? 3 : 5
+    const rounds = options.rounds ?? (this.quick ? 3 : 5)
     const values = new Map<string, Array<number>>(options.subjects.map(({ name }) => [name, []]))
     for (let round = 0; round < rounds; round++) {
       const order = round % 2 === 0 ? options.subjects : options.subjects.toReversed()
