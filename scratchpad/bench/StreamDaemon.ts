@@ -7,7 +7,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
+import { once } from "node:events"
 import * as Fs from "node:fs"
+import * as Net from "node:net"
 import * as Path from "node:path"
 import { setTimeout as wait } from "node:timers/promises"
 import * as Event from "../../src/event/Event.ts"
@@ -34,7 +36,7 @@ export type Order =
   | { readonly do: "memory" }
   /** How many items were made. */
   | { readonly do: "made" }
-  /** Says so many facts, one every so many milliseconds. */
+  /** Says so many facts, so many milliseconds apart, and half-way between them when it is, on the bare socket. */
   | { readonly do: "emit"; readonly count: number; readonly every: number }
 
 let made = 0
@@ -48,18 +50,33 @@ const handlers = group.toLayer({
 // As a user would raise them who has so many subscriptions in one program.
 const limits = Layer.succeed(Limits.Limits, { ...Limits.defaults, connections: 10_100, connectionSubscriptions: 10_100 })
 
+/** Who hears what goes past KSI. */
+const bare = new Set<Net.Socket>()
+
+const listenBare = async (path: string): Promise<void> => {
+  const server = Net.createServer((socket) => {
+    bare.add(socket.on("error", () => socket.destroy()).on("close", () => bare.delete(socket)))
+  }).listen(path)
+  await once(server, "listening")
+}
+
 const emit = Effect.fnUntraced(function*(ksi: Ksi["Service"], count: number, every: number) {
   const all: Array<Said> = []
-  const start = Child.sharedNow()
+  // However long one took: facts that were late are not said all at once.
+  const half = Effect.promise(() => wait(every / 2))
   for (let n = 0; n < count; n++) {
-    const due = start + n * every - Child.sharedNow()
-    if (due > 0) yield* Effect.promise(() => wait(due))
     const before = Child.sharedNow()
     const { position } = yield* ksi.emit(Happened, { n })
     all.push([Number(position), before, Child.sharedNow()])
+    yield* half
+    for (const socket of bare) socket.write(`${Child.sharedNow()}\n`)
+    yield* half
   }
   return all
 })
+
+/** Where times are said to whoever connects, with nothing of KSI between. */
+export const bareOf = (socket: string): string => `${socket}-bare`
 
 const serve = async (path: string, filename: string | undefined): Promise<void> => {
   const store: Layer.Layer<Runtime, unknown> = filename === undefined ? Ksi.layerMemory : Ksi.layerSqlite({ filename })
@@ -72,6 +89,7 @@ const serve = async (path: string, filename: string | undefined): Promise<void> 
     return { ksi: Context.get(context, Ksi), token, url: Context.get(tcp, Listener.Listener).address }
   }))
   const { ksi, token, url } = started
+  await listenBare(bareOf(path))
   Child.obey<Order>({ token, url }, async (order) => {
     switch (order.do) {
       case "memory": return Child.memory()

@@ -11,6 +11,7 @@ import * as Layer from "effect/Layer"
 import type * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Net from "node:net"
 import * as Limits from "../../src/event/Limits.ts"
 import { Ksi } from "../../src/Ksi.ts"
 import * as Client from "../../src/wire/Client.ts"
@@ -33,9 +34,9 @@ export type Order =
   | { readonly do: "leave" }
   /** Calls for so long. */
   | { readonly do: "call"; readonly inFlight: number; readonly millis: number }
-  /** Follows the facts; answers when it has heard one. */
-  | { readonly do: "follow" }
-  /** When each fact came that it has heard, once it has heard so many. */
+  /** Follows the facts, and the times that are said at a bare socket; answers when it has heard a fact. */
+  | { readonly do: "follow"; readonly bare: string }
+  /** What it has heard so far, once it has heard so many facts. */
   | { readonly do: "heard"; readonly count: number }
   /** Opens subscriptions on which little happens. */
   | { readonly do: "subscribe"; readonly count: number }
@@ -48,14 +49,20 @@ export interface Opened {
   readonly problem: string | undefined
 }
 
-/** A fact, and when it came. */
-export type Heard = readonly [position: number, at: number]
+/** What was heard. */
+export interface Heard {
+  /** When each fact came. */
+  readonly facts: ReadonlyArray<readonly [position: number, at: number]>
+  /** Milliseconds that each time said at the bare socket was under way. */
+  readonly bare: ReadonlyArray<number>
+}
 
 /** What the program knows. */
 class Program {
   private readonly ksi: Ksi["Service"]
   private readonly client: Client.Client["Service"]
-  private readonly heard: Array<Heard> = []
+  private readonly heard: Array<Heard["facts"][number]> = []
+  private readonly bare: Array<number> = []
   private waiting: { readonly count: number; readonly resume: () => void } | undefined
   private told = 0
   private staying: { readonly scope: Scope.Closeable; readonly pull: Pull.Pull<ReadonlyArray<unknown>, unknown>; taken: number } | undefined
@@ -73,7 +80,7 @@ class Program {
       case "go on": return Effect.runPromise(this.goOn(order.skip, order.millis))
       case "leave": return this.leave()
       case "call": return Effect.runPromise(this.call(order.inFlight, order.millis))
-      case "follow": return this.follow()
+      case "follow": return this.follow(order.bare)
       case "heard": return this.have(order.count)
       case "subscribe": return this.subscribe(order.count)
       case "told": return this.told
@@ -143,7 +150,9 @@ class Program {
     return Effect.map(Effect.replicateEffect(one, inFlight, { concurrency: "unbounded", discard: true }), () => ({ count: sent, millis: performance.now() - start }))
   }
 
-  private async follow(): Promise<void> {
+  private async follow(bare: string): Promise<void> {
+    // Each in a write of its own, some milliseconds apart.
+    Net.connect(bare).setEncoding("utf8").on("data", (times: string) => this.bare.push(Child.sharedNow() - Number.parseFloat(times)))
     // From the start: nothing is missed, whenever it is live.
     Effect.runFork(Stream.runForEach(this.ksi.subscribe(Happened, { from: "start" }), ({ position }) => Effect.sync(() => {
       this.heard.push([Number(position), Child.sharedNow()])
@@ -152,9 +161,9 @@ class Program {
     await this.have(1)
   }
 
-  private async have(count: number): Promise<ReadonlyArray<Heard>> {
+  private async have(count: number): Promise<Heard> {
     if (this.heard.length < count) await new Promise<void>((resume) => (this.waiting = { count, resume }))
-    return this.heard
+    return { facts: this.heard, bare: this.bare }
   }
 
   private async subscribe(count: number): Promise<Opened> {
