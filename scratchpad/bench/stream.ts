@@ -238,7 +238,7 @@ export const live = (bench: Bench): Promise<void> => withProcesses(async (own) =
   let bareBefore = (await ksi.ask<StreamReader.Heard>({ do: "heard", count: said })).bare.length
   /** Milliseconds, sorted. */
   const turn = rounds(async () => {
-    const emitted = await emit(bench.quick ? 300 : 1000)
+    const emitted = await emit(bench.quick ? 300 : 600)
     const { bare, facts } = await ksi.ask<StreamReader.Heard>({ do: "heard", count: said })
     const heard = new Map(facts)
     const since = (from: (fact: StreamDaemon.Said) => number) =>
