@@ -199,6 +199,24 @@ export class LimitExceeded extends Schema.TaggedClass<LimitExceeded>()("LimitExc
   }
 }
 
+/** A subscriber with `overflow: "disconnect"` was behind by more than its buffer. */
+export class SlowConsumer extends Schema.TaggedClass<SlowConsumer>()("SlowConsumer", {
+  pattern: Schema.String,
+  buffer: Schema.Number,
+  /** The first fact that it was not told of: where it may go on. */
+  position: Schema.Number
+}) {
+  get message(): string {
+    return `the subscriber to ${this.pattern} was behind by more than its buffer of ${this.buffer}, and is told no more`
+  }
+  get retryable(): boolean {
+    return true
+  }
+  get next(): string {
+    return `ksi subscribe ${word(this.pattern)} --from ${this.position}`
+  }
+}
+
 /** The deadline of a call passed before its answer. */
 export class DeadlineExceeded extends Schema.TaggedClass<DeadlineExceeded>()("DeadlineExceeded", {
   event: Schema.String,
@@ -474,7 +492,7 @@ export class Unauthenticated extends Schema.TaggedClass<Unauthenticated>()("Unau
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
   UnknownEvent, NoHandler, PayloadInvalid, PatternInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid,
-  LimitExceeded, DeadlineExceeded, VersionConflict, ConditionFailed, StreamDeleted, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
+  LimitExceeded, SlowConsumer, DeadlineExceeded, VersionConflict, ConditionFailed, StreamDeleted, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
   ConnectionLost, ListenFailed, PluginInvalid, Rejected, HandlerFailed,
   PermissionDenied, Unauthenticated
 ])

@@ -16,12 +16,13 @@ import type { AuthorizerShape } from "../../bus/Authorizer.ts"
 import type { LiveEnvelope } from "../../bus/Causation.ts"
 import type { DeclaredFailure } from "../../bus/KsiService.ts"
 import type { Router } from "../../bus/Router.ts"
-import { isObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
 import * as Frame from "../Frame.ts"
-import type { Fork, Identity } from "./Followers.ts"
+import type { Identity } from "./Followers.ts"
 import type { Outgoing } from "./Outgoing.ts"
+import type { Fork } from "./Telling.ts"
+import { Window } from "./Window.ts"
 
 interface Parts {
   readonly router: Router["Service"]
@@ -37,47 +38,6 @@ interface Parts {
 
 // A frame of several items takes no more once it has so many characters: the frames of others get their turn.
 const frameLength = 64 * 1024
-
-/** What a client lets a stream send. */
-class Window {
-  private items: number
-  private bytes: number
-  private wake: (() => void) | undefined
-  /** What the client wants to see again, in the next frame: it tells how long that takes. */
-  mark: unknown
-
-  constructor({ bytes = Infinity, items = Infinity }: Frame.StreamRequest) {
-    this.items = items
-    this.bytes = bytes
-  }
-
-  /** How many items may be sent; their frames may exceed the characters by the last one. */
-  get room(): number {
-    return this.bytes > 0 ? this.items : 0
-  }
-
-  spend(items: number, bytes: number): void {
-    this.items -= items
-    this.bytes -= bytes
-  }
-
-  grant(items: number, bytes: number): void {
-    this.items += items
-    this.bytes += bytes
-    if (this.room > 0) this.wake?.()
-  }
-
-  readonly opened: Effect.Effect<void> = Effect.callback<void>((resume) => {
-    if (this.room > 0) return resume(Effect.void)
-    this.wake = () => {
-      this.wake = undefined
-      resume(Effect.void)
-    }
-    return Effect.sync(() => {
-      this.wake = undefined
-    })
-  })
-}
 
 type Failure = KsiError.KsiError | DeclaredFailure
 
@@ -111,13 +71,6 @@ class Writing {
     }
   }
 
-  private marked(): string {
-    const { mark } = this.window
-    if (mark === undefined) return ""
-    this.window.mark = undefined
-    return `,"mark":${JSON.stringify(mark)}`
-  }
-
   /** The next frame, of items from this one on; answers with how many are in it. Throws a `KsiError` where the first cannot be sent. */
   frame(items: ReadonlyArray<unknown>, from: number, write: (text: string) => void): number {
     const most = this.isMany ? Math.min(items.length - from, this.window.room) : 1
@@ -131,7 +84,7 @@ class Writing {
       if (KsiError.is(next)) break
       text += `,${next}`
     }
-    const line = `${this.head}${this.count}${this.marked()},${taken === 1 ? `"data":${text}}` : `"items":[${text}]}`}\n`
+    const line = `${this.head}${this.count}${this.window.marked()},${taken === 1 ? `"data":${text}}` : `"items":[${text}]}`}\n`
     this.count += taken
     this.window.spend(taken, line.length - 1)
     write(line)
@@ -145,8 +98,6 @@ class Writing {
     return `${this.head}${this.count},"stream_end":true,${how},"correlation_id":${label},"timestamp":${Frame.seconds(now)}}\n`
   }
 }
-
-const countOf = (u: unknown): number | undefined => u === undefined ? 0 : Number.isSafeInteger(u) && Number(u) >= 0 ? Number(u) : undefined
 
 /** The streams of one connection. */
 export class Streams {
@@ -222,22 +173,9 @@ export class Streams {
     })
   }
 
-  /**
-   * Lets a stream send more. One that is not there has just ended: that is no error. Answers with what is wrong with the frame.
-   */
-  credit(data: unknown): KsiError.Reason | undefined {
-    const { bytes, items, mark, stream_id: id } = isObject(data) ? data : {}
-    const moreItems = countOf(items)
-    const moreBytes = countOf(bytes)
-    if (typeof id !== "string") return KsiError.invalidAt("stream:credit", "stream_id", "must be a text")
-    if (moreItems === undefined) return KsiError.invalidAt("stream:credit", "items", "must be a whole number from 0 on")
-    if (moreBytes === undefined) return KsiError.invalidAt("stream:credit", "bytes", "must be a whole number from 0 on")
-    if (mark !== undefined && !Number.isSafeInteger(mark)) return KsiError.invalidAt("stream:credit", "mark", "must be a whole number")
-    const window = this.open.get(id)?.window
-    if (window === undefined) return undefined
-    if (mark !== undefined) window.mark = mark
-    window.grant(moreItems, moreBytes)
-    return undefined
+  /** What one may send; `undefined` where there is none. */
+  windowOf(id: string): Window | undefined {
+    return this.open.get(id)?.window
   }
 
   /** Ends a stream, and answers when its finalizers have run. */

@@ -246,8 +246,8 @@ const nothingKnown: Envelope.Metadata = {
   idempotencyKey: undefined, clientCorrelationId: undefined, clientId: undefined, traceparent: undefined, tracestate: undefined
 }
 
-const deliveryOf = ({ data, event, eventId, fields, position, version }: Client.Told): Envelope.Delivery => {
-  const { data_version: dataVersion, metadata, missed } = fields
+const deliveryOf = ({ data, event, eventId, fields, missed, position, version }: Client.Told): Envelope.Delivery => {
+  const { data_version: dataVersion, metadata } = fields
   return {
     id: eventId,
     name: event,
@@ -256,7 +256,7 @@ const deliveryOf = ({ data, event, eventId, fields, position, version }: Client.
     metadata: { ...nothingKnown, ...isObject(metadata) ? metadata as Partial<Envelope.Metadata> : {} },
     position: position === undefined ? undefined : BigInt(position),
     version,
-    missed: typeof missed === "number" ? missed : 0,
+    missed,
     ...dataVersion === undefined || dataVersion === null ? {} : { dataVersion }
   }
 }
@@ -265,17 +265,17 @@ const pauseMillis = 100
 
 /** Follows a pattern for as long as the program is connected, or will be. */
 const following = (link: Link, pattern: string, options: SubscribeOptions): Stream.Stream<Envelope.Delivery, Client.CallFailure> => {
-  const { buffer, from = "now", overflow, requests } = options
-  if (overflow === "block") return Stream.fail(KsiError.make(KsiError.invalidAt("pubsub:subscribe", "overflow", "\"block\" is for subscribers in the daemon's process")))
+  const { buffer, every, from = "now", overflow, requests } = options
   return Stream.suspend(() => {
     let next: number | "start" | "now" = typeof from === "string" ? from : Number(from)
-    const once = Stream.suspend(() =>
-      Client.subscribe(link.options, {
+    const once = Stream.unwrap(Effect.map(link.current, (client) =>
+      client.subscribe({
         pattern, from: next, requests, overflow, buffer, metadata: true,
+        every: every === undefined ? undefined : Duration.toMillis(every),
         onSubscribed: (position) => {
           if (next === "now") next = position + 1
         }
-      })).pipe(Stream.mapArray((told) => {
+      }))).pipe(Stream.mapArray((told) => {
         const last = told.findLast(({ position }) => position !== undefined)?.position
         if (last !== undefined) next = last + 1
         const [first, ...more] = told.map(deliveryOf)
