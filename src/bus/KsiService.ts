@@ -165,7 +165,7 @@ export interface KsiShape {
   ) => Stream.Stream<Event.Success<Ev>, Event.Failure<Ev> | KsiError>
   /**
    * Follows facts: first those stored from `from` on, then live, without a gap and without a repeat. Given a fact's
-   * definition the data is decoded; given a pattern it is JSON. A slow consumer holds a bounded buffer and, unless its
+   * definition the data is decoded, and facts are there that were stored under names it had before; given a pattern it is JSON. A slow consumer holds a bounded buffer and, unless its
    * `overflow` says otherwise, reads on from the store.
    */
   readonly subscribe: {

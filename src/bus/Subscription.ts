@@ -102,7 +102,7 @@ export class Subscriptions extends Context.Service<Subscriptions, {
    * `PermissionDenied` where the principal may hear nothing of it.
    */
   readonly open: (
-    pattern: string,
+    pattern: string | ReadonlyArray<string>,
     options?: SubscribeOptions
   ) => Effect.Effect<Subscription, KsiError.KsiError, Scope.Scope>
   /**
@@ -213,11 +213,11 @@ const makeGuard = Effect.gen(function*() {
   yield* authorizer.changes(() => {
     for (const look of guarded) look()
   })
-  return (principal: string, pattern: EventPattern.EventPattern) => {
+  return (principal: string, { each, text }: EventPattern.AnyOf) => {
     const refusal = () =>
-      authorizer.hears(principal, pattern)
+      each.some((pattern) => authorizer.hears(principal, pattern))
         ? undefined
-        : KsiError.make(authorizer.refusal(principal, "subscribe", pattern.text))
+        : KsiError.make(authorizer.refusal(principal, "subscribe", text))
     return {
       refusal,
       sees: (name: string) => authorizer.allows(principal, "subscribe", name),
@@ -260,11 +260,11 @@ export const make = Effect.gen(function*() {
     for (const follower of touched) follower.wake()
   }, listening.isEmpty)
 
-  const open = Effect.fnUntraced(function*(text: string, options: SubscribeOptions = {}) {
-    const pattern = yield* EventPattern.fromText(text)
+  const open = Effect.fnUntraced(function*(texts: string | ReadonlyArray<string>, options: SubscribeOptions = {}) {
+    const patterns = yield* EventPattern.anyOf(texts)
     const policy = yield* policyOf(options, limits.subscriptionBuffer)
     const { principal = Grant.owner } = options
-    const guard = principal === Grant.owner ? undefined : guardOf(principal, pattern)
+    const guard = principal === Grant.owner ? undefined : guardOf(principal, patterns)
     const refused = guard?.refusal()
     if (refused !== undefined) return yield* Effect.fail(refused)
     const position = journal.head()
@@ -272,10 +272,10 @@ export const make = Effect.gen(function*() {
     const scope = yield* Effect.scope
     return yield* Effect.uninterruptible(Effect.suspend(() => {
       count++
-      const follower = new Follower(shared, pattern, policy, { position, start }, guard?.sees)
+      const follower = new Follower(shared, patterns, policy, { position, start }, guard?.sees)
       const unwatch = guard?.watch(follower)
-      const unblock = policy.overflow === "block" ? blocking.add(pattern, follower) : undefined
-      const unask = options.requests === true ? requests.add(pattern, follower) : undefined
+      const unblock = policy.overflow === "block" ? blocking.addAll(patterns, follower) : undefined
+      const unask = options.requests === true ? requests.addAll(patterns, follower) : undefined
       // There may be very many, for long: it keeps nothing of what asked for it.
       const close = Effect.sync(() => {
         count--

@@ -85,7 +85,8 @@ export interface ConnectOptions {
 
 /** What to follow. */
 export interface SubscribeOptions {
-  readonly pattern: string
+  /** One, or several of which any may match. */
+  readonly pattern: string | ReadonlyArray<string>
   /** A position (inclusive), `start`, or `now`. Default: `now`. */
   readonly from?: number | "start" | "now" | undefined
   readonly requests?: boolean | undefined

@@ -66,7 +66,9 @@ export const Hello = Event.make("wire:hello", {
 /** Follows events over the connection. */
 export const Subscribe = Event.make("pubsub:subscribe", {
   payload: {
-    pattern: Pattern.annotate({ description: "which events, as in \"order:*\"" }),
+    pattern: Schema.Union([Pattern, Schema.Array(Pattern).check(Schema.isBetweenLength(1, 100))]).annotate({
+      description: "which events, as in \"order:*\"; a list for any of several"
+    }),
     subscription_id: Id.annotate({ description: "chosen by the client, unique on its connection" }),
     from: Schema.optionalKey(
       Schema.Union([Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)), Schema.Literals(["now", "start"])])

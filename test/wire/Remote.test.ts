@@ -28,8 +28,9 @@ const Days = Event.make("r:days", { payload: { of: Schema.Date, count: Schema.In
 const Slow = Event.make("r:slow", { payload: { n: Schema.Int }, success: Schema.Int })
 const Read = Event.make("r:read", { success: Schema.Int, idempotent: true })
 const Happened = Event.fact("r:happened", { payload: { n: Schema.Int, on: Schema.Date }, streamId: ({ n }) => `s-${n % 2}` })
+const Occurred = Event.fact("r:occurred", { payload: { n: Schema.Int, on: Schema.Date }, streamId: ({ n }) => `s-${n % 2}`, formerly: ["r:happened"] })
 const Other = Event.make("r:answer", { payload: { value: Schema.Unknown }, success: Schema.Int })
-const Group = EventGroup.make(Answer, Day, Nothing, Fail, Days, Slow, Read, Happened)
+const Group = EventGroup.make(Answer, Day, Nothing, Fail, Days, Slow, Read, Happened, Occurred)
 
 interface Seen {
   slow: number
@@ -161,6 +162,17 @@ describe.each(places)("%s", (_, run) => {
     expect(yield* Fiber.join(heard)).toMatchObject({ value: { name: "r:day", data: { of: "2020-02-02T00:00:00.000Z", in: 2 }, position: undefined } })
     yield* Fiber.interrupt(answered)
     expect(yield* Effect.flip(Stream.runDrain(subscribe("r::x")))).toMatchObject({ reason: { _tag: "PatternInvalid" } })
+  }))
+
+  it1("a fact is heard under the names that it had before", Effect.gen(function*() {
+    const { dispatch, subscribe } = yield* ksi
+    yield* dispatch("r:happened", { n: 1, on: "2020-02-02T00:00:00.000Z" })
+    yield* dispatch("r:occurred", { n: 2, on: "2020-02-03T00:00:00.000Z" })
+    yield* dispatch("r:happened", { n: 3, on: "2020-02-04T00:00:00.000Z" })
+    const facts = yield* Stream.runCollect(Stream.take(subscribe(Occurred, { from: "start" }), 3))
+    expect(facts.map(({ data: { n, on }, name, position }) => [n, on.getUTCDate(), name, position])).toEqual([
+      [1, 2, "r:occurred", 1n], [2, 3, "r:occurred", 2n], [3, 4, "r:occurred", 3n]
+    ])
   }))
 
   it1("whoever is slow is dealt with as it wants", Effect.gen(function*() {

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import type { Delivery } from "../../event/Envelope.ts"
-import type { EventPattern, Trie } from "../../event/EventPattern.ts"
+import type { AnyOf, Trie } from "../../event/EventPattern.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { Journal } from "../Journal.ts"
 import type { Overflow } from "../KsiService.ts"
@@ -45,7 +45,7 @@ export interface Place {
 /** One subscriber. */
 export class Follower {
   private readonly shared: Shared
-  private readonly pattern: EventPattern
+  private readonly pattern: AnyOf
   private readonly overflow: Overflow
   private readonly capacity: number
   private readonly everyMillis: number
@@ -73,7 +73,7 @@ export class Follower {
 
   constructor(
     shared: Shared,
-    pattern: EventPattern,
+    pattern: AnyOf,
     { capacity, everyMillis, overflow }: Policy,
     { position, start }: Place,
     sees: ((name: string) => boolean) | undefined
@@ -99,7 +99,7 @@ export class Follower {
   // In one turn: nothing can be committed between the look at the head and the registration.
   private attachIfCaughtUp(): boolean {
     if (this.detach === undefined && !this.isClosed && this.reads > this.shared.journal.head()) {
-      this.detach = this.shared.listening.add(this.pattern, this)
+      this.detach = this.shared.listening.addAll(this.pattern, this)
       this.wasLive = true
     }
     return this.detach !== undefined

@@ -30,7 +30,7 @@ export interface Parts {
 }
 
 interface Wanted {
-  readonly pattern: string
+  readonly pattern: string | ReadonlyArray<string>
   readonly options: SubscribeOptions
 }
 

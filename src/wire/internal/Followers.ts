@@ -46,7 +46,7 @@ interface Parts {
 }
 
 interface Wanted extends Manner {
-  readonly pattern: string
+  readonly pattern: string | ReadonlyArray<string>
   readonly options: SubscribeOptions
 }
 

@@ -290,7 +290,7 @@ const deliveryOf = ({ data, event, eventId, fields, missed, position, version }:
 }
 
 /** Follows a pattern for as long as the program is connected, or will be. */
-const following = (link: Link, pattern: string, options: SubscribeOptions): Stream.Stream<Envelope.Delivery, Client.CallFailure> => {
+const following = (link: Link, pattern: string | ReadonlyArray<string>, options: SubscribeOptions): Stream.Stream<Envelope.Delivery, Client.CallFailure> => {
   const { buffer, every, from = "now", overflow, requests } = options
   return Stream.suspend(() => {
     let next: number | "start" | "now" = typeof from === "string" ? from : Number(from)
@@ -315,8 +315,8 @@ const following = (link: Link, pattern: string, options: SubscribeOptions): Stre
 const makeSubscribe = (link: Link) => (target: string | Event.AnyFact, options: SubscribeOptions = {}): Stream.Stream<Envelope.Delivery, unknown> => {
   if (typeof target === "string") return following(link, target, options)
   const { decodeFact } = EventCodec.compile(target)
-  return Stream.mapEffect(following(link, target.name, options), (delivery) =>
-    Effect.map(decodeFact(delivery, delivery.dataVersion), (data): Envelope.Delivery => ({ ...delivery, data })))
+  return Stream.mapEffect(following(link, [target.name, ...target.formerly], options), (delivery) =>
+    Effect.map(decodeFact(delivery, delivery.dataVersion), (data): Envelope.Delivery => ({ ...delivery, name: target.name, data })))
 }
 
 // -------------------------------------------------------------------------------------------------------------- layer
