@@ -5,6 +5,7 @@
 // all it has there.
 //
 // The rule: frames of a stream are numbered, and its last one says that it is the last and how it ended; nothing of it comes after.
+import * as Channel from "effect/Channel"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -44,17 +45,22 @@ type Failure = KsiError.KsiError | DeclaredFailure
 /** One stream, as it is written. */
 class Writing {
   readonly window: Window
+  private readonly outgoing: Outgoing
   private readonly head: string
   private readonly name: string
   private readonly max: number
   /** Whether a frame may have several items. */
   private readonly isMany: boolean
   private count = 0
+  /** Items that have gathered for the next frame, and their characters. */
+  private gathered: Array<string> = []
+  private length = 0
 
-  constructor(name: string, request: Frame.StreamRequest, { identity, limits }: Parts) {
+  constructor(name: string, request: Frame.StreamRequest, { identity, limits, outgoing }: Parts) {
     this.name = name
     this.max = limits.frameBytes
     this.isMany = identity.isGreeted
+    this.outgoing = outgoing
     this.window = new Window(request)
     this.head = `{"event":${JSON.stringify(name)},"stream_id":${JSON.stringify(request.id)},"seq":`
   }
@@ -71,24 +77,29 @@ class Writing {
     }
   }
 
-  /** The next frame, of items from this one on; answers with how many are in it. Throws a `KsiError` where the first cannot be sent. */
-  frame(items: ReadonlyArray<unknown>, from: number, write: (text: string) => void): number {
-    const most = this.isMany ? Math.min(items.length - from, this.window.room) : 1
-    const first = this.textOf(items[from])
-    if (KsiError.is(first)) throw first
-    let text = first
-    let taken = 1
-    for (; taken < most && text.length < frameLength; taken++) {
-      const next = this.textOf(items[from + taken])
-      // What came before it is sent, and then it is the first.
-      if (KsiError.is(next)) break
-      text += `,${next}`
-    }
-    const line = `${this.head}${this.count}${this.window.marked()},${taken === 1 ? `"data":${text}}` : `"items":[${text}]}`}\n`
-    this.count += taken
-    this.window.spend(taken, line.length - 1)
-    write(line)
-    return taken
+  /** Sends an item: those that are made in one turn share a frame. Throws a `KsiError` where it cannot be sent. */
+  item(item: unknown): void {
+    const text = this.textOf(item)
+    if (KsiError.is(text)) throw text
+    if (this.isMany && this.gathered.length === 0) this.outgoing.beforeFlush(this.close)
+    this.gathered.push(text)
+    this.length += text.length
+    this.window.spend(1, text.length)
+    if (!this.isMany || this.length >= frameLength) this.close()
+  }
+
+  /** Sends the frame of what has gathered. */
+  readonly close = (): void => {
+    const { count, gathered, head, length, window } = this
+    if (gathered.length === 0) return
+    this.gathered = []
+    this.length = 0
+    this.count += gathered.length
+    const items = gathered.length === 1 ? `"data":${gathered[0]}` : `"items":[${gathered.join(",")}]`
+    const line = `${head}${count}${window.marked()},${items}}\n`
+    // The rest of its characters; the newline is none of them.
+    window.spend(0, line.length - 1 - length)
+    this.outgoing.append(line)
   }
 
   /** The last one. */
@@ -132,6 +143,7 @@ export class Streams {
     this.open.set(request.id, { window: writing.window, fiber })
     fiber.addObserver((exit) => {
       this.open.delete(request.id)
+      writing.close()
       outgoing.append(writing.end(envelope, correlationId, exit, clock.currentTimeMillisUnsafe()))
       ended()
       closed()
@@ -143,18 +155,18 @@ export class Streams {
     const { authorizer, outgoing, router } = this.parts
     const { name, metadata: { principal } } = envelope
     const { window } = writing
-    const write = (text: string) => outgoing.append(text)
     const mayNot = () => KsiError.make(authorizer.refusal(principal, "stream", name))
-    /** As many frames as may be sent; the place of the first item that is in none. */
+    /** As many as may be sent; the place of the first that may not. */
     const some = (items: ReadonlyArray<unknown>, from: number): number => {
       // What it was allowed when it began it may not be any more.
       if (!authorizer.allows(principal, "stream", name)) throw mayNot()
       let at = from
-      while (at < items.length && window.room > 0 && outgoing.hasRoom) at += writing.frame(items, at, write)
+      while (at < items.length && window.room > 0 && outgoing.hasRoom) writing.item(items[at++])
       return at
     }
     const sending = Effect.gen(function*() {
-      const pull = yield* Stream.toPull(router.items(envelope))
+      // In the services that this fiber has: they are provided once.
+      const pull = yield* Channel.toPullScoped(Stream.toChannel(router.items(envelope)), yield* Effect.scope)
       for (;;) {
         if (window.room <= 0) yield* window.opened
         if (!outgoing.hasRoom) yield* outgoing.room
