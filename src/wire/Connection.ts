@@ -355,6 +355,7 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
   const { followers, fork, limits, outgoing, streams } = parts
   const pending = makePending(limits)
   let paused = false
+  let waits = false
   let ended: Ended | undefined
   const requests = makeRequests(parts, () => advance())
   // What finds nobody waiting before it begins at once.
@@ -379,6 +380,14 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
   /** Goes on as far as there is room; called whenever there may be more of it. */
   const advance = (): void => {
     if (!pending.isEmpty()) beginSome()
+    // What waits to be written may leave at the end of a turn, and nobody but this tells: a stream may wait for a line that waits here.
+    if (!pending.isEmpty() && !outgoing.hasRoom && !waits) {
+      waits = true
+      outgoing.whenRoom(() => {
+        waits = false
+        advance()
+      })
+    }
     // Some is read ahead while there is no room: a client that goes away is noticed meanwhile.
     if (pending.isFull() !== paused && ended === undefined) {
       paused = !paused

@@ -69,6 +69,22 @@ describe("items", () => {
 })
 
 describe("credit", () => {
+  it.live.each(Array.from({ length: 16 }, (_, n) => 20 + 7 * n))("of %i that came when nothing could be written is not forgotten when it can", (items) =>
+    Effect.gen(function*() {
+      const { ended, frames, transport } = yield* open({ connectionBufferBytes: 1000 })
+      transport.send(ask("s:count", "a", { to: 300, chunk: 1 }, { credit: { items } }))
+      transport.reads = false
+      yield* eventually(() => transport.writes.length === 1)
+      // As much as may waits behind what was written.
+      for (let turn = 0; turn < 5; turn++) yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      transport.send({ event: "stream:credit", stream_id: "a", items: 300 })
+      transport.reads = true
+      // From here on the other side takes all that is written, and nobody says so.
+      transport.sink.drained()
+      yield* ended("a")
+      expect(frames("a")).toHaveLength(301)
+    }))
+
   it.live("is what is sent, and no handler is asked for more", () =>
     Effect.gen(function*() {
       const { frames, made, transport } = yield* open()

@@ -189,14 +189,20 @@ export class Outgoing implements Holder {
     this.onOverflow(bytes)
   }
 
-  /** Waits until there is room; for ever once broken, when whoever waits is interrupted. */
-  readonly room: Effect.Effect<void> = Effect.callback<void>((resume) => {
+  /** Calls `then` once there is room, which may be at once; never once broken. Answers with how to wait no longer. */
+  whenRoom(then: () => void): () => void {
     const look = () => {
-      if (this.hasRoom && !this.broken && this.waiting.delete(look)) resume(Effect.void)
+      if (this.hasRoom && !this.broken && this.waiting.delete(look)) then()
     }
     this.waiting.add(look)
     look()
-    return Effect.sync(() => this.waiting.delete(look))
+    return () => void this.waiting.delete(look)
+  }
+
+  /** Waits until there is room; for ever once broken, when whoever waits is interrupted. */
+  readonly room: Effect.Effect<void> = Effect.callback<void>((resume) => {
+    const leave = this.whenRoom(() => resume(Effect.void))
+    return Effect.sync(leave)
   })
 
   private readonly onTurn = () => {

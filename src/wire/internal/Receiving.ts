@@ -4,7 +4,7 @@
 // what has come holds it until the next pull. Who is content with the newest is granted more for all that comes, and holds the
 // newest of it.
 //
-// How large the window is, is measured: with a grant goes a mark, which the next frame brings back. If what came between fills most
+// How large the window is, is measured: with a grant goes a mark, which the next frame brings back. If what came between fills half
 // of the window, then it is the window that the sender waits for, and it is doubled, up to what the caller allows. So a slow way is
 // filled as a fast one is, and a stream of which little is read never gets a large one. (The estimate is that of gRPC's transports:
 // bytes of one round trip against the window.)
@@ -63,7 +63,8 @@ class Measure {
 
   /** Doubles when the sender waited for it; by how much it is larger now. */
   grow(): number {
-    if ((this.came - this.cameAtMark) * 3 < this.size * 2) return 0
+    // Half of it is granted at a time: of a window that the sender waits for, the other half is what is on its way meanwhile.
+    if ((this.came - this.cameAtMark) * 2 < this.size) return 0
     const { size } = this
     this.size = Math.min(this.max, size * 2)
     return this.size - size
