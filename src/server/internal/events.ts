@@ -15,18 +15,14 @@ import type * as Event from "../../event/Event.ts"
 import * as EventCodec from "../../event/EventCodec.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
 import * as KsiError from "../../event/KsiError.ts"
-import type { LimitsShape } from "../../event/Limits.ts"
-import { type Budget, Outgoing } from "../../wire/Connection.ts"
 import { Subscribe } from "../../wire/Control.ts"
 import * as Problem from "../Problem.ts"
 import { type Exchange, refuse } from "./exchange.ts"
+import * as Unread from "./unread.ts"
 
 /** What follows events. */
-export interface Parts {
+export interface Parts extends Unread.Bounds {
   readonly subscriptions: Subscriptions["Service"]
-  readonly limits: LimitsShape
-  /** What may wait to be read by all clients together. */
-  readonly budget: Budget
 }
 
 interface Wanted {
@@ -75,26 +71,12 @@ const textOf = ({ data, id, metadata, missed, name, position, version }: Deliver
   return `${position === undefined ? "" : `id: ${position}\n`}data: ${JSON.stringify(said)}\n\n`
 }
 
-// Proxies close what is silent for long.
-const heartbeat = "15 seconds"
 const retryMillis = 1000
 
-const keepAlive = (outgoing: Outgoing): Effect.Effect<never> =>
-  Effect.forever(Effect.delay(Effect.sync(() => outgoing.isEmpty && outgoing.append(":\n\n")), heartbeat))
-
-const headers = ["content-type", "text/event-stream", "cache-control", "no-store", "x-content-type-options", "nosniff", "x-accel-buffering", "no"]
-
-/** What waits to be written to a response, within its own bound and that of all. */
-const outgoingOf = ({ budget, limits }: Parts, response: ServerResponse) =>
+/** What waits to be written to a response, until the scope closes. */
+const outgoingOf = (parts: Parts, response: ServerResponse) =>
   Effect.acquireRelease(
-    Effect.map(Effect.context<never>(), (context) => {
-      const outgoing = new Outgoing((text) => response.write(text), limits.connectionBufferBytes, budget, (bytes) => {
-        Effect.runForkWith(context)(Effect.logWarning(`who followed over HTTP was cut off: ${bytes} bytes had not been read`))
-        response.destroy()
-      })
-      response.on("drain", () => outgoing.drained())
-      return outgoing
-    }),
+    Unread.outgoingOf(parts, response, (text) => response.write(text)),
     (outgoing) => Effect.sync(() => {
       outgoing.flush()
       outgoing.break()
@@ -125,13 +107,13 @@ export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> =>
       const problem = `the store ends at position ${position}, ${heardOf(request)} was heard of another one: begin again, with from=start or now`
       return yield* invalid("Last-Event-ID", problem)
     }
-    response.writeHead(200, headers)
+    response.writeHead(200, [...Unread.eventHeaders])
     if (request.method === "HEAD") return
     const outgoing = yield* outgoingOf(parts, response)
     const { from } = options
     const heard = typeof from === "number" ? from - 1 : from === "start" ? 0 : position
     outgoing.append(`retry: ${retryMillis}\nid: ${heard}\n\n`)
-    yield* Effect.forkScoped(keepAlive(outgoing))
+    yield* Unread.keepAlive(outgoing)
     for (;;) {
       for (const delivery of yield* next) {
         if (!outgoing.hasRoom) yield* outgoing.room

@@ -81,6 +81,18 @@ class Window {
 
 type Failure = KsiError.KsiError | DeclaredFailure
 
+/** An item of this event as JSON, or why it cannot be sent: it may have at most so many characters. */
+export const itemText = (event: string, item: unknown, max: number): string | KsiError.KsiError => {
+  try {
+    // An item of an event that promises none has no text.
+    const text = JSON.stringify(item) ?? "null"
+    if (text.length <= max) return text
+    return KsiError.make(new KsiError.LimitExceeded({ limit: "frameBytes", max, actual: text.length, retryable: false }))
+  } catch {
+    return KsiError.make(KsiError.unwritable(event))
+  }
+}
+
 /** One stream, as it is written. */
 class Writing {
   readonly window: Window
@@ -99,18 +111,6 @@ class Writing {
     this.head = `{"event":${JSON.stringify(name)},"stream_id":${JSON.stringify(request.id)},"seq":`
   }
 
-  /** An item as JSON, or why it cannot be sent. */
-  private textOf(item: unknown): string | KsiError.KsiError {
-    try {
-      // An item of an event that promises none has no text.
-      const text = JSON.stringify(item) ?? "null"
-      if (text.length <= this.max) return text
-      return KsiError.make(new KsiError.LimitExceeded({ limit: "frameBytes", max: this.max, actual: text.length, retryable: false }))
-    } catch {
-      return KsiError.make(KsiError.unwritable(this.name))
-    }
-  }
-
   private marked(): string {
     const { mark } = this.window
     if (mark === undefined) return ""
@@ -121,12 +121,12 @@ class Writing {
   /** The next frame, of items from this one on; answers with how many are in it. Throws a `KsiError` where the first cannot be sent. */
   frame(items: ReadonlyArray<unknown>, from: number, write: (text: string) => void): number {
     const most = this.isMany ? Math.min(items.length - from, this.window.room) : 1
-    const first = this.textOf(items[from])
+    const first = itemText(this.name, items[from], this.max)
     if (KsiError.is(first)) throw first
     let text = first
     let taken = 1
     for (; taken < most && text.length < frameLength; taken++) {
-      const next = this.textOf(items[from + taken])
+      const next = itemText(this.name, items[from + taken], this.max)
       // What came before it is sent, and then it is the first.
       if (KsiError.is(next)) break
       text += `,${next}`
