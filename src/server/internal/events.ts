@@ -43,22 +43,26 @@ const valueOf = (text: string): string | number | boolean => {
   return text === "true" || (text === "false" ? false : text)
 }
 
-/** The last position that was heard, as far as the request says; 0 where it says nothing. */
-const heardOf = ({ headers: { "last-event-id": last } }: Exchange["request"]): number =>
-  typeof last === "string" && /^\d{1,15}$/.test(last) ? Number(last) : 0
+/** The last position that was heard; `undefined` where the request does not say. */
+const heardOf = ({ headers: { "last-event-id": last } }: Exchange["request"]): Effect.Effect<number | undefined, KsiError.KsiError> => {
+  // A browser that has heard nothing yet leaves it out; others send it empty.
+  if (typeof last !== "string" || last === "") return Effect.succeed(undefined)
+  return /^\d{1,15}$/.test(last)
+    ? Effect.succeed(Number(last))
+    : invalid("Last-Event-ID", `expected the position that was heard last, got ${JSON.stringify(last.slice(0, 80))}`)
+}
 
-const wantedOf = ({ principal, request, search }: Exchange): Effect.Effect<Wanted, KsiError.KsiError> => {
+const wantedOf = ({ principal, search }: Exchange, heard: number | undefined): Effect.Effect<Wanted, KsiError.KsiError> => {
   const given: Record<string, unknown> = {}
   for (const [key, text] of new URLSearchParams(search)) {
     if (!names.has(key)) return invalid(key, `expected one of ${[...names].join(", ")}`)
     if (Object.hasOwn(given, key)) return invalid(key, "expected once")
     given[key] = key === "pattern" ? EventPattern.said(text) : valueOf(text)
   }
-  const { "last-event-id": last } = request.headers
   const { from } = given
   if (typeof from === "string" && from !== "start" && from !== "now") return invalid("from", `expected a position, "start" or "now", got ${JSON.stringify(from)}`)
   // After the last that was heard, wherever it began.
-  if (typeof last === "string" && last !== "") given["from"] = /^\d{1,15}$/.test(last) ? heardOf(request) + 1 : last
+  if (heard !== undefined) given["from"] = heard + 1
   // Decoded by the definition.
   const payload = decodePayload({ pattern: "*", subscription_id: "http", ...given }) as Effect.Effect<Event.Payload<typeof Subscribe>, KsiError.KsiError>
   return Effect.map(payload, ({ pattern, subscription_id: _, ...options }) => ({ pattern, options: { from: "now", ...options, principal } }))
@@ -101,10 +105,11 @@ export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> =>
   const { subscriptions } = parts
   const { principal, request, response } = exchange
   const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
-    const { options, pattern } = yield* wantedOf(exchange)
+    const last = yield* heardOf(request)
+    const { options, pattern } = yield* wantedOf(exchange, last)
     const { hears, next, position } = yield* subscriptions.open(pattern, options)
-    if (heardOf(request) > position) {
-      const problem = `the store ends at position ${position}, ${heardOf(request)} was heard of another one: begin again, with from=start or now`
+    if (last !== undefined && last > position) {
+      const problem = `the store ends at position ${position}, ${last} was heard of another one: begin again, with from=start or now`
       return yield* invalid("Last-Event-ID", problem)
     }
     response.writeHead(200, [...Unread.eventHeaders])
