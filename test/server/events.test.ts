@@ -1,6 +1,7 @@
 // Following over HTTP: server-sent events.
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect } from "effect"
+import { TestClock } from "effect/testing"
 import { Journal } from "../../src/bus/Journal.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
@@ -113,6 +114,18 @@ describe("following", () => {
       yield* post(port, "t:echo", { value: 1 })
       yield* eventually(() => messagesOf(raw).length === 2)
       expect(messagesOf(raw)[1]).toMatchObject({ id: undefined, data: { event: "t:echo", data: { value: 1 } } })
+    }))
+
+  it.effect("is kept alive with comments where there is nothing to tell", () =>
+    Effect.gen(function*() {
+      const { port } = yield* start()
+      const raw = yield* follow(port)
+      for (const beats of [1, 2]) {
+        yield* TestClock.adjust("14 seconds")
+        expect(bodyOf(raw.text).match(/^:\n\n/gm) ?? []).toHaveLength(beats - 1)
+        yield* TestClock.adjust("1 second")
+        yield* eventually(() => bodyOf(raw.text).match(/^:\n\n/gm)?.length === beats)
+      }
     }))
 
   it.live("ends its subscription with the connection", () =>

@@ -343,6 +343,43 @@ describe("one that reads", () => {
     }))
 })
 
+describe("several on one connection", () => {
+  const asked = (port: number, event: string, data: unknown, accept = "text/event-stream") => {
+    const body = JSON.stringify(data)
+    return `POST /events/${event} HTTP/1.1\r\nHost: localhost:${port}\r\nContent-Type: application/json\r\nAccept: ${accept}\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+  }
+
+  it.live("are answered in their order, each to its end", () =>
+    Effect.gen(function*() {
+      const { port } = yield* start({ limits: { connectionBufferBytes: 64 * 1024 } })
+      const raw = yield* Raw.connect(port)
+      const many = asked(port, "s:count", { to: 50_000, chunk: 100 }, "application/x-ndjson")
+      raw.socket.write(many + many + asked(port, "s:once", {}, "*/*"))
+      yield* eventually(() => raw.text.endsWith("\r\n\r\n1"))
+      expect(raw.text.split("{\"data\":50000}\n{\"end\":{\"items\":50000}}\n")).toHaveLength(3)
+      expect(raw.text.match(/HTTP\/1\.1 200/g)).toHaveLength(3)
+    }))
+
+  it.live("end with it, also those whose turn has not come", () =>
+    Effect.gen(function*() {
+      const { items, others, port } = yield* start()
+      const raw = yield* Raw.connect(port)
+      raw.socket.write(asked(port, "w:gated", { fail: "never" }) + asked(port, "s:endless", {}) + asked(port, "w:wide", {}))
+      yield* eventually(() => others.waiting === 1 && items.pulled > 0 && others.wide > 0)
+      raw.socket.destroy()
+      yield* eventually(() => items.finished === 1 && others.left === 1)
+    }))
+
+  it.live("may be of an older protocol, in which the end of the connection is the end", () =>
+    Effect.gen(function*() {
+      const { port } = yield* start()
+      const raw = yield* Raw.connect(port)
+      raw.socket.write(asked(port, "s:count", { to: 3, chunk: 3 }).replace("HTTP/1.1", "HTTP/1.0"))
+      yield* eventually(() => raw.closed)
+      expect(raw.text.slice(raw.text.indexOf("\r\n\r\n") + 4)).toBe("id: 1\ndata: 1\n\nid: 2\ndata: 2\n\nid: 3\ndata: 3\n\nevent: end\ndata: {\"items\":3}\n\n")
+    }))
+})
+
 describe("what takes long", () => {
   it.effect("is kept alive with comments, from before the first item on; lines have none", () =>
     Effect.gen(function*() {
