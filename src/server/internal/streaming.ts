@@ -111,10 +111,12 @@ export const wayOf = (
     const problem = `${event.name} is answered once, not by a stream`
     return isPlain ? undefined : Result.fail(Problem.make("NotAcceptable", problem, { next: "say so: -H 'Accept: application/json'" }))
   }
+  const refused = (header: string, problem: string) => Result.fail(Problem.ofReason(KsiError.invalidAt(event.name, header, problem)))
   const last = headers["last-event-id"]
-  if (last === undefined || last === "") return Result.succeed(way)
-  // It would be carried out once more, and look as if it had gone on.
-  return Result.fail(Problem.ofReason(KsiError.invalidAt(event.name, "Last-Event-ID", "a stream that was cut does not go on: ask anew, without it")))
+  // It would be carried out once more, and look as if it had gone on; or as if it had not been.
+  if (last !== undefined && last !== "") return refused("Last-Event-ID", "a stream that was cut does not go on: ask anew, without it")
+  if (headers["idempotency-key"] !== undefined) return refused("Idempotency-Key", "the items of a stream are not kept: ask without it")
+  return Result.succeed(way)
 }
 
 // ---------------------------------------------------------------------------------------------------------------- answers
