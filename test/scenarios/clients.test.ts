@@ -12,15 +12,17 @@ const modules = ["scratchpad/examples/05_service.ts", "test/scenarios/fixtures/s
 const home = new Home()
 let url = ""
 
-/** Whether a program is here; says that it is not. */
-const isHere = (program: string, ...args: ReadonlyArray<string>): boolean => {
-  const { error } = spawnSync(program, args, { stdio: "ignore" })
-  if (error !== undefined) console.info(`clients: ${program} is not here (${error.message}): what needs it is not tried`)
-  return error === undefined
+/** What a program says of itself; `undefined`, and told so, where there is none that knows what is needed. */
+const here = (program: string, flag: string, needed = ""): string | undefined => {
+  const { error, stderr, stdout } = spawnSync(program, [flag], { encoding: "utf8" })
+  const said = `${stdout}${stderr}`
+  if (error === undefined && said.includes(needed)) return said
+  console.info(`clients: ${error === undefined ? `${program} does not know ${needed}` : `${program} is not here (${error.message})`}: what needs it is not tried`)
+  return undefined
 }
-const curl = isHere("curl", "--version")
-const netcat = isHere("nc", "-h")
-const python = isHere("python3", "--version")
+const curl = here("curl", "--version")
+const netcat = here("nc", "-h", "-U")
+const python = here("python3", "--version", "Python 3")
 
 /** A program of somebody else's, and what it says line by line. */
 class Foreign implements Disposable {
@@ -117,7 +119,7 @@ const command = (beginning: string): { readonly typed: string; readonly said: st
   return { typed: first.replace(/^\$ /, ""), said: said.join("\n") }
 }
 
-describe.runIf(curl)("curl", () => {
+describe.runIf(curl !== undefined)("curl", () => {
   it("follows as the README says, and its end ends the subscription", async () => {
     await orders("tea", "rum")
     const { typed } = command("curl -sN 'localhost:4600/subscribe")
@@ -152,11 +154,11 @@ describe.runIf(curl)("curl", () => {
   })
 })
 
-describe.runIf(netcat)("netcat", () => {
+describe.runIf(netcat !== undefined)("netcat", () => {
   it("asks as the README says", async () => {
     const { typed } = command("$ echo '{\"event\":\"shop:order\"")
     // One that does not know the flag needs none.
-    const asked = spawnSync("sh", ["-c", spawnSync("nc", ["-h"], { encoding: "utf8" }).stderr.includes("-N") ? typed : typed.replace(" -N", "")], { encoding: "utf8" })
+    const asked = spawnSync("sh", ["-c", netcat?.includes("-N") === true ? typed : typed.replace(" -N", "")], { encoding: "utf8" })
     expect(JSON.parse(asked.stdout)).toMatchObject({ event: "shop:order", ok: true, data: { order: expect.stringMatching(/^tea-\d+$/) } })
   })
 
@@ -202,7 +204,7 @@ describe.runIf(netcat)("netcat", () => {
   })
 })
 
-describe.runIf(python)("Python, with its own library", () => {
+describe.runIf(python !== undefined)("Python, with its own library", () => {
   const run = (...args: ReadonlyArray<string>) => new Foreign("python3", ["scratchpad/examples/client.py", home.socket, ...args])
 
   it("asks, takes a stream to its end, and leaves one that has none, whose handler ends", async () => {
