@@ -99,13 +99,15 @@ export class Ksi extends KsiService {
 
   /**
    * Lets other programs reach this runtime at a Unix socket, in a directory that only its owner can enter: a daemon in a program.
-   * Fails with `ListenFailed`.
+   * They may work for its consumer groups. Fails with `ListenFailed`.
    */
-  static readonly listen = (options: Listener.UnixOptions): Layer.Layer<Listener.Listener, KsiError, Router.Router | Subscription.Subscriptions> =>
+  static readonly listen = (
+    options: Listener.UnixOptions
+  ): Layer.Layer<Listener.Listener, KsiError, Router.Router | Subscription.Subscriptions | Consumer.Consumers> =>
     // What speaks the wire is loaded by who needs it.
     Layer.unwrap(Effect.map(
-      Effect.promise(() => Promise.all([import("./wire/Control.ts"), import("./wire/Listener.ts")])),
-      ([control, { layerUnix }]) => Layer.merge(control.layer, layerUnix(options))
+      Effect.promise(() => Promise.all([import("./wire/Control.ts"), import("./wire/Listener.ts"), import("./plugins/Consumers.ts")])),
+      ([control, { layerUnix }, consumers]) => Layer.mergeAll(control.layer, consumers.layer, layerUnix(options))
     ))
 
   /** Everything in memory, gone with the process. For tests and scripts. */
@@ -122,8 +124,13 @@ export class Ksi extends KsiService {
     Layer.effectContext(bus).pipe(Layer.provideMerge(SqliteEventStore.layer(options)))
 
   /**
-   * Everything in a daemon, which a program reaches at a URL (`unix:var/run/daemon.sock`); the program itself stays as it is.
-   * Fails with `ConnectionLost` where nobody answers; a connection that is lost later comes back by itself.
+   * Everything in a daemon, which a program reaches at a URL (`unix:var/run/daemon.sock`); the program itself stays as it is, and may
+   * work for consumer groups there (`Consumer.layer`). Fails with `ConnectionLost` where nobody answers; a connection that is lost later comes
+   * back by itself.
    */
-  static readonly layerRemote = (options: Remote.Options): Layer.Layer<KsiService | Remote.Remote, KsiError> => Remote.layer(options)
+  static readonly layerRemote = (options: Remote.Options): Layer.Layer<KsiService | Remote.Remote | Consumer.Consumers, KsiError> =>
+    Layer.unwrap(Effect.map(
+      Effect.promise(() => import("./plugins/RemoteConsumers.ts")),
+      (consumers) => Layer.provideMerge(consumers.layer, Remote.layer(options))
+    ))
 }

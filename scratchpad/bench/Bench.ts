@@ -92,10 +92,12 @@ export class Bench {
     readonly unit: string
     readonly subjects: readonly [Subject, ...Array<Subject>]
     readonly millis?: number
+    /** Fewer where a turn must be long. */
+    readonly rounds?: number
   }): Promise<void> {
     const { subjects } = options
     // Many short turns: the machine's mood changes more slowly than that.
-    const rounds = this.quick ? 9 : 25
+    const rounds = options.rounds ?? (this.quick ? 9 : 25)
     const millis = options.millis ?? 200
     const rates = new Map<string, Array<number>>(subjects.map(({ name }) => [name, []]))
     for (const { run } of subjects) await run(millis)
@@ -117,8 +119,10 @@ export class Bench {
     readonly metric: string
     readonly unit: string
     readonly subjects: readonly [Gauge, ...Array<Gauge>]
+    /** Fewer where a turn is long. */
+    readonly rounds?: number
   }): Promise<void> {
-    const rounds = this.quick ? 3 : 5
+    const rounds = options.rounds ?? (this.quick ? 3 : 5)
     const values = new Map<string, Array<number>>(options.subjects.map(({ name }) => [name, []]))
     for (let round = 0; round < rounds; round++) {
       const order = round % 2 === 0 ? options.subjects : options.subjects.toReversed()

@@ -6,7 +6,8 @@ import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { Ksi } from "../../src/Ksi.ts"
 
-const Hold = Event.make("bench:hold", {
+/** The request. */
+export const Hold = Event.make("bench:hold", {
   payload: { sku: Schema.String, quantity: Schema.Int, customer: Schema.Struct({ id: Schema.String, vip: Schema.Boolean }) },
   success: Schema.Struct({ holdId: Schema.String, sku: Schema.String, quantity: Schema.Int })
 })

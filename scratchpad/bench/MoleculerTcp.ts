@@ -2,18 +2,26 @@
  * Moleculer over its TCP transporter on the loopback, a broker in a process of its own at each end: the one calls the
  * action of the other one. It checks payloads (fastest-validator), not replies. Discovery over UDP is off, the ends are
  * given each other's address; everything else is as it comes.
+ *
+ * It streams too: an action that answers with a readable stream of objects, one after the other. Who leaves such a stream cannot
+ * end it over there, so many short ones are read instead of one long one. Nothing holds it back where the reader is slow.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as Net from "node:net"
+import { Readable } from "node:stream"
 import { ServiceBroker } from "moleculer"
 import type { Amount } from "./Bench.ts"
+import { checked, itemOf } from "./Items.ts"
 
-/** How many calls at once, and for how long. */
+/** How many calls at once, and for how long; `undefined`: streams, one after the other. */
 interface Order {
-  readonly inFlight: number
+  readonly inFlight: number | undefined
   readonly millis: number
 }
+
+/** Items of one stream. */
+const streamed = 5000
 
 const brokerOf = (nodeID: string, ports: ReadonlyArray<string>): ServiceBroker =>
   new ServiceBroker({
@@ -44,13 +52,33 @@ const serve = async (ports: ReadonlyArray<string>): Promise<void> => {
         },
         handler: async ({ params: { quantity, sku } }: { readonly params: { readonly quantity: number; readonly sku: string } }) =>
           ({ holdId: "hold-1", sku, quantity })
+      },
+      items: {
+        params: { count: { type: "number", integer: true } },
+        handler: async ({ params: { count } }: { readonly params: { readonly count: number } }) =>
+          Readable.from(function*() {
+            for (let n = 0; n < count; n++) yield itemOf(n)
+          }())
       }
     }
   })
   await broker.start()
 }
 
-const drive = async (broker: ServiceBroker, { inFlight, millis }: Order): Promise<Amount> => {
+const itemsOf = (broker: ServiceBroker, count: number): Promise<Readable> => broker.call("bench.items", { count })
+
+const read = async (broker: ServiceBroker, millis: number): Promise<Amount> => {
+  const start = performance.now()
+  let count = 0
+  while (performance.now() - start < millis) {
+    const items = await itemsOf(broker, streamed)
+    items.on("data", () => count++)
+    await once(items, "end")
+  }
+  return { count, millis: performance.now() - start }
+}
+
+const drive = async (broker: ServiceBroker, inFlight: number, millis: number): Promise<Amount> => {
   const start = performance.now()
   let sent = 0
   const one = async () => {
@@ -72,7 +100,9 @@ const call = async (ports: ReadonlyArray<string>): Promise<void> => {
   if (JSON.stringify(reply) !== expected) throw new Error(`moleculer-tcp answered ${JSON.stringify(reply)}`)
   const refused = await broker.call("bench.reserve", { sku: "tea", quantity: "7" }).then(() => false, () => true)
   if (!refused) throw new Error("moleculer-tcp accepts anything")
-  process.on("message", (order: Order) => void drive(broker, order).then((amount) => process.send?.(amount)))
+  checked("moleculer-tcp", await (await itemsOf(broker, 3)).toArray())
+  process.on("message", ({ inFlight, millis }: Order) =>
+    void (inFlight === undefined ? read(broker, millis) : drive(broker, inFlight, millis)).then((amount) => process.send?.(amount)))
   process.once("disconnect", () => process.exit())
   process.send?.("ready")
 }
@@ -103,6 +133,8 @@ const told = (child: ChildProcess): Promise<unknown> =>
 /** Two brokers that know each other. */
 export interface MoleculerTcp {
   readonly run: (inFlight: number, millis: number) => Promise<Amount>
+  /** Reads streams for so long. */
+  readonly read: (millis: number) => Promise<Amount>
   readonly stop: () => void
 }
 
@@ -123,13 +155,11 @@ export const start = async (): Promise<MoleculerTcp> => {
     stop()
     throw cause
   }
-  return {
-    run: async (inFlight, millis) => {
-      const answered = told(children[1])
-      children[1].send({ inFlight, millis })
-      // The other end sends nothing else.
-      return await answered as Amount
-    },
-    stop
+  const ask = async (order: Order) => {
+    const answered = told(children[1])
+    children[1].send(order)
+    // The other end sends nothing else.
+    return await answered as Amount
   }
+  return { run: (inFlight, millis) => ask({ inFlight, millis }), read: (millis) => ask({ inFlight: undefined, millis }), stop }
 }

@@ -71,7 +71,7 @@ await Effect.runPromise(Effect.gen(function*() {
 // not ok  at the same time: no order of what was asked together explains what came of it, each list in turn:
 // // Deposit is bank:deposit
 // KsiTest.scenario
-//   .withSeed(8)
+//   .withSeed(0)
 //   .whenTogether(
 //     [KsiTest.ask(Deposit, { amount: 1 })],
 //     [KsiTest.ask(Deposit, { amount: 1 })]

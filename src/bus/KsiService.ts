@@ -93,27 +93,31 @@ export type From = bigint | number | "start" | "now"
  * - `block`: no fact is lost, and whoever emits (or calls, where it hears requests) waits until there is room.
  * - `latest`: the oldest in the buffer make room for the newest, and are counted.
  * - `drop`: the newest are left out, and counted.
+ * - `sample`: however fast it is, it is told of one every so often (`every`), the newest; the others are counted.
+ * - `disconnect`: it is told of what is in its buffer, and fails with `SlowConsumer`, which says where to go on.
  */
-export type Overflow = "spill" | "block" | "latest" | "drop"
+export type Overflow = "spill" | "block" | "latest" | "drop" | "sample" | "disconnect"
 
 /** How to subscribe. */
 export interface SubscribeOptions {
   /** Default: `now`. */
-  readonly from?: From
+  readonly from?: From | undefined
   /** Whether to hear requests too. They come live only, without position. Default: false. */
-  readonly requests?: boolean
+  readonly requests?: boolean | undefined
   /** What happens when it is too slow. Default: `spill`. */
-  readonly overflow?: Overflow
+  readonly overflow?: Overflow | undefined
   /**
    * How many facts, and how many requests, may wait for it: from 1 to the limit `subscriptionBuffer`, which is the
-   * default. `1` with `latest` is the newest one only.
+   * default. `1` with `latest` is the newest one only; with `sample` it is always 1.
    */
-  readonly buffer?: number
+  readonly buffer?: number | undefined
+  /** How often one with `overflow: "sample"` is told of the newest: at least a millisecond. Default: a second. */
+  readonly every?: Duration.Input | undefined
   /**
    * Who hears: only what it may subscribe to, as if nothing else had happened. `PermissionDenied` where that can never be
    * anything, at the start or later. Default: `owner`, who hears everything.
    */
-  readonly principal?: string
+  readonly principal?: string | undefined
 }
 
 /** How to read a stream. */
@@ -161,7 +165,7 @@ export interface KsiShape {
   ) => Stream.Stream<Event.Success<Ev>, Event.Failure<Ev> | KsiError>
   /**
    * Follows facts: first those stored from `from` on, then live, without a gap and without a repeat. Given a fact's
-   * definition the data is decoded; given a pattern it is JSON. A slow consumer holds a bounded buffer and, unless its
+   * definition the data is decoded, and facts are there that were stored under names it had before; given a pattern it is JSON. A slow consumer holds a bounded buffer and, unless its
    * `overflow` says otherwise, reads on from the store.
    */
   readonly subscribe: {

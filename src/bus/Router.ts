@@ -247,9 +247,10 @@ const makeSubscribe = (table: Table.Table, subscriptions: Subscriptions["Service
       const entry = table.get(target.name)
       if (entry === undefined) return yield* table.unknown(target.name)
       if (!Facts.isFactEntry(entry)) return yield* wrongShape(entry.event, "subscribe")
-      const { next } = yield* subscriptions.open(target.name, options)
+      // What was stored under another name is the same fact.
+      const { next } = yield* subscriptions.open([target.name, ...target.formerly], options)
       return Stream.mapEffect(Stream.fromPull(Effect.succeed(next)), (delivery) =>
-        Effect.map(entry.codec.decodeFact(delivery, delivery.dataVersion), (data): Envelope.Delivery => ({ ...delivery, data })))
+        Effect.map(entry.codec.decodeFact(delivery, delivery.dataVersion), (data): Envelope.Delivery => ({ ...delivery, name: target.name, data })))
     }))
 
 const wiringOf = ({ reactions, table }: Parts, name: string): Wiring => {

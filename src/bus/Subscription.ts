@@ -11,6 +11,8 @@
  * | `block` | none is lost | wait with their callers | wait until there is room |
  * | `latest` | push out the oldest, counted | push out the oldest, counted | never wait |
  * | `drop` | left out, counted | left out, counted | never wait |
+ * | `sample` | the newest, once in `every`; the others counted | as facts | never wait |
+ * | `disconnect` | it fails with `SlowConsumer` | it fails with `SlowConsumer` | never wait |
  *
  * `missed` of a delivery is how many of its kind were left out just before it. The policy is for what comes live: what is
  * stored when a subscription opens is read page by page, in full, whatever the policy.
@@ -54,8 +56,10 @@
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type * as Envelope from "../event/Envelope.ts"
 import * as EventPattern from "../event/EventPattern.ts"
@@ -81,8 +85,13 @@ export interface Subscription {
    * fiber at a time. Interrupting the wait loses nothing.
    */
   readonly next: Effect.Effect<NonEmpty<Envelope.Delivery>, KsiError.KsiError>
+  /**
+   * Whether there is nothing for it now: then `wake` is called once there is, on the stack of who published it. For whoever has so
+   * many that a fiber for each is too much.
+   */
+  rests(wake: () => void): boolean
   /** Whether its principal may still hear of this event: a delivery may have waited for a slow reader since it came out. */
-  readonly hears: (name: string) => boolean
+  hears(name: string): boolean
 }
 
 /** Delivers facts and requests to whoever follows them. */
@@ -93,7 +102,7 @@ export class Subscriptions extends Context.Service<Subscriptions, {
    * `PermissionDenied` where the principal may hear nothing of it.
    */
   readonly open: (
-    pattern: string,
+    pattern: string | ReadonlyArray<string>,
     options?: SubscribeOptions
   ) => Effect.Effect<Subscription, KsiError.KsiError, Scope.Scope>
   /**
@@ -130,17 +139,24 @@ const startOf = (from: SubscribeOptions["from"], head: number): Effect.Effect<nu
     : refuse("from", `expected a position, "start" or "now", got ${String(from)}`)
 }
 
-const policies: ReadonlySet<Overflow> = new Set<Overflow>(["spill", "block", "latest", "drop"])
+const policies: ReadonlySet<Overflow> = new Set<Overflow>(["spill", "block", "latest", "drop", "sample", "disconnect"])
+
+const defaultEvery: Duration.Input = "1 second"
 
 // Not every program has a compiler behind it.
-const policyOf = ({ buffer, overflow = "spill" }: SubscribeOptions, max: number): Effect.Effect<readonly [Overflow, number], KsiError.KsiError> => {
-  if (!policies.has(overflow)) return refuse("overflow", `expected spill, block, latest or drop, got ${String(overflow)}`)
-  if (buffer === undefined) return Effect.succeed([overflow, max])
-  if (!Number.isSafeInteger(buffer) || buffer < 1) return refuse("buffer", `expected an integer from 1, got ${String(buffer)}`)
-  return buffer > max
-    ? KsiError.fail(new KsiError.LimitExceeded({ limit: "subscriptionBuffer", max, actual: buffer, retryable: false }))
-    : Effect.succeed([overflow, buffer])
-}
+const policyOf = Effect.fnUntraced(function*({ buffer, every, overflow = "spill" }: SubscribeOptions, max: number) {
+  if (!policies.has(overflow)) return yield* refuse("overflow", `expected ${[...policies].join(", ")}, got ${String(overflow)}`)
+  if (every !== undefined && overflow !== "sample") return yield* refuse("every", `is for "sample", not for "${overflow}"`)
+  if (buffer !== undefined && (!Number.isSafeInteger(buffer) || buffer < 1)) return yield* refuse("buffer", `expected an integer from 1, got ${String(buffer)}`)
+  if (buffer !== undefined && buffer > max) {
+    return yield* KsiError.fail(new KsiError.LimitExceeded({ limit: "subscriptionBuffer", max, actual: buffer, retryable: false }))
+  }
+  if (overflow !== "sample") return { overflow, capacity: buffer ?? max, everyMillis: 0 }
+  if (buffer !== undefined && buffer !== 1) return yield* refuse("buffer", `is 1 with "sample", got ${buffer}`)
+  const everyMillis = Option.match(Duration.fromInput(every ?? defaultEvery), { onNone: () => Number.NaN, onSome: Duration.toMillis })
+  if (!(everyMillis >= 1 && everyMillis < Infinity)) return yield* refuse("every", `expected a duration from 1 millisecond, got ${String(every)}`)
+  return { overflow, capacity: 1, everyMillis }
+})
 
 // Who listens never breaks a call, and changes nothing of it: data that has no JSON form is left out.
 const jsonOf = (data: unknown, encode: (data: unknown) => unknown): unknown => {
@@ -155,8 +171,6 @@ const toDelivery = (envelope: Envelope.Envelope, encode: (data: unknown) => unkn
   const { id, metadata, name } = envelope
   return { id, name, data: jsonOf(envelope.data, encode), metadata: plain(metadata), position: undefined, version: undefined, missed: 0 }
 }
-
-const everything = () => true
 
 const waitAll = (seats: ReadonlyArray<Seat>): Effect.Effect<void> =>
   Effect.onInterrupt(
@@ -199,11 +213,11 @@ const makeGuard = Effect.gen(function*() {
   yield* authorizer.changes(() => {
     for (const look of guarded) look()
   })
-  return (principal: string, pattern: EventPattern.EventPattern) => {
+  return (principal: string, { each, text }: EventPattern.AnyOf) => {
     const refusal = () =>
-      authorizer.hears(principal, pattern)
+      each.some((pattern) => authorizer.hears(principal, pattern))
         ? undefined
-        : KsiError.make(authorizer.refusal(principal, "subscribe", pattern.text))
+        : KsiError.make(authorizer.refusal(principal, "subscribe", text))
     return {
       refusal,
       sees: (name: string) => authorizer.allows(principal, "subscribe", name),
@@ -246,32 +260,32 @@ export const make = Effect.gen(function*() {
     for (const follower of touched) follower.wake()
   }, listening.isEmpty)
 
-  const open = Effect.fnUntraced(function*(text: string, options: SubscribeOptions = {}) {
-    const pattern = yield* EventPattern.fromText(text)
-    const [overflow, buffer] = yield* policyOf(options, limits.subscriptionBuffer)
+  const open = Effect.fnUntraced(function*(texts: string | ReadonlyArray<string>, options: SubscribeOptions = {}) {
+    const patterns = yield* EventPattern.anyOf(texts)
+    const policy = yield* policyOf(options, limits.subscriptionBuffer)
     const { principal = Grant.owner } = options
-    const guard = principal === Grant.owner ? undefined : guardOf(principal, pattern)
+    const guard = principal === Grant.owner ? undefined : guardOf(principal, patterns)
     const refused = guard?.refusal()
     if (refused !== undefined) return yield* Effect.fail(refused)
     const position = journal.head()
     const start = yield* startOf(options.from, position)
-    const { take } = yield* Effect.acquireRelease(
-      Effect.sync(() => {
-        count++
-        const follower = new Follower(shared, pattern, overflow, buffer, start, guard?.sees)
-        const forgets: Array<() => void> = [() => follower.close()]
-        if (guard !== undefined) forgets.push(guard.watch(follower))
-        if (overflow === "block") forgets.push(blocking.add(pattern, follower))
-        if (options.requests === true) forgets.push(requests.add(pattern, follower))
-        return { take: follower.take, forgets }
-      }),
-      ({ forgets }) =>
-        Effect.sync(() => {
-          count--
-          for (const forget of forgets) forget()
-        })
-    )
-    return { position, next: take, hears: guard?.sees ?? everything }
+    const scope = yield* Effect.scope
+    return yield* Effect.uninterruptible(Effect.suspend(() => {
+      count++
+      const follower = new Follower(shared, patterns, policy, { position, start }, guard?.sees)
+      const unwatch = guard?.watch(follower)
+      const unblock = policy.overflow === "block" ? blocking.addAll(patterns, follower) : undefined
+      const unask = options.requests === true ? requests.addAll(patterns, follower) : undefined
+      // There may be very many, for long: it keeps nothing of what asked for it.
+      const close = Effect.sync(() => {
+        count--
+        follower.close()
+        unwatch?.()
+        unblock?.()
+        unask?.()
+      })
+      return Effect.as(Scope.addFinalizer(scope, close), follower)
+    }))
   })
 
   return Subscriptions.of({ open, publishRequest: tell(requests), room: roomIn(blocking), count: () => count })

@@ -76,6 +76,7 @@ export const exitCodes = {
   ConnectionLost: 5,
   DeadlineExceeded: 5,
   LimitExceeded: 5,
+  SlowConsumer: 5,
   StoreFailure: 5,
   StoreLocked: 5,
   PluginInvalid: 5,

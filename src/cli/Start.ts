@@ -222,6 +222,8 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   const context = yield* Layer.build(Layer.mergeAll(builtins, Streams.layerRetaining(options.retain), Metrics.layer).pipe(Layer.provide(info), Layer.provideMerge(traced), Layer.provideMerge(core)))
   yield* Effect.provideContext(startModules(options.modules), context)
   ways = yield* Effect.provideContext(listenAll(options, socket), context)
+  // While they can still be heard: programs that work for consumer groups report what they have.
+  yield* Effect.addFinalizer(() => Context.get(context, Consumers.Workers).end(options.drain))
   return {
     socket,
     url: ways.http?.url,

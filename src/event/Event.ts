@@ -21,6 +21,18 @@
  * Reserved.streamId({ sku: "tea", quantity: 1 })        // "stock-tea"
  * ```
  *
+ * A stream may say how it is gone on with (`cursor`): a program beside the daemon does so by itself where the connection was lost.
+ *
+ * ```ts
+ * const Watch = Event.make("stock:watch", {
+ *   payload: { sku: Schema.String, after: Schema.optionalKey(Schema.Int) },
+ *   success: Schema.Struct({ change: Schema.Int, level: Schema.Int }),
+ *   stream: true,
+ *   cursor: ({ change }, { sku }) => ({ sku, after: change })
+ * })
+ * Watch.cursor?.({ change: 7, level: 2 }, { sku: "tea" })    // { sku: "tea", after: 7 }
+ * ```
+ *
  * **Gotchas** A name that is not an event name throws where it is defined. Schemas must be synchronous and need no
  * services; anything that `Schema.toCodecJson` can write as JSON is fine.
  *
@@ -71,7 +83,11 @@ export interface AnyRequest extends Common {
   readonly success: Schema.Top
   readonly error: Schema.Top
   readonly idempotent: boolean
+  readonly cursor: Cursor | undefined
 }
+
+/** What to ask a stream for to get what comes after an item; the definition's types are on its option. */
+export type Cursor = { step(item: unknown, payload: unknown): unknown }["step"]
 
 /**
  * Makes JSON data of one version of the next: a pure function. Its parameter's type says what the old data was; nobody else
@@ -202,10 +218,16 @@ export const make = <
     readonly stream?: Stream
     /** Whether asking twice does no more than asking once: then a retry is safe. */
     readonly idempotent?: boolean
+    /**
+     * For a stream: what to ask for to get what comes after an item. A program beside the daemon goes on with it by itself where
+     * the connection was lost.
+     */
+    readonly cursor?: (item: NoInfer<A>["Type"], payload: NoInfer<Fields<P>>["Type"]) => NoInfer<Fields<P>>["~type.make.in"]
     readonly annotations?: Annotations
   }
 ): Request<Name, Fields<P>, A, E, Stream extends true ? "stream" : "call"> => {
   checkedName(name)
+  if (options?.cursor !== undefined && options.stream !== true) throw new TypeError(`${name} has a cursor and is no stream`)
   return {
     kind: "request",
     name,
@@ -215,6 +237,8 @@ export const make = <
     error: (options?.error ?? Schema.Never) as E,
     mode: (options?.stream === true ? "stream" : "call") as Stream extends true ? "stream" : "call",
     idempotent: options?.idempotent ?? false,
+    // Called with the payload and the items of this event only.
+    cursor: options?.cursor as Cursor | undefined,
     annotations: options?.annotations ?? {},
     middleware: [],
     definedAt: callSite(make)

@@ -70,6 +70,22 @@ export const said = (text: string): string => text.includes(":") || text.include
 export const fromText = (text: string): Effect.Effect<EventPattern, KsiError.KsiError> =>
   Effect.fromResult(Result.mapError(parse(text), KsiError.make))
 
+/** Patterns of which any may match. */
+export interface AnyOf {
+  /** As people read it: with commas in between. */
+  readonly text: string
+  readonly each: ReadonlyArray<EventPattern>
+  readonly matches: (name: string) => boolean
+}
+
+/** Reads one pattern or several; fails with `PatternInvalid`, also where there is none. */
+export const anyOf = (texts: string | ReadonlyArray<string>): Effect.Effect<AnyOf, KsiError.KsiError> =>
+  Effect.map(Effect.forEach(typeof texts === "string" ? [texts] : texts.length === 0 ? [""] : texts, fromText), (each): AnyOf => {
+    const [only] = each
+    const text = each.map((pattern) => pattern.text).join(", ")
+    return { text, each, matches: each.length === 1 && only !== undefined ? only.matches : (name) => each.some(({ matches }) => matches(name)) }
+  })
+
 interface Node<A> {
   readonly children: Map<string, Node<A>>
   any: Node<A> | undefined
@@ -86,7 +102,9 @@ const isEmpty = <A>(node: Node<A>): boolean =>
 export interface Trie<A> {
   /** Adds a value under a pattern and returns how to take it out again. */
   readonly add: (pattern: EventPattern, value: A) => () => void
-  /** Calls `visit` once for every pattern that matches. */
+  /** `add` under several. */
+  readonly addAll: (patterns: AnyOf, value: A) => () => void
+  /** Calls `visit` once for every value of which a pattern matches. */
   readonly match: (name: string, visit: (value: A) => void) => void
   /** Whether any pattern at all is held. */
   readonly isEmpty: () => boolean
@@ -157,8 +175,9 @@ export const makeTrie = <A>(): Trie<A> => {
   const matching = (name: string): ReadonlyArray<A> => {
     const before = known.get(name)
     if (before !== undefined) return before
-    const found: Array<A> = []
-    visitFrom(root, name, 0, (value) => found.push(value))
+    const visited = new Set<A>()
+    visitFrom(root, name, 0, (value) => visited.add(value))
+    const found = [...visited]
     if (known.size >= maxKnown) known.clear()
     known.set(name, found)
     return found
@@ -166,19 +185,26 @@ export const makeTrie = <A>(): Trie<A> => {
 
   // Counted: whether there is any is asked for every event.
   let count = 0
-  return {
-    add: (pattern, value) => {
-      insert(root, pattern, value)
+  const add: Trie<A>["add"] = (pattern, value) => {
+    insert(root, pattern, value)
+    known.clear()
+    count++
+    let isThere = true
+    return () => {
+      if (!isThere) return
+      isThere = false
+      count--
+      remove(root, pattern.segments, 0, value)
       known.clear()
-      count++
-      let isThere = true
-      return () => {
-        if (!isThere) return
-        isThere = false
-        count--
-        remove(root, pattern.segments, 0, value)
-        known.clear()
-      }
+    }
+  }
+  return {
+    add,
+    addAll: ({ each }, value) => {
+      const [only] = each
+      if (each.length === 1 && only !== undefined) return add(only, value)
+      const removals = each.map((pattern) => add(pattern, value))
+      return () => removals.forEach((forget) => forget())
     },
     match: (name, visit) => {
       for (const value of matching(name)) visit(value)

@@ -160,7 +160,7 @@ export class NotFound extends Schema.TaggedClass<NotFound>()("NotFound", {
   get next(): string {
     if (this.what === "dead letter") return "ksi dead ls"
     if (this.what === "read model" || this.what === "projection") return "ksi projection ls"
-    if (this.what === "consumer group") return "ksi consumer ls"
+    if (this.what === "consumer group" || this.what === "ticket") return "ksi consumer ls"
     if (this.what === "request or fact") return "ksi call event_log:query"
     if (this.what === "token") return "ksi token ls"
     if (this.what === "grant" || this.what === "profile") return "ksi permission ls"
@@ -196,6 +196,24 @@ export class LimitExceeded extends Schema.TaggedClass<LimitExceeded>()("LimitExc
   }
   get next(): string {
     return this.retryable ? "try again when less is running" : "send less at once"
+  }
+}
+
+/** A subscriber with `overflow: "disconnect"` was behind by more than its buffer. */
+export class SlowConsumer extends Schema.TaggedClass<SlowConsumer>()("SlowConsumer", {
+  pattern: Schema.String,
+  buffer: Schema.Number,
+  /** The first fact that it was not told of: where it may go on. */
+  position: Schema.Number
+}) {
+  get message(): string {
+    return `the subscriber to ${this.pattern} was behind by more than its buffer of ${this.buffer}, and is told no more`
+  }
+  get retryable(): boolean {
+    return true
+  }
+  get next(): string {
+    return `ksi subscribe ${word(this.pattern)} --from ${this.position}`
   }
 }
 
@@ -474,7 +492,7 @@ export class Unauthenticated extends Schema.TaggedClass<Unauthenticated>()("Unau
 /** Everything KSI itself can fail with. */
 export const Reason = Schema.Union([
   UnknownEvent, NoHandler, PayloadInvalid, PatternInvalid, ReplyInvalid, WrongShape, NotFound, FrameInvalid,
-  LimitExceeded, DeadlineExceeded, VersionConflict, ConditionFailed, StreamDeleted, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
+  LimitExceeded, SlowConsumer, DeadlineExceeded, VersionConflict, ConditionFailed, StreamDeleted, IdConflict, IdempotencyConflict, StoreLocked, StoreFailure,
   ConnectionLost, ListenFailed, PluginInvalid, Rejected, HandlerFailed,
   PermissionDenied, Unauthenticated
 ])

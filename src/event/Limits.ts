@@ -101,7 +101,7 @@ export const defaults: LimitsShape = {
   queryTerms: 256,
   appendQueue: 8192,
   connectionRequests: 256,
-  connectionSubscriptions: 1024,
+  connectionSubscriptions: 10_000,
   connectionStreams: 256,
   streamItems: 16_384,
   streamBytes: 4 * 1024 * 1024,

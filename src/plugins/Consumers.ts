@@ -1,8 +1,9 @@
 /**
- * Consumer groups for people: how far each is, what it has set aside and why, and what becomes of that.
+ * Consumer groups for people and for programs beside the daemon: how far each is, what it has set aside and why, and what becomes of
+ * that; and the work for one: facts are handed over (`consumer:work`) and reported (`consumer:done`).
  *
  * The rule: what is parked stays until a person deals with it. Handled again it goes in the order of its stream, and stops at
- * the first fact that fails once more.
+ * the first fact that fails once more. What is handed over stays with its worker until that reports it or is gone; no other can.
  *
  * **Example**
  *
@@ -17,87 +18,44 @@
  * const { items } = yield* ksi.call(Consumers.Parked, { group: "shipping" })
  * items.length                                // 1
  * yield* ksi.call(Consumers.Discard, { group: "shipping", positions: [1] })    // { discarded: 1 }
+ *
+ * // Work by hand, as a program in another language does it.
+ * const [begun, fact] = yield* ksi.stream(Consumers.Work, { group: "printing", events: ["stock:*"], start: "start" }).pipe(
+ *   Stream.tap((item) => item.kind === "fact" ? ksi.call(Consumers.Done, { ticket: item.ticket }) : Effect.void),
+ *   Stream.take(2), Stream.runCollect)
+ * [begun?.kind, fact?.kind === "fact" && fact.event]    // ["begun", "stock:reserved"]
  * ```
  *
- * **Gotchas** A group that nobody works for here can be looked at and its facts discarded, not handled again.
+ * **Gotchas** A group that nobody works for can be looked at and its facts discarded, not handled again. A ticket that is reported
+ * late, when its fact was handed to somebody else, is `NotFound`. `RemoteConsumers.ts` does the work for programs in TypeScript.
  */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Schema from "effect/Schema"
 import * as Router from "../bus/Router.ts"
 import * as Envelope from "../event/Envelope.ts"
-import * as Event from "../event/Event.ts"
+import type * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
 import type * as KsiError from "../event/KsiError.ts"
 import { Limits } from "../event/Limits.ts"
 import { Consumers } from "../store/Consumer.ts"
-import { Count, optional, Ordinal, pageOf, paging } from "./internal/fields.ts"
+import { Discard, Done, List, Parked, Retry, Settled, Work } from "./internal/consumerEvents.ts"
+import * as Crews from "./internal/Crews.ts"
 import * as Paging from "./internal/paging.ts"
 
-const Name = Schema.String.annotate({ description: "the group's name, as `consumer:list` tells it" })
-
-/** The groups there are. */
-export const List = Event.make("consumer:list", {
-  success: Schema.Struct({
-    items: Schema.Array(Schema.Struct({
-      group: Schema.String,
-      status: Schema.Literals(["following", "blocked", "idle"])
-        .annotate({ description: "`idle`: nobody here works for it; `blocked`: too much is set aside" }),
-      position: Count.annotate({ description: "everything up to here is dealt with" }),
-      lag: Count.annotate({ description: "positions that are not" }),
-      pending: Count.annotate({ description: "facts under way" }),
-      parked: Count.annotate({ description: "facts that are set aside" }),
-      members: Count,
-      problem: optional(Schema.String, "why it waits")
-    }))
-  }),
-  idempotent: true,
-  annotations: { description: "The consumer groups, how far each is, and how much it has set aside.", examples: [{}] }
-})
-
-/** What a group has set aside. */
-export const Parked = Event.make("consumer:parked", {
-  payload: { group: Name, stream: optional(Schema.String, "only facts of this stream"), ...paging },
-  success: pageOf(Schema.Struct({
-    position: Ordinal,
-    streamId: Schema.String,
-    attempts: Count,
-    error: optional(Schema.String, "why it was set aside; without one it waits behind one that was"),
-    parkedAt: Schema.String.annotate({ description: "when it was set aside: RFC 3339" })
-  })),
-  idempotent: true,
-  annotations: {
-    description: "Facts that a group has set aside, by position: `{ position, streamId, attempts, parkedAt }`, with the `error` of one " +
-      "that failed; one without waits behind it.",
-    examples: [{ group: "billing" }]
-  }
-})
-
-/** Handles again what is set aside. */
-export const Retry = Event.make("consumer:retry", {
-  payload: { group: Name, stream: optional(Schema.String, "only facts of this stream") },
-  success: Schema.Struct({ handled: Count, parked: Count.annotate({ description: "facts that are still set aside" }) }),
-  annotations: {
-    description: "Handles once more what a group has set aside, each stream in its order.",
-    examples: [{ group: "billing", stream: "order-1" }]
-  }
-})
-
-/** Gives up what is set aside. */
-export const Discard = Event.make("consumer:discard", {
-  payload: {
-    group: Name,
-    positions: Schema.Array(Ordinal).check(Schema.isBetweenLength(1, 1000)).annotate({ description: "positions, at most 1000" })
-  },
-  success: Schema.Struct({ discarded: Count.annotate({ description: "how many of them were set aside" }) }),
-  idempotent: true,
-  annotations: { description: "Gives up facts that a group has set aside: they count as dealt with.", examples: [{ group: "billing", positions: [7] }] }
-})
+export { Discard, Done, List, Parked, Retry, Settled, Work } from "./internal/consumerEvents.ts"
 
 /** The events of `consumer:*`. */
-export const Group = EventGroup.make(List, Parked, Retry, Discard)
+export const Group = EventGroup.make(List, Parked, Retry, Discard, Settled, Work, Done)
 
-const handlers = Group.toLayer(Effect.gen(function*() {
+/** The programs beside the daemon that work for groups. */
+export class Workers extends Context.Service<Workers, {
+  /** Hands over nothing more, and waits until what was is reported, at most so long; then their work ends. */
+  readonly end: (patience: Duration.Input) => Effect.Effect<void>
+}>()("ksi/plugins/Consumers/Workers") {}
+
+const handlers = (crews: Effect.Success<typeof Crews.make>) => Group.toLayer(Effect.gen(function*() {
   const consumers = yield* Consumers
   const { pageBytes, pageItems } = yield* Limits
   return {
@@ -128,11 +86,18 @@ const handlers = Group.toLayer(Effect.gen(function*() {
     },
     *"consumer:discard"({ group, positions }: Event.Payload<typeof Discard>) {
       return { discarded: yield* consumers.discard(group, positions) }
-    }
+    },
+    "consumer:settled": ({ group, position }: Event.Payload<typeof Settled>) => consumers.settled(group, position),
+    "consumer:work": (asked: Event.Payload<typeof Work>, { metadata: { principal } }: Envelope.Envelope) => crews.work(asked, principal),
+    "consumer:done": (report: Event.Payload<typeof Done>, { metadata: { principal } }: Envelope.Envelope) => crews.done(report, principal)
   }
 }))
 
 /** Serves `consumer:*`. */
-export const layer: Layer.Layer<never, KsiError.KsiError, Router.Router | Consumers> = Router.serveBuiltin(Group).pipe(
-  Layer.provide(handlers)
+export const layer: Layer.Layer<Workers, KsiError.KsiError, Router.Router | Consumers> = Layer.unwrap(
+  Effect.map(Crews.make, (crews) =>
+    Layer.merge(
+      Router.serveBuiltin(Group).pipe(Layer.provide(handlers(crews))),
+      Layer.succeed(Workers, { end: crews.end })
+    ))
 )

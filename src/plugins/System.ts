@@ -207,7 +207,7 @@ const described: { readonly [namespace: string]: string } = {
   event_log: "What happened, filtered and paged",
   deadletter: "Reactions to facts that failed: list, show, rerun, discard",
   projection: "Read models: how far each is, its states, build one anew",
-  consumer: "Consumer groups: how far each is, what is parked",
+  consumer: "Consumer groups: how far each is, what is parked; work for one",
   pubsub: "Following events over a connection",
   stream: "Streams over a connection",
   module: "The daemon's modules: state, events, start",

@@ -65,6 +65,7 @@ export const statuses = {
   IdempotencyConflict: 409,
   StreamDeleted: 410,
   LimitExceeded: 413,
+  SlowConsumer: 503,
   MediaTypeUnsupported: 415,
   DeclaredFailure: 422,
   Rejected: 422,

@@ -28,6 +28,8 @@
  * waits for the next attempt, the other streams of its partition wait too: more members (`concurrency`), less waiting. KSI's
  * own streams (`ksi-…`) are left out, and so is what retention or a deletion removed before the group got there: a group that
  * must not miss anything has to be faster than its streams' `maxAge` and `maxCount`. `concurrency` may change between starts; `start` counts only for a group that is new.
+ * Beside the daemon (`Ksi.layerRemote`) the same layers share the work with other programs: `plugins/RemoteConsumers.ts` says what is
+ * otherwise there.
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -38,7 +40,6 @@ import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Current, servicesOf } from "../bus/Causation.ts"
-import { type StoredFact, versionAttribute } from "../event/CloudEvent.ts"
 import * as Envelope from "../event/Envelope.ts"
 import type * as Event from "../event/Event.ts"
 import * as EventCodec from "../event/EventCodec.ts"
@@ -97,18 +98,30 @@ export interface Status {
 /** A fact that is set aside. */
 export type Parked = ConsumerRows.Parked
 
-type Handle = (fact: StoredFact, attempt: number) => Effect.Effect<consuming.Wrong | undefined>
+/** How an attempt ended: well (`undefined`), with something wrong, or not at all because who works stops. */
+export type Outcome = consuming.Outcome
+
+type Handle = (fact: Envelope.Delivery, attempt: number) => Effect.Effect<Outcome>
 
 /** What a group is made of. */
 export interface Consuming extends Options {
-  readonly wants: (name: string) => boolean
+  /** Names of facts, and patterns of them. */
+  readonly events: ReadonlyArray<string>
+  /** What is done with a fact, whose data is as it is stored. */
   readonly handle: Handle
+  /** How many work for it, where they are not its own members. */
+  readonly members?: (() => number) | undefined
 }
+
+/** Options with what holds where nothing is said. */
+export const resolved = (
+  { concurrency = 8, maxAttempts = 5, maxParked = 10_000, parking = "stream", retry = Schedule.exponential("200 millis"), start = "now", window = 1024 }: Options
+): { readonly [K in keyof Options]-?: Exclude<Options[K], undefined> } => ({ concurrency, maxAttempts, maxParked, parking, retry, start, window })
 
 /** The consumer groups of a runtime, by name. */
 export class Consumers extends Context.Service<Consumers, {
   readonly status: Effect.Effect<ReadonlyArray<Status>, KsiError.KsiError>
-  /** Groups that wait for room among what they have set aside, from memory. */
+  /** Groups of this process that wait for room among what they have set aside, from memory. */
   readonly blocked: () => ReadonlyArray<string>
   /** What a group has set aside, in the order of positions. `NotFound` where there is no such group. */
   readonly parked: (name: string, query: ConsumerRows.ParkedQuery) => Effect.Effect<ReadonlyArray<Parked>, KsiError.KsiError>
@@ -116,10 +129,10 @@ export class Consumers extends Context.Service<Consumers, {
   readonly retry: (name: string, streamId?: string) => Effect.Effect<{ readonly handled: number; readonly left: number }, KsiError.KsiError>
   /** Removes facts from those that are set aside; they count as dealt with. Answers with how many there were. */
   readonly discard: (name: string, positions: ReadonlyArray<number>) => Effect.Effect<number, KsiError.KsiError>
-  /** Waits until a group has dealt with everything up to a position. */
-  readonly settled: (name: string, position: number) => Effect.Effect<void, KsiError.KsiError>
+  /** Waits until a group has dealt with everything up to a position; default: with everything that is stored now. */
+  readonly settled: (name: string, position?: number) => Effect.Effect<void, KsiError.KsiError>
   /** Works for a group until the scope closes; `PluginInvalid` where somebody does already. */
-  readonly consume: (name: string, work: Consuming) => Effect.Effect<void, KsiError.KsiError, Scope.Scope | EventStore>
+  readonly consume: (name: string, work: Consuming) => Effect.Effect<void, KsiError.KsiError, Scope.Scope>
 }>()("ksi/store/Consumers") {}
 
 // ------------------------------------------------------------------------------------------------------------ service
@@ -141,15 +154,22 @@ const isStart = (start: unknown): boolean =>
   start === undefined || start === "start" || start === "now" || (Number.isSafeInteger(start) && Number(start) >= 0)
 
 interface AtWork extends consuming.Working {
-  readonly members: number
+  readonly members: () => number
   readonly waiting: Set<() => void>
 }
 
+/** Whether a fact of this name is for who asks for these. */
+const wanting = Effect.fnUntraced(function*(events: ReadonlyArray<string>) {
+  const names = new Set(events)
+  const patterns = yield* Effect.forEach(events.filter((event) => event.includes("*")), EventPattern.fromText)
+  return (name: string) => names.has(name) || patterns.some(({ matches }) => matches(name))
+})
+
 /** The fibers of one group. */
-const begin = Effect.fnUntraced(function*(name: string, options: Consuming, rows: ConsumerRows.ConsumerRows) {
-  const store = yield* EventStore
+const begin = Effect.fnUntraced(function*(name: string, options: Consuming, rows: ConsumerRows.ConsumerRows, store: EventStore["Service"]) {
   const { idLength, pageItems } = yield* Limits
-  const { concurrency = 8, maxAttempts = 5, maxParked = 10_000, start, window = 1024 } = options
+  const { concurrency, maxAttempts, maxParked, parking, retry, start, window } = resolved(options)
+  const wants = yield* wanting(options.events)
   if (name === "") return yield* invalid(name, "it needs a name")
   if (name.length > idLength) return yield* invalid(name.slice(0, 60), `its name has ${name.length} characters, at most ${idLength} are allowed`)
   if (!name.isWellFormed()) return yield* invalid(name, "its name must be well-formed Unicode")
@@ -167,12 +187,12 @@ const begin = Effect.fnUntraced(function*(name: string, options: Consuming, rows
       lag.updateUnsafe(Math.max(0, store.head() - position), Context.empty())
       for (const look of waiting) look()
     },
-    wants: (fact) => options.wants(fact.name),
-    handle: options.handle,
-    retry: options.retry ?? Schedule.exponential("200 millis"),
-    parking: options.parking ?? "stream"
-  }, startOf(options.start, store.head()))
-  return { ...working, members: concurrency, waiting }
+    wants: (fact) => wants(fact.name),
+    handle: (fact, attempt) => options.handle(Envelope.fromFact(fact, fact.data), attempt),
+    retry,
+    parking
+  }, startOf(start, store.head()))
+  return { ...working, members: options.members ?? (() => concurrency), waiting }
 })
 
 const statusOf = (group: ConsumerRows.Group, working: AtWork | undefined, head: number): Status => {
@@ -184,7 +204,7 @@ const statusOf = (group: ConsumerRows.Group, working: AtWork | undefined, head: 
     lag: Math.max(0, head - position),
     pending: working?.ledger.pending.size ?? 0,
     parked: working?.ledger.parked ?? group.parked,
-    members: working?.members ?? 0,
+    members: working?.members() ?? 0,
     trouble: working?.ledger.trouble
   }
 }
@@ -236,13 +256,13 @@ const make = (rows: ConsumerRows.ConsumerRows): Effect.Effect<Consumers["Service
         group?.madeRoom()
         return removed.length
       }),
-      settled: (name, position) => Effect.flatMap(working(name), (group) => arrived(group, position)),
+      settled: (name, position) => Effect.flatMap(working(name), (group) => arrived(group, position ?? store.head())),
       consume: (name, work) =>
         Effect.uninterruptible(Effect.gen(function*() {
           if (here.has(name)) return yield* invalid(name, "somebody here works for it already; `concurrency` gives it more members")
           let isOurs = false
           yield* Effect.addFinalizer(() => Effect.sync(() => isOurs && here.delete(name)))
-          const group = yield* begin(name, work, rows)
+          const group = yield* begin(name, work, rows, store)
           isOurs = true
           here.set(name, group)
         }))
@@ -274,7 +294,7 @@ export const layerMemory: Layer.Layer<Consumers, never, EventStore> = Layer.effe
 const attempted = <R>(effect: Effect.Effect<unknown, unknown, R>, delivery: Envelope.Delivery, context: Context.Context<R>) =>
   Effect.map(
     Effect.exit(Effect.updateContext(effect, (_: Context.Context<never>) => Context.add(context, Current, delivery))),
-    (exit): consuming.Wrong | undefined => {
+    (exit): Outcome => {
       if (Exit.isSuccess(exit)) return undefined
       const error = Cause.hasInterruptsOnly(exit.cause) ? "it interrupted itself" : KsiError.sentenceOf(Cause.squash(exit.cause))
       return { error, retryable: true }
@@ -311,7 +331,7 @@ export const layer = <const Events extends ReadonlyArray<Event.AnyFact>, E, R>(
       delivery: Handed<Event.Payload<NoInfer<Events>[number]>>
     ) => Effect.Effect<unknown, E, R>
   }
-): Layer.Layer<never, KsiError.KsiError, Consumers | EventStore | R> =>
+): Layer.Layer<never, KsiError.KsiError, Consumers | R> =>
   Layer.effectDiscard(Effect.gen(function*() {
     const consumers = yield* Consumers
     const context = yield* contextOf<R>()
@@ -319,16 +339,16 @@ export const layer = <const Events extends ReadonlyArray<Event.AnyFact>, E, R>(
     const handle: Handle = (fact, attempt) => {
       const event = events.get(fact.name)
       if (event === undefined) return Effect.succeed({ error: "nobody reads this event", retryable: false })
-      const payload = event.codec.decodeFact(fact, fact.attributes[versionAttribute])
+      const payload = event.codec.decodeFact(fact, fact.dataVersion)
       if (Exit.isFailure(payload)) {
         return Effect.succeed({ error: KsiError.sentenceOf(Cause.squash(payload.cause)), retryable: false })
       }
       // Each event decodes its own payload; the handler takes those of all.
       const data = payload.value as Event.Payload<Events[number]>
-      const delivery = { ...Envelope.fromFact(fact, data), name: event.name, group: name, attempt }
+      const delivery = { ...fact, data, name: event.name, group: name, attempt }
       return attempted(Effect.suspend(() => options.handler(data, delivery)), delivery, context)
     }
-    yield* consumers.consume(name, { ...options, wants: (called) => events.has(called), handle })
+    yield* consumers.consume(name, { ...options, events: [...events.keys()], handle })
   }))
 
 /** Handles the facts whose names a pattern matches, with their data as it is stored. Fails with `PatternInvalid`. */
@@ -336,21 +356,18 @@ export const layerPattern = <E, R>(
   name: string,
   pattern: string,
   options: Options & { readonly handler: (data: unknown, delivery: Handed<unknown>) => Effect.Effect<unknown, E, R> }
-): Layer.Layer<never, KsiError.KsiError, Consumers | EventStore | R> =>
+): Layer.Layer<never, KsiError.KsiError, Consumers | R> =>
   Layer.effectDiscard(Effect.gen(function*() {
     const consumers = yield* Consumers
     const context = yield* contextOf<R>()
-    const { matches } = yield* EventPattern.fromText(pattern)
+    const { text } = yield* EventPattern.fromText(pattern)
     const handle: Handle = (fact, attempt) => {
-      const delivery = { ...Envelope.fromFact(fact, fact.data), group: name, attempt }
+      const delivery = { ...fact, group: name, attempt }
       return attempted(Effect.suspend(() => options.handler(fact.data, delivery)), delivery, context)
     }
-    yield* consumers.consume(name, { ...options, wants: matches, handle })
+    yield* consumers.consume(name, { ...options, events: [text], handle })
   }))
 
 /** Waits until a group has dealt with everything up to a position; default: with everything that is stored now. */
-export const settled = (name: string, position?: number | bigint): Effect.Effect<void, KsiError.KsiError, Consumers | EventStore> =>
-  Effect.gen(function*() {
-    const consumers = yield* Consumers
-    yield* consumers.settled(name, Number(position ?? (yield* EventStore).head()))
-  })
+export const settled = (name: string, position?: number | bigint): Effect.Effect<void, KsiError.KsiError, Consumers> =>
+  Effect.flatMap(Consumers, (consumers) => consumers.settled(name, position === undefined ? undefined : Number(position)))

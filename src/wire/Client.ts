@@ -14,13 +14,12 @@
  * data.status                                 // "success"
  * ```
  *
- * Streams share the connection with calls: of each no more comes than its reader takes, so a slow one holds up nothing but
- * itself. A call, and a stream, carries the W3C trace context of the caller's current span, and what the daemon does for it is
+ * Streams and subscriptions share the connection with calls: of each no more comes than its reader takes, so a slow one holds
+ * up nothing but itself. A call, and a stream, carries the W3C trace context of the caller's current span, and what the daemon does for it is
  * in that trace.
  *
  * **Gotchas** The wire has no word for cancelling a call: interrupting one here stops waiting, the daemon goes on. A stream that
- * is left is cancelled, and who leaves it waits (5 seconds at most) until its handler's finalizers have run. A
- * subscription has a connection of its own, so that a slow reader holds up nothing but itself.
+ * is left is cancelled, and who leaves it waits (5 seconds at most) until its handler's finalizers have run.
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -35,7 +34,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { outgoing } from "../bus/Causation.ts"
 import type { Expectations } from "../bus/Journal.ts"
-import type { Answer, DeclaredFailure } from "../bus/KsiService.ts"
+import type { Answer, DeclaredFailure, Overflow } from "../bus/KsiService.ts"
 import { isObject, type JsonObject } from "../event/Json.ts"
 import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
@@ -45,7 +44,7 @@ import * as Frame from "./Frame.ts"
 import { addressOf, dial } from "./internal/dial.ts"
 import { Lines } from "./Lines.ts"
 import { Outgoing } from "./internal/Outgoing.ts"
-import { Receiving } from "./internal/Receiving.ts"
+import { type Newest, Receiving } from "./internal/Receiving.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
 
@@ -86,13 +85,17 @@ export interface ConnectOptions {
 
 /** What to follow. */
 export interface SubscribeOptions {
-  readonly pattern: string
+  /** One, or several of which any may match. */
+  readonly pattern: string | ReadonlyArray<string>
   /** A position (inclusive), `start`, or `now`. Default: `now`. */
   readonly from?: number | "start" | "now" | undefined
   readonly requests?: boolean | undefined
-  /** When the reader is slow: as `Ksi.subscribe`, but that nobody in the daemon waits for it. */
-  readonly overflow?: "spill" | "latest" | "drop" | undefined
+  /** When the reader is slow: as `Ksi.subscribe`; `block` is for the owner alone. */
+  readonly overflow?: Overflow | undefined
+  /** Items held in the daemon, and as many here. Default: the limit `subscriptionBuffer` there, `streamItems` here. */
   readonly buffer?: number | undefined
+  /** How often `sample` tells of the newest, in milliseconds. */
+  readonly every?: number | undefined
   /** Whether `fields` have all that is known of the event (`metadata`). */
   readonly metadata?: boolean | undefined
   /** Called once it is live, with the last position stored by then. */
@@ -110,6 +113,8 @@ export interface Told {
   readonly eventId: string
   /** Seconds since 1970. */
   readonly timestamp: number
+  /** How many of its kind were left out just before it. */
+  readonly missed: number
   /** The frame with all its fields. */
   readonly fields: JsonObject
 }
@@ -131,7 +136,7 @@ export class Client extends Context.Service<Client, {
   readonly ask: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Answer, CallFailure>
   /** The items of a request that answers with a stream, pulled by whoever reads them. Nothing is asked before it is read. */
   readonly stream: (event: string, data: unknown, options?: StreamOptions) => Stream.Stream<unknown, CallFailure>
-  /** Follows what happens, on a connection of its own. Fails with `ConnectionLost` when that ends. */
+  /** Follows what happens. Fails with `ConnectionLost` when the connection ends. */
   readonly subscribe: (options: SubscribeOptions) => Stream.Stream<Told, CallFailure>
 }>()("ksi/wire/Client") {}
 
@@ -145,8 +150,6 @@ const bytesPerCharacter = 3
 
 interface Wire {
   readonly send: (text: string) => void
-  readonly pause: () => void
-  readonly resume: () => void
 }
 
 interface WireSink {
@@ -185,7 +188,7 @@ const openWire = Effect.fnUntraced(function*({ clientId, connectTimeout, token, 
     outgoing.flush()
     sink.lost("the client is closed")
   }))
-  const wire: Wire = { send: (text) => outgoing.append(text), pause: transport.pause, resume: transport.resume }
+  const wire: Wire = { send: (text) => outgoing.append(text) }
   // Nothing waits for its answer: with a token that is not valid, every other answer says so too.
   if (token !== undefined) {
     const dataText = JSON.stringify({ version: Control.version, token: isPresented ? undefined : token })
@@ -196,16 +199,31 @@ const openWire = Effect.fnUntraced(function*({ clientId, connectTimeout, token, 
 
 // -------------------------------------------------------------------------------------------------------------- calls
 
-type Resume = (incoming: Effect.Effect<Frame.Incoming, CallFailure>) => void
+const numberOf = (u: unknown): number | undefined => typeof u === "number" ? u : undefined
+
+const told = ({ data, event, fields, timestamp }: Frame.Incoming): Told => ({
+  event: event ?? "",
+  data,
+  position: numberOf(fields["position"]),
+  version: numberOf(fields["version"]),
+  streamId: typeof fields["stream_id"] === "string" ? fields["stream_id"] : undefined,
+  eventId: String(fields["event_id"]),
+  timestamp: timestamp ?? 0,
+  missed: numberOf(fields["missed"]) ?? 0,
+  fields
+})
+
+type Resume = (answer: Exit.Exit<Frame.Incoming, CallFailure>) => void
 
 type Incoming = Receiving<unknown, CallFailure>
 
 const defaultOutstanding = 64
 
-/** What one connection owes: answers to calls, items of streams. */
+/** What one connection owes: answers to calls, items of streams, what happens. */
 const makeOwed = (url: string) => {
   const waiting = new Map<unknown, Resume>()
   const streams = new Map<unknown, Incoming>()
+  const subscriptions = new Map<unknown, Receiving<Told, CallFailure>>()
   const over = Deferred.makeUnsafe<string>()
   let ended: string | undefined
 
@@ -218,9 +236,20 @@ const makeOwed = (url: string) => {
     stream?.end(ok ? Exit.void : Exit.fail(Frame.failureOf(incoming)))
   }
 
+  /** What a frame says of a subscription; one that was left is not there. */
+  const followed = (incoming: Frame.Incoming, length: number): void => {
+    const { fields: { mark, subscription_id: id }, ok } = incoming
+    const subscription = subscriptions.get(id)
+    if (ok) return subscription?.push([told(incoming)], length, mark)
+    subscriptions.delete(id)
+    subscription?.end(Exit.fail(Frame.failureOf(incoming)))
+  }
+
   const sink: WireSink = {
     frame: (incoming, length) => {
       const { correlationId, fields } = incoming
+      // No reply: those have the label of their request.
+      if (correlationId === undefined && fields["subscription_id"] !== undefined) return followed(incoming, length)
       if (fields["seq"] !== undefined && fields["stream_id"] !== undefined) return streamed(incoming, length)
       const resume = waiting.get(correlationId)
       waiting.delete(correlationId)
@@ -238,11 +267,12 @@ const makeOwed = (url: string) => {
       const owed = [...waiting.values()]
       waiting.clear()
       for (const resume of owed) resume(failed)
-      for (const stream of streams.values()) stream.end(failed)
+      for (const stream of [...streams.values(), ...subscriptions.values()]) stream.end(failed)
       streams.clear()
+      subscriptions.clear()
     }
   }
-  return { waiting, streams, sink, over, ended: () => ended }
+  return { waiting, streams, subscriptions, sink, over, ended: () => ended }
 }
 
 type Owed = ReturnType<typeof makeOwed>
@@ -323,71 +353,65 @@ const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, {
 
 // ------------------------------------------------------------------------------------------------------ subscriptions
 
-const numberOf = (u: unknown): number | undefined => typeof u === "number" ? u : undefined
-
-const told = ({ data, event, fields, timestamp }: Frame.Incoming): Told => ({
-  event: event ?? "",
-  data,
-  position: numberOf(fields["position"]),
-  version: numberOf(fields["version"]),
-  streamId: typeof fields["stream_id"] === "string" ? fields["stream_id"] : undefined,
-  eventId: String(fields["event_id"]),
-  timestamp: timestamp ?? 0,
-  fields
-})
-
-const isReply = (incoming: Frame.Incoming): boolean => incoming.fields["correlation_id"] !== undefined
-
-type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
-
-const makeSubscription = Effect.fnUntraced(function*(options: ConnectOptions, wanted: SubscribeOptions) {
-  const { clientId, url } = options
-  const { buffer, from, metadata, onSubscribed, overflow, pattern, requests } = wanted
-  let items: Array<Told> = []
-  let failure: CallFailure | undefined
-  let wake: (() => void) | undefined
-  const fail = (cause: CallFailure) => {
-    failure ??= cause
-    wake?.()
+// How many of the newest are held where nothing is said: as many as in the daemon.
+const newestOf = ({ buffer, overflow }: SubscribeOptions, { subscriptionBuffer }: LimitsShape): Newest<Told> | undefined => {
+  if (overflow !== "latest" && overflow !== "sample") return undefined
+  return {
+    items: overflow === "sample" ? 1 : buffer ?? subscriptionBuffer,
+    kindOf: ({ position }) => position === undefined,
+    after: (gone, next) => ({ ...next, missed: next.missed + gone.missed + 1 })
   }
-  const wire = yield* openWire(options, {
-    frame: (frame) => {
-      if (!frame.ok) return fail(Frame.failureOf(frame))
-      if (frame.correlationId === greeting) return
-      if (isReply(frame)) return onSubscribed?.(numberOf(Reflect.get(Object(frame.data), "position")) ?? 0)
-      items.push(told(frame))
-      // No more than one chunk is held: the daemon notices, and reads on from its journal later.
-      wire.pause()
-      wake?.()
-    },
-    lost: (problem) => fail(lost(url, problem, false))
+}
+
+const makeSubscriptions = ({ clientId, url }: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, subscriptions, waiting }: Owed) => {
+  let last = 0
+  const ask = (event: string, id: string, fields: JsonObject, answered: Resume) => {
+    waiting.set(id, answered)
+    wire.send(Frame.encodeRequest({ event, dataText: JSON.stringify(fields), correlationId: id, clientId }))
+  }
+
+  /** Waits until the daemon has forgotten it. */
+  const leave = (id: string) =>
+    Effect.callback<void>((resume) => {
+      subscriptions.delete(id)
+      ask(Control.Unsubscribe.name, `u${id}`, { subscription_id: id }, () => resume(Effect.void))
+    }).pipe(Effect.timeoutOrElse({ duration: leaveMillis, orElse: () => Effect.void }))
+
+  const open = Effect.fnUntraced(function*(wanted: SubscribeOptions) {
+    const problem = ended()
+    if (problem !== undefined) return yield* Effect.fail(lost(url, problem, true))
+    const { buffer, every, from, metadata, onSubscribed, overflow, pattern, requests } = wanted
+    const id = `f${++last}`
+    const newest = newestOf(wanted, limits)
+    const most = { items: newest === undefined ? buffer ?? limits.streamItems : limits.streamItems, bytes: limits.streamBytes }
+    const incoming = new Receiving<Told, CallFailure>(most, (more, mark) => {
+      wire.send(Frame.encodeRequest({ event: Control.credit, dataText: JSON.stringify({ subscription_id: id, ...more, mark }), correlationId: id }))
+    }, () => {}, newest)
+    yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        subscriptions.set(id, incoming)
+        const fields = { pattern, subscription_id: id, from, requests, overflow, every_ms: every, buffer, metadata, credit: incoming.initial }
+        ask(Control.Subscribe.name, id, fields, (answer) => {
+          // One that is lost has ended already.
+          if (Exit.isFailure(answer)) return
+          const { value: frame } = answer
+          if (frame.ok) return onSubscribed?.(numberOf(Reflect.get(Object(frame.data), "position")) ?? 0)
+          subscriptions.delete(id)
+          incoming.end(Exit.fail(Frame.failureOf(frame)))
+        })
+      }),
+      () => Effect.suspend(() => incoming.isEnded ? Effect.void : leave(id))
+    )
+    return incoming.pull
   })
-  const dataText = JSON.stringify({ pattern, subscription_id: "s", from, requests, overflow, buffer, metadata })
-  wire.send(Frame.encodeRequest({ event: "pubsub:subscribe", dataText, correlationId: "s", clientId }))
-  const next = Effect.callback<NonEmpty<Told>, CallFailure>((resume) => {
-    wake = () => {
-      if (items.length === 0 && failure === undefined) return
-      wake = undefined
-      const taken = items
-      items = []
-      if (taken.length === 0 && failure !== undefined) return resume(Effect.fail(failure))
-      wire.resume()
-      // The length was looked at.
-      resume(Effect.succeed(taken as unknown as NonEmpty<Told>))
-    }
-    wake()
-    return Effect.sync(() => {
-      wake = undefined
-    })
-  })
-  return next
-})
+  return (wanted: SubscribeOptions) => Stream.unwrap(Effect.map(open(wanted), (pull) => Stream.fromPull(Effect.succeed(pull))))
+}
 
 // -------------------------------------------------------------------------------------------------------------- layer
 
 /** Follows what happens at a daemon, on a connection of its own. Fails with `ConnectionLost` when that ends. */
 export const subscribe = (options: ConnectOptions, wanted: SubscribeOptions): Stream.Stream<Told, CallFailure> =>
-  Stream.unwrap(Effect.map(makeSubscription(options, wanted), (next) => Stream.fromPull(Effect.succeed(next))))
+  Stream.unwrap(Effect.map(connect(options), (client) => client.subscribe(wanted)))
 
 /**
  * Connects until the scope closes. Fails with `ConnectionLost { unsent: true }` when nobody listens or accepts, and with
@@ -397,6 +421,7 @@ export const connect = (
   options: ConnectOptions
 ): Effect.Effect<Client["Service"], KsiError.KsiError, Scope.Scope> =>
   Effect.gen(function*() {
+    const limits = yield* Limits
     const owed = makeOwed(options.url)
     const wire = yield* openWire(options, owed.sink)
     const send = makeCalls(options, wire, owed)
@@ -408,8 +433,8 @@ export const connect = (
       callRaw: (event, dataText, callOptions) => callRaw(event, dataText.replaceAll("\n", " "), callOptions),
       call: (event, data, callOptions) => callRaw(event, JSON.stringify(data) ?? "{}", callOptions),
       ask: (event, data, callOptions) => Effect.flatMap(send(event, JSON.stringify(data) ?? "{}", callOptions, true), answerOf),
-      stream: makeStreams(options, yield* Limits, wire, owed),
-      subscribe: (wanted) => subscribe(options, wanted)
+      stream: makeStreams(options, limits, wire, owed),
+      subscribe: makeSubscriptions(options, limits, wire, owed)
     })
   })
 

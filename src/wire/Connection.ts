@@ -50,11 +50,13 @@ import * as KsiError from "../event/KsiError.ts"
 import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
-import { Followers, type Fork, type Identity } from "./internal/Followers.ts"
+import { Followers, type Identity } from "./internal/Followers.ts"
 import { Gathering } from "./internal/Gathering.ts"
 import * as LineReader from "./internal/LineReader.ts"
 import { Budget, type Holder, Outgoing } from "./internal/Outgoing.ts"
 import { Streams } from "./internal/Streams.ts"
+import type { Fork } from "./internal/Telling.ts"
+import { grant } from "./internal/Window.ts"
 import { Lines } from "./Lines.ts"
 
 // ------------------------------------------------------------------------------------------------------------- models
@@ -263,7 +265,7 @@ const makeRequests = (parts: Parts, completed: () => void) => {
     const { clientId, correlationId, data, event } = request
     if (request.stream !== undefined) return stream(request, request.stream, bytes)
     if (event === Control.credit) {
-      const reason = streams.credit(data)
+      const reason = grant(data, (streamId, subscriptionId) => streamId === undefined ? followers.windowOf(subscriptionId) : streams.windowOf(streamId))
       return reason === undefined ? undefined : refuse({ reason, event, correlationId })
     }
     if (!Control.isControl(event)) return run(envelopeOf(request, data), request, bytes, undefined)
@@ -427,7 +429,6 @@ export const run: (
   const subscriptions = yield* Subscriptions
   const limits = yield* Limits
   const clock = yield* Clock.Clock
-  const scope = yield* Effect.scope
   const authorizer = yield* Authorizer
   const identity: Identity = { principal: options.principal, isGreeted: false }
   const fork = Effect.runForkWith(yield* Effect.context<never>())
@@ -444,9 +445,10 @@ export const run: (
   const closed = () => reading.advance()
   const streams = new Streams({ router, authorizer, limits, clock, outgoing, identity, fork, closed })
   const followers = new Followers({
-    subscriptions, authorizer, limits, clock, outgoing, scope, identity, fork, closed, greeted: options.greeted,
+    subscriptions, authorizer, limits, clock, outgoing, identity, fork, closed, greeted: options.greeted,
     cancel: (id) => streams.cancel(id)
   })
+  yield* Effect.addFinalizer(() => followers.closeAll)
   const surroundings = yield* Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => Effect.succeed(fiber))
   const parts: Parts = { router, followers, streams, outgoing, limits, clock, identity, gathering, surroundings, fork }
   const reading = makeReading(transport, parts, () => Deferred.doneUnsafe(over, Exit.void))

@@ -23,10 +23,12 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import type { SubscribeOptions } from "../bus/KsiService.ts"
 import { Router, serveBuiltin } from "../bus/Router.ts"
 import type { Envelope } from "../event/Envelope.ts"
 import * as Event from "../event/Event.ts"
 import * as EventGroup from "../event/EventGroup.ts"
+import { owner } from "../event/Grant.ts"
 import * as KsiError from "../event/KsiError.ts"
 
 // ------------------------------------------------------------------------------------------------------------- events
@@ -36,6 +38,7 @@ export const version = 1
 
 const Id = Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(256))
 const Pattern = Schema.String.check(Schema.isMaxLength(256))
+const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 const Texts = Schema.Union([Pattern, Schema.Array(Pattern).check(Schema.isMaxLength(100))])
 
 /** Greets: says which version of the wire the client speaks, and who it is. */
@@ -63,7 +66,9 @@ export const Hello = Event.make("wire:hello", {
 /** Follows events over the connection. */
 export const Subscribe = Event.make("pubsub:subscribe", {
   payload: {
-    pattern: Pattern.annotate({ description: "which events, as in \"order:*\"" }),
+    pattern: Schema.Union([Pattern, Schema.Array(Pattern).check(Schema.isBetweenLength(1, 100))]).annotate({
+      description: "which events, as in \"order:*\"; a list for any of several"
+    }),
     subscription_id: Id.annotate({ description: "chosen by the client, unique on its connection" }),
     from: Schema.optionalKey(
       Schema.Union([Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)), Schema.Literals(["now", "start"])])
@@ -72,9 +77,16 @@ export const Subscribe = Event.make("pubsub:subscribe", {
     requests: Schema.optionalKey(Schema.Boolean.annotate({ description: "whether to hear requests too, live" })),
     metadata: Schema.optionalKey(Schema.Boolean.annotate({ description: "whether each frame tells all that is known of the event: who asked, what caused it" })),
     overflow: Schema.optionalKey(
-      // A client that does not read must not hold up the daemon's publishers: there is no "block" from outside.
-      Schema.Literals(["spill", "latest", "drop"]).annotate({
-        description: "when the client is slow: read on from the store (the default), keep the newest, or keep the oldest; what is left out is counted in \"missed\". No client may hold up the daemon: \"block\" is for programs inside it"
+      Schema.Literals(["spill", "latest", "drop", "sample", "disconnect", "block"]).annotate({
+        description: "when the client is slow: read on from the store (the default), keep the newest, keep the oldest, tell of the newest once in every_ms, or end with SlowConsumer; what is left out is counted in \"missed\". \"block\" lets publishers wait, and is for the owner alone"
+      })
+    ),
+    every_ms: Schema.optionalKey(
+      Schema.Finite.check(Schema.isGreaterThanOrEqualTo(1)).annotate({ description: "how often \"sample\" tells of the newest, in milliseconds; 1000 when absent" })
+    ),
+    credit: Schema.optionalKey(
+      Schema.Struct({ items: Schema.optionalKey(Count), bytes: Schema.optionalKey(Count) }).annotate({
+        description: "how many frames (and characters of them) may come before a stream:credit grants more; when absent, what the socket takes"
       })
     ),
     buffer: Schema.optionalKey(
@@ -91,6 +103,15 @@ export const Subscribe = Event.make("pubsub:subscribe", {
     examples: [{ pattern: "order:*", subscription_id: "s1", from: "start" }]
   }
 })
+
+/** What the bus is asked for where a client subscribes. Fails where it would let publishers wait, and is not the owner. */
+export const optionsOf = (payload: Event.Payload<typeof Subscribe>, principal: string): Effect.Effect<SubscribeOptions, KsiError.KsiError> => {
+  const { buffer, every_ms: every, from, overflow, requests } = payload
+  if (overflow === "block" && principal !== owner) {
+    return KsiError.fail(KsiError.invalidAt(Subscribe.name, "overflow", "\"block\" lets publishers wait, and is for the owner alone"))
+  }
+  return Effect.succeed({ buffer, every, from, overflow, requests, principal })
+}
 
 /** Ends a subscription of the connection. */
 export const Unsubscribe = Event.make("pubsub:unsubscribe", {
@@ -135,9 +156,9 @@ export const Cancel = Event.make("stream:cancel", {
 })
 
 /**
- * The frame that lets a stream of the connection send more: so many items, and characters of their frames. It is no event:
- * there may be thousands of it, and it has no answer but where it makes no sense. What stands in `mark` (a whole number)
- * stands in the stream's next frame too.
+ * The frame that lets a stream of the connection (`stream_id`), or a subscription (`subscription_id`), send more: so many items, and
+ * characters of their frames. It is no event: there may be thousands of it, and it has no answer but where it makes no sense.
+ * What stands in `mark` (a whole number) stands in the next frame of that stream too.
  */
 export const credit = "stream:credit"
 

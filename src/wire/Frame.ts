@@ -490,7 +490,7 @@ export const encodeUnreadable = ({ correlationId, event, reason }: Unreadable, n
 // ------------------------------------------------------------------------------------------------------ subscriptions
 
 /** The line that tells a subscriber; `data` is the delivery's data as JSON. */
-export const encodeDelivery = (delivery: Delivery, subscriptionId: string, data: unknown, withMetadata = false): string => {
+export const encodeDelivery = (delivery: Delivery, subscriptionId: string, data: unknown, withMetadata = false, marked = ""): string => {
   const name = quoted(delivery.name)
   const { dataVersion, metadata, missed, position, version } = delivery
   const place = position === undefined
@@ -500,7 +500,7 @@ export const encodeDelivery = (delivery: Delivery, subscriptionId: string, data:
   const known = withMetadata ? `,"data_version":${JSON.stringify(dataVersion) ?? "null"},"metadata":${JSON.stringify({ ...metadata, idempotencyKey: undefined })}` : ""
   return `{"event":${name},"event_name":${name},"data":${JSON.stringify(data) ?? "null"},"subscription_id":${
     JSON.stringify(subscriptionId)
-  }${place}${known}${missed === 0 ? "" : `,"missed":${missed}`},"event_id":${JSON.stringify(delivery.id)},"timestamp":${seconds(metadata.timestamp)}}\n`
+  }${place}${known}${missed === 0 ? "" : `,"missed":${missed}`}${marked},"event_id":${JSON.stringify(delivery.id)},"timestamp":${seconds(metadata.timestamp)}}\n`
 }
 
 /** The line that ends a subscription which cannot go on. */

@@ -9,7 +9,7 @@
  * is sent again when the connection is back.
  *
  * Subscriptions go on by themselves after the last fact that was handed out: nothing is left out and nothing comes twice. A
- * stream of items cannot, and fails.
+ * stream of items does where its event says how (`cursor`); another one fails.
  *
  * **Example**
  *
@@ -21,7 +21,8 @@
  * ```
  *
  * **Gotchas** Building the layer waits for the first connection, and fails with `ConnectionLost` where nobody answers. `as` of a
- * `dispatch` is not looked at: the definition over there decides. `overflow: "block"` is for subscribers in the daemon's process; here it is refused.
+ * `dispatch` is not looked at: the definition over there decides. A subscription's `buffer` is that of the daemon, and as many may be
+ * held here, or be on their way; what is left out on either side is counted in `missed`. `overflow: "block"` is for the daemon's owner.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"

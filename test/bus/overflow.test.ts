@@ -223,14 +223,145 @@ describe("the policies, against a model", () => {
     })))
 })
 
+describe("disconnect", () => {
+  it.effect.each(seeds)("seed %i: what fits its buffer, then an end that says where to go on, from where nothing is missing", (seed) =>
+    run(Effect.gen(function*() {
+      const next = random(seed)
+      const buffer = 1 + Math.floor(next() * 6)
+      const ksi = yield* KsiService
+      const subscriptions = yield* Subscriptions
+      const heard: Array<number> = []
+      let made = 0
+      let from = 1
+      let ends = 0
+      for (let turn = 0; turn < 10; turn++) {
+        const sub = yield* subscriptions.open("clock:*", { overflow: "disconnect", buffer, from })
+        // Until it has caught up nothing can be too much.
+        while (heard.length < made) heard.push(...(yield* sub.next).map(numberOf))
+        const taking = yield* Effect.forkChild(sub.next, { startImmediately: true })
+        yield* Fiber.interrupt(taking)
+        const more = turn === 5 ? buffer + 1 : Math.floor(next() * 2 * buffer)
+        for (let n = 0; n < more; n++) yield* ksi.emit(Ticked, { n: made++ })
+        for (let n = 0; n < Math.min(more, buffer); n++) {
+          const taken = yield* sub.next
+          expect(taken).toHaveLength(1)
+          heard.push(...taken.map(numberOf))
+        }
+        if (more <= buffer) {
+          from = heard.length + 1
+          continue
+        }
+        ends++
+        const ended = yield* Effect.flip(sub.next)
+        expect(ended.reason).toMatchObject({ _tag: "SlowConsumer", pattern: "clock:*", buffer, position: heard.length + 1 })
+        expect(ended.retryable).toBe(true)
+        // For good.
+        yield* ksi.emit(Ticked, { n: made++ })
+        expect((yield* Effect.flip(sub.next)).reason._tag).toBe("SlowConsumer")
+        from = heard.length + 1
+      }
+      expect(ends).toBeGreaterThan(0)
+      const rest = yield* subscriptions.open("clock:*", { from })
+      while (heard.length < made) heard.push(...(yield* rest.next).map(numberOf))
+      expect(heard).toEqual(Array.from({ length: made }, (_, n) => n))
+    })))
+
+  it.effect("too many requests end it too, and its place is after what it was told", () =>
+    run(Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const sub = yield* (yield* Subscriptions).open("clock:*", { overflow: "disconnect", buffer: 2, requests: true })
+      const waiting = yield* Effect.forkChild(Effect.flip(Effect.forever(Effect.andThen(sub.next, Effect.never))), { startImmediately: true })
+      yield* ksi.emit(Ticked, { n: 0 })
+      yield* settle
+      yield* Fiber.interrupt(waiting)
+      for (let n = 0; n < 3; n++) yield* ksi.call(Asked, { n })
+      const [first, second] = [yield* sub.next, yield* sub.next]
+      expect([...first, ...second].map(numberOf)).toEqual([0, 1])
+      expect((yield* Effect.flip(sub.next)).reason).toMatchObject({ _tag: "SlowConsumer", position: 2 })
+    })))
+
+  it.effect("a wait for what never comes ends with it", () =>
+    run(Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const sub = yield* (yield* Subscriptions).open("clock:*", { overflow: "disconnect", buffer: 1 })
+      const store = yield* EventStore.EventStore
+      const ended = yield* Effect.forkChild(Effect.flip(Effect.forever(sub.next)), { startImmediately: true })
+      // In one commit: nothing can be taken in between.
+      yield* store.appendTo("clock", [{ name: Ticked.name, data: { n: 0 } }, { name: Ticked.name, data: { n: 1 } }])
+      expect((yield* Fiber.join(ended)).reason).toMatchObject({ _tag: "SlowConsumer", position: 2 })
+      yield* ksi.emit(Ticked, { n: 2 })
+    })))
+})
+
+describe("sample", () => {
+  it.effect("tells of the newest, once in every interval, and counts the others", () =>
+    run(Effect.gen(function*() {
+      const ksi = yield* KsiService
+      const heard: Array<readonly [at: number, n: number]> = []
+      let now = 0
+      const { read } = makeReader()
+      yield* Effect.forkScoped(Stream.runForEach(ksi.subscribe("clock:*", { overflow: "sample", every: "100 millis" }), (delivery) =>
+        Effect.sync(() => {
+          read(delivery)
+          heard.push([now, numberOf(delivery)])
+        })), { startImmediately: true })
+      for (let n = 0; n < 100; n++) {
+        yield* ksi.emit(Ticked, { n })
+        yield* settle
+        yield* TestClock.adjust(10)
+        now += 10
+        yield* settle
+      }
+      yield* TestClock.adjust(1000)
+      // The first one at once; each of the others is the newest there was when its time had come.
+      expect(heard.slice(0, 4)).toEqual([[0, 0], [90, 9], [190, 19], [290, 29]])
+      expect(heard.length).toBeGreaterThanOrEqual(10)
+      expect(heard.length).toBeLessThanOrEqual(12)
+      expect(heard.at(-1)?.[1]).toBe(99)
+    })))
+
+  it.effect("what was stored before it came is told in full; a pause costs nothing", () =>
+    run(Effect.gen(function*() {
+      const ksi = yield* KsiService
+      for (let n = 0; n < 5; n++) yield* ksi.emit(Ticked, { n })
+      const sub = yield* (yield* Subscriptions).open("clock:*", { from: "start", overflow: "sample", every: 1000 })
+      for (let n = 0; n < 5; n++) expect((yield* sub.next).map(numberOf)).toEqual([n])
+      for (const n of [5, 6]) {
+        yield* ksi.emit(Ticked, { n })
+        const taking = yield* Effect.forkChild(sub.next, { startImmediately: true })
+        yield* settle
+        expect(taking.pollUnsafe()).toMatchObject({ value: [{ missed: 0 }] })
+        yield* TestClock.adjust(1000)
+      }
+    })))
+
+  it.effect("options that make no sense are refused", () =>
+    run(Effect.gen(function*() {
+      const subscriptions = yield* Subscriptions
+      for (const [path, options] of [
+        ["every", { overflow: "sample", every: 0 }],
+        ["every", { overflow: "sample", every: Infinity }],
+        ["every", { overflow: "sample", every: "soon" as "1 second" }],
+        ["every", { every: 100 }],
+        ["buffer", { overflow: "sample", buffer: 2 }],
+        ["overflow", { overflow: "sampled" as "sample" }]
+      ] as ReadonlyArray<readonly [string, SubscribeOptions]>) {
+        expect((yield* Effect.flip(subscriptions.open("clock:*", options))).reason, JSON.stringify(options)).toMatchObject({
+          _tag: "PayloadInvalid", problems: [{ path }]
+        })
+      }
+      expect(subscriptions.count()).toBe(0)
+    })))
+})
+
 describe("isolation", () => {
-  const policies: ReadonlyArray<Overflow> = ["spill", "block", "latest", "drop"]
+  const policies: ReadonlyArray<Overflow> = ["spill", "block", "latest", "drop", "sample", "disconnect"]
 
   it.effect("one stuck subscriber of each policy, and a sibling that hears everything", () =>
     run(Effect.gen(function*() {
       const ksi = yield* KsiService
       const subscriptions = yield* Subscriptions
-      for (const overflow of policies) yield* subscriptions.open("clock:*", { overflow, buffer: 2, requests: true })
+      for (const overflow of policies) yield* subscriptions.open("clock:*", { overflow, ...overflow === "sample" ? {} : { buffer: 2 }, requests: true })
       const heard: Array<number> = []
       yield* Effect.forkScoped(Stream.runForEach(ksi.subscribe("clock:*"), (delivery) => Effect.sync(() => heard.push(numberOf(delivery)))), { startImmediately: true })
       const said = yield* Effect.forkScoped(

@@ -88,6 +88,11 @@ const rows: ReadonlyArray<readonly [KsiError.Reason, number, string]> = [
     "✗ Unauthenticated  it is not known who asks: the token is not valid here\n  next       ksi token create --profile standard\n"
   ],
   [
+    new KsiError.SlowConsumer({ pattern: "stock:*", buffer: 16, position: 42 }),
+    5,
+    "✗ SlowConsumer  the subscriber to stock:* was behind by more than its buffer of 16, and is told no more\n  next       ksi subscribe 'stock:*' --from 42\n"
+  ],
+  [
     new KsiError.VersionConflict({ streamId: "order-1", expected: 1, actual: 2 }),
     6,
     "✗ VersionConflict  stream \"order-1\" is at version 2, not 1\n  next       ksi stream-log order-1\n"

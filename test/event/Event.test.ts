@@ -5,7 +5,7 @@ import * as Event from "../../src/event/Event.ts"
 describe("make", () => {
   it("fills in what is not said", () => {
     const Ping = Event.make("demo:ping")
-    expect(Ping).toMatchObject({ kind: "request", name: "demo:ping", mode: "call", idempotent: false, annotations: {} })
+    expect(Ping).toMatchObject({ kind: "request", name: "demo:ping", mode: "call", idempotent: false, cursor: undefined, annotations: {} })
     expect(Ping.payload).toBe(Event.NoPayload)
     expect(Ping.success).toBe(Schema.Void)
     expect(Ping.error).toBe(Schema.Never)
@@ -18,6 +18,12 @@ describe("make", () => {
     expect(Count).toMatchObject({ mode: "stream", idempotent: true, annotations })
     expect(Count.payload).toBe(Payload)
     expect(Schema.is(Event.make("demo:fields", { payload: { n: Schema.Int } }).payload)({ n: 1 })).toBe(true)
+  })
+
+  it("has a cursor only where there is a stream", () => {
+    const cursor = () => ({})
+    expect(Event.make("demo:count", { stream: true, cursor }).cursor).toBe(cursor)
+    expect(() => Event.make("demo:count", { cursor })).toThrow("demo:count has a cursor and is no stream")
   })
 
   it("remembers where it was written, and leaves the engine as it was", () => {

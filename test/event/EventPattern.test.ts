@@ -62,17 +62,30 @@ const found = (trie: EventPattern.Trie<number>, name: string) => {
 }
 
 describe("trie", () => {
-  it("holds a value once under one pattern, and each pattern for itself", () => {
+  it("finds a value once, under however many patterns it is", () => {
     const trie = EventPattern.makeTrie<number>()
     expect(trie.isEmpty()).toBe(true)
     const remove = trie.add(pattern("a:*"), 1)
     trie.add(pattern("a:*"), 1)
     trie.add(pattern("*"), 1)
-    expect(found(trie, "a:b")).toEqual([1, 1])
+    expect(found(trie, "a:b")).toEqual([1])
     remove()
     remove()
     expect(found(trie, "a:b")).toEqual([1])
   })
+
+  it.effect("holds a value under any of several patterns", () =>
+    Effect.gen(function*() {
+      const several = yield* EventPattern.anyOf(["a:*", "a:b", "c:d"])
+      expect([several.text, ...["a:b", "a:x", "c:d", "c:x"].map(several.matches)]).toEqual(["a:*, a:b, c:d", true, true, true, false])
+      const trie = EventPattern.makeTrie<number>()
+      const remove = trie.addAll(several, 1)
+      expect(["a:b", "a:x", "c:d", "c:x"].map((name) => found(trie, name))).toEqual([[1], [1], [1], []])
+      remove()
+      expect([trie.isEmpty(), ...["a:b", "a:x", "c:d"].map((name) => found(trie, name))]).toEqual([true, [], [], []])
+      expect((yield* EventPattern.anyOf("a:*")).each).toHaveLength(1)
+      for (const bad of ["", "st*ck", [], ["a:*", "x*"]]) expect((yield* Effect.flip(EventPattern.anyOf(bad))).reason._tag).toBe("PatternInvalid")
+    }))
 
   it("a visit may remove", () => {
     const trie = EventPattern.makeTrie<() => void>()

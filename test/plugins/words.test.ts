@@ -39,7 +39,7 @@ const words: Readonly<Record<string, readonly [type: string, meaning: string]>> 
   divergence: ["object", "the fact after which two states are no longer the same"],
   misfits: ["array", "facts that do not fit a branch"],
   // A trace.
-  kind: ["string", "what a node is"],
+  kind: ["string", "what a node of a trace is, or an item among others"],
   parent: ["string", "`id` of the node above it"],
   depth: ["integer", "how far it is from its root"],
   offset: ["number", "milliseconds from the beginning of the trace"],
@@ -86,6 +86,10 @@ const words: Readonly<Record<string, readonly [type: string, meaning: string]>> 
   handled: ["integer", "facts that were set aside and no longer are"],
   discarded: ["integer", "facts that were given up"],
   attempts: ["integer", "how often it was tried"],
+  attempt: ["integer", "which of these it is"],
+  data: ["any", "what a fact says"],
+  dataVersion: ["any", "which version of its event's data a fact has, as it says itself"],
+  ticket: ["string", "what a fact that was handed over is reported with"],
   members: ["integer", "how many work for a group"],
   // Streams.
   isDeleted: ["boolean", "whether all that is left is a tombstone"],
@@ -94,7 +98,7 @@ const words: Readonly<Record<string, readonly [type: string, meaning: string]>> 
   maxAge: ["integer", "a setting: milliseconds"],
   maxCount: ["integer", "a setting: facts"],
   truncateBefore: ["integer", "a setting: a `version`"],
-  metadata: ["object", "a setting: what its owner says of it"],
+  metadata: ["object", "what is known of a fact besides its data; of a stream, as a setting, what its owner says of it"],
   // Pages.
   items: ["array", "what was asked for"],
   cursor: ["string", "where to go on"]

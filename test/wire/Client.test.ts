@@ -1,10 +1,13 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { DeclaredFailure } from "../../src/bus/KsiService.ts"
+import { Subscriptions } from "../../src/bus/Subscription.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
+import * as Limits from "../../src/event/Limits.ts"
+import * as EventStore from "../../src/store/EventStore.ts"
 import * as Client from "../../src/wire/Client.ts"
 import { RemoteFailure } from "../../src/wire/Frame.ts"
 import { eventually, folder, makeCounts, start } from "./Daemon.ts"
@@ -184,6 +187,63 @@ describe("subscriptions", () => {
       ), { startImmediately: true })
       yield* Effect.forEach(Array.from({ length: 2000 }, (_, n) => n), (n) => client.call("t:happened", { n }), { concurrency: 64, discard: true })
       expect(yield* Fiber.join(told)).toEqual(Array.from({ length: 2000 }, (_, i) => i + 1))
+    }))
+
+  it.live("two thousand share a connection with calls, and are forgotten when they are left", () =>
+    Effect.gen(function*() {
+      const { client, context } = yield* connected()
+      const { count } = Context.get(context, Subscriptions)
+      const many = 2000
+      let live = 0
+      const heard = new Map<number, number>()
+      const following = yield* Effect.forkChild(Effect.forEach(Array.from({ length: many }, (_, id) => id), (id) =>
+        Stream.runForEach(client.subscribe({ pattern: "t:*", onSubscribed: () => live++ }), ({ position }) =>
+          Effect.sync(() => heard.set(id, (heard.get(id) ?? 0) + (position ?? 0)))), { concurrency: "unbounded" }))
+      yield* eventually(() => live === many)
+      expect(count()).toBe(many)
+      for (const n of [1, 2]) yield* client.call("t:happened", { n })
+      yield* eventually(() => [...heard.values()].filter((sum) => sum === 3).length === many)
+      yield* Fiber.interrupt(following)
+      expect(count()).toBe(0)
+      expect((yield* client.call("t:echo", { value: 1 })).data["result"]).toBe(1)
+    }))
+
+  it.live("one that is not read holds up no other; what waits for it is its buffer, here and there", () =>
+    Effect.gen(function*() {
+      const { client, context } = yield* connected()
+      const told: Array<string> = []
+      const first = Deferred.makeUnsafe<void>()
+      const follow = (overflow: "drop" | "latest", stuck: boolean) =>
+        Effect.forkChild(Stream.runForEach(client.subscribe({ pattern: "t:*", from: "start", overflow, buffer: 5 }), ({ position, missed }) => {
+          told.push(`${overflow} ${stuck} ${position} ${missed}`)
+          return stuck ? Effect.andThen(Deferred.succeed(first, undefined), Effect.never) : Effect.void
+        }))
+      const readers = [yield* follow("drop", true), yield* follow("latest", true)]
+      yield* client.call("t:happened", { n: 1 })
+      yield* Deferred.await(first)
+      const all = yield* Effect.forkChild(client.subscribe({ pattern: "t:*", from: "start" }).pipe(Stream.take(3000), Stream.runCollect))
+      const store = Context.get(context, EventStore.EventStore)
+      for (let n = 2; n <= 3000; n++) yield* store.appendTo("t", [{ name: "t:happened", data: { n } }])
+      expect((yield* Fiber.join(all)).map(({ position }) => position)).toEqual(Array.from({ length: 3000 }, (_, i) => i + 1))
+      expect(told.toSorted()).toEqual(["drop true 1 0", "latest true 1 0"])
+      yield* Fiber.interruptAll(readers)
+    }))
+
+  it.live("beyond those that a connection may have are refused, others go on", () =>
+    Effect.gen(function*() {
+      const daemon = yield* Effect.provideService(start(), Limits.Limits, { ...Limits.defaults, connectionSubscriptions: 2 })
+      const client = yield* Client.connect({ url: daemon.path })
+      let live = 0
+      const follow = client.subscribe({ pattern: "t:*", onSubscribed: () => live++ }).pipe(Stream.take(1), Stream.runCollect)
+      const two = yield* Effect.forkChild(Effect.all([follow, follow], { concurrency: 2 }))
+      yield* eventually(() => live === 2)
+      expect(yield* Effect.flip(follow)).toMatchObject({ reason: { _tag: "LimitExceeded", limit: "connectionSubscriptions", max: 2, retryable: true } })
+      yield* client.call("t:happened", { n: 1 })
+      expect((yield* Fiber.join(two)).map((facts) => facts.length)).toEqual([1, 1])
+      const again = yield* Effect.forkChild(follow)
+      yield* eventually(() => live === 3)
+      yield* client.call("t:happened", { n: 2 })
+      expect(yield* Fiber.join(again)).toHaveLength(1)
     }))
 
   it.live("a bad pattern fails as it does over there, a lost daemon is lost", () =>

@@ -379,13 +379,45 @@ describe("subscriptions", () => {
       }
     }))
 
-  it.live("never hold up the daemon", () =>
+  it.live("tell no more than their credit, and hold up nobody while they wait for more", () =>
+    Effect.gen(function*() {
+      const { context, transport } = yield* open()
+      const store = Context.get(context, EventStore.EventStore)
+      const credit = (subscription_id: string, more: object) => transport.send({ event: "stream:credit", subscription_id, ...more })
+      const told = (id: string) => transport.replies.filter((reply) => reply["subscription_id"] === id)
+      const positions = (id: string) => told(id).map(({ position }) => position)
+      yield* store.appendTo("s", Array.from({ length: 50 }, (_, n) => ({ name: "t:happened", data: { n } })))
+      transport.send({ event: "pubsub:subscribe", pattern: "t:*", subscription_id: "few", from: "start", credit: { items: 2 } })
+      transport.send({ event: "pubsub:subscribe", pattern: "t:*", subscription_id: "all", from: "start" })
+      yield* eventually(() => told("all").length === 50)
+      expect(positions("few")).toEqual([1, 2])
+      credit("few", { items: 3, mark: 7 })
+      yield* eventually(() => told("few").length === 5)
+      expect(told("few").map(({ mark }) => mark)).toEqual([undefined, undefined, 7, undefined, undefined])
+      // One frame may exceed the characters.
+      transport.send({ event: "pubsub:subscribe", pattern: "t:*", subscription_id: "short", from: "start", credit: { bytes: 1 } })
+      yield* eventually(() => told("short").length === 1)
+      credit("short", { bytes: 10_000 })
+      yield* eventually(() => told("short").length > 1)
+      expect(told("few")).toHaveLength(5)
+      // One that is left while it waits is left.
+      transport.send({ event: "pubsub:unsubscribe", subscription_id: "few", correlation_id: "u" })
+      yield* eventually(() => transport.replies.some(({ correlation_id }) => correlation_id === "u"))
+      credit("few", { items: 100 })
+      yield* store.appendTo("s", [{ name: "t:happened", data: { n: 51 } }])
+      yield* eventually(() => told("all").length === 51)
+      expect(told("few")).toHaveLength(5)
+    }))
+
+  it.live("a credit that makes no sense is answered with what is wrong", () =>
     Effect.gen(function*() {
       const { transport } = yield* open()
-      transport.send({ event: "pubsub:subscribe", pattern: "*", subscription_id: "s", overflow: "block" })
-      yield* eventually(() => transport.replies.length === 1)
-      expect(transport.replies[0]?.data).toMatchObject({ reason: "PayloadInvalid" })
-      expect(JSON.stringify(transport.replies[0]?.data["details"])).toContain("overflow")
+      const bad = [{}, { stream_id: "a", subscription_id: "b" }, { subscription_id: 1 }, { subscription_id: "a", items: -1 }, { subscription_id: "a", bytes: 0.5 }, { stream_id: "a", mark: "x" }]
+      transport.send(...bad.map((fields, n) => ({ event: "stream:credit", correlation_id: n, ...fields })))
+      expect(transport.replies.map(({ correlation_id, data }) => [correlation_id, data.reason])).toEqual(bad.map((_, n) => [n, "PayloadInvalid"]))
+      // What is not there has just ended.
+      transport.send({ event: "stream:credit", subscription_id: "gone", items: 1 })
+      expect(transport.replies).toHaveLength(bad.length)
     }))
 
   it.live("are announced before their first frame, and catch up", () =>

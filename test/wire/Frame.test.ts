@@ -212,6 +212,7 @@ describe("failures", () => {
       new KsiError.FrameInvalid({ problem: "p" }),
       new KsiError.LimitExceeded({ limit: "depth", max: 1, retryable: true }),
       new KsiError.LimitExceeded({ limit: "depth", max: 1, actual: 2, retryable: false }),
+      new KsiError.SlowConsumer({ pattern: "a:*", buffer: 2, position: 3 }),
       new KsiError.DeadlineExceeded({ event: "a:b", millis: 5 }),
       new KsiError.VersionConflict({ streamId: "s", expected: 1, actual: 2 }),
       new KsiError.ConditionFailed({ position: 4, after: 3 }),

@@ -4,7 +4,7 @@ import { Cause, Deferred, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Str
 import * as Net from "node:net"
 import * as Path from "node:path"
 import * as Builtin from "../../src/bus/Builtin.ts"
-import { KsiService } from "../../src/bus/KsiService.ts"
+import { KsiService, type SubscribeOptions } from "../../src/bus/KsiService.ts"
 import * as Middleware from "../../src/bus/Middleware.ts"
 import type { Router } from "../../src/bus/Router.ts"
 import * as Event from "../../src/event/Event.ts"
@@ -28,8 +28,9 @@ const Days = Event.make("r:days", { payload: { of: Schema.Date, count: Schema.In
 const Slow = Event.make("r:slow", { payload: { n: Schema.Int }, success: Schema.Int })
 const Read = Event.make("r:read", { success: Schema.Int, idempotent: true })
 const Happened = Event.fact("r:happened", { payload: { n: Schema.Int, on: Schema.Date }, streamId: ({ n }) => `s-${n % 2}` })
+const Occurred = Event.fact("r:occurred", { payload: { n: Schema.Int, on: Schema.Date }, streamId: ({ n }) => `s-${n % 2}`, formerly: ["r:happened"] })
 const Other = Event.make("r:answer", { payload: { value: Schema.Unknown }, success: Schema.Int })
-const Group = EventGroup.make(Answer, Day, Nothing, Fail, Days, Slow, Read, Happened)
+const Group = EventGroup.make(Answer, Day, Nothing, Fail, Days, Slow, Read, Happened, Occurred)
 
 interface Seen {
   slow: number
@@ -163,6 +164,85 @@ describe.each(places)("%s", (_, run) => {
     expect(yield* Effect.flip(Stream.runDrain(subscribe("r::x")))).toMatchObject({ reason: { _tag: "PatternInvalid" } })
   }))
 
+  it1("a fact is heard under the names that it had before", Effect.gen(function*() {
+    const { dispatch, subscribe } = yield* ksi
+    yield* dispatch("r:happened", { n: 1, on: "2020-02-02T00:00:00.000Z" })
+    yield* dispatch("r:occurred", { n: 2, on: "2020-02-03T00:00:00.000Z" })
+    yield* dispatch("r:happened", { n: 3, on: "2020-02-04T00:00:00.000Z" })
+    const facts = yield* Stream.runCollect(Stream.take(subscribe(Occurred, { from: "start" }), 3))
+    expect(facts.map(({ data: { n, on }, name, position }) => [n, on.getUTCDate(), name, position])).toEqual([
+      [1, 2, "r:occurred", 1n], [2, 3, "r:occurred", 2n], [3, 4, "r:occurred", 3n]
+    ])
+  }))
+
+  it1("whoever is slow is dealt with as it wants", Effect.gen(function*() {
+    const { emit, subscribe } = yield* ksi
+    const all = Array.from({ length: 300 }, (_, n) => n)
+    /** Follows, stands still with the first one until all were said, and goes on. */
+    const follow = Effect.fnUntraced(function*(options: SubscribeOptions) {
+      const first = Deferred.makeUnsafe<void>()
+      const go = Deferred.makeUnsafe<void>()
+      const heard: Array<readonly [n: number, missed: number]> = []
+      const fiber = yield* Effect.forkChild(Effect.exit(Stream.runForEach(subscribe(Happened, options), ({ data: { n }, missed }) =>
+        Effect.andThen(Effect.sync(() => heard.push([n, missed])), n < 0 ? Effect.andThen(Deferred.succeed(first, undefined), Deferred.await(go)) : Effect.void))))
+      yield* Effect.raceFirst(Deferred.await(first), Effect.forever(Effect.andThen(emit(Happened, { n: -1, on: day }), Effect.sleep(20))))
+      return { heard, go, fiber, last: () => heard.at(-1)?.[0] }
+    })
+    const newest = yield* follow({ overflow: "latest", buffer: 1 })
+    const sampled = yield* follow({ overflow: "sample", every: 1 })
+    const oldest = yield* follow({ overflow: "drop", buffer: 20 })
+    const spilled = yield* follow({ buffer: 20 })
+    const cut = yield* follow({ overflow: "disconnect", buffer: 20 })
+    for (const n of all) yield* emit(Happened, { n, on: day })
+    const ways = [newest, sampled, oldest, spilled, cut]
+    for (const { go } of ways) yield* Deferred.succeed(go, undefined)
+    yield* eventually(() => newest.last() === 299 && sampled.last() === 299 && spilled.last() === 299)
+    const numbers = ({ heard }: typeof newest) => heard.map(([n]) => n).filter((n) => n >= 0)
+    // One more, and whoever has left something out says how much.
+    yield* emit(Happened, { n: 300, on: day })
+    yield* eventually(() => [newest, sampled, oldest, spilled].every(({ last }) => last() === 300))
+    expect(numbers(spilled)).toEqual([...all, 300])
+    for (const way of [newest, sampled, oldest]) {
+      expect(numbers(way).toSorted((a, b) => a - b)).toEqual(numbers(way))
+      const missed = way.heard.reduce((sum, [n, missed]) => n >= 0 ? sum + missed : sum, 0)
+      // What was said to get the others going is counted too.
+      expect(missed + numbers(way).length).toBeGreaterThanOrEqual(301)
+      expect(missed + numbers(way).length).toBeLessThan(340)
+    }
+    // As many here as there, at most.
+    expect(numbers(newest).length).toBeLessThanOrEqual(5)
+    expect(numbers(oldest).slice(0, 5)).toEqual([0, 1, 2, 3, 4])
+    expect(numbers(oldest).length).toBeLessThanOrEqual(60)
+    const ended = yield* Fiber.join(cut.fiber)
+    const reason = Exit.isFailure(ended) && Cause.squash(ended.cause) instanceof KsiError ? (Cause.squash(ended.cause) as KsiError).reason : undefined // one of ours
+    expect(reason).toMatchObject({ _tag: "SlowConsumer", buffer: 20 })
+    expect(numbers(cut)).toEqual(all.slice(0, numbers(cut).length))
+    // And from there nothing is missing.
+    const from = reason?._tag === "SlowConsumer" ? reason.position : 0
+    const [next] = yield* Stream.runCollect(Stream.take(subscribe(Happened, { from }), 1))
+    expect(next?.data.n).toBe(numbers(cut).length)
+    for (const { fiber } of ways) yield* Fiber.interrupt(fiber)
+  }))
+
+  it1("with block nobody goes faster than who follows", Effect.gen(function*() {
+    const { emit, subscribe } = yield* ksi
+    const go = Deferred.makeUnsafe<void>()
+    const first = Deferred.makeUnsafe<void>()
+    const heard: Array<number> = []
+    yield* Effect.forkChild(Stream.runForEach(subscribe(Happened, { overflow: "block", buffer: 2 }), ({ data: { n } }) =>
+      n < 0 ? Effect.andThen(Deferred.succeed(first, undefined), Deferred.await(go)) : Effect.sync(() => heard.push(n))))
+    yield* Effect.raceFirst(Deferred.await(first), Effect.forever(Effect.andThen(emit(Happened, { n: -1, on: day }), Effect.sleep(20))))
+    let said = 0
+    const saying = yield* Effect.forkChild(Effect.forEach(Array.from({ length: 100 }, (_, n) => n), (n) =>
+      Effect.andThen(emit(Happened, { n, on: day }), Effect.sync(() => said++))))
+    yield* Effect.sleep(100)
+    // Two there, two here or on the way, one in hand there.
+    expect(said).toBeLessThan(12)
+    yield* Deferred.succeed(go, undefined)
+    yield* Fiber.join(saying)
+    yield* eventually(() => heard.length === 100)
+  }))
+
   it1("what is only known by name is asked as JSON", Effect.gen(function*() {
     const { dispatch } = yield* ksi
     expect(yield* dispatch("r:day", { of: "2020-02-02T00:00:00.000Z", in: 1 })).toEqual({ kind: "value", value: "2020-02-03T00:00:00.000Z" })
@@ -267,6 +347,5 @@ describe("the connection", () => {
       expect(yield* Effect.flip(ksi.call(Other, { value: "text" }))).toMatchObject({ reason: { _tag: "ReplyInvalid", event: "r:answer" } })
       const died = yield* Effect.exit(ksi.call(Fail, { how: "die" }))
       expect(Exit.isFailure(died) && Cause.squash(died.cause)).toBeInstanceOf(RemoteFailure)
-      expect(yield* Effect.flip(Stream.runDrain(ksi.subscribe("r:*", { overflow: "block" })))).toMatchObject({ reason: { _tag: "PayloadInvalid" } })
     })))
 })

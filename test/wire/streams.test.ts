@@ -37,7 +37,7 @@ describe("items", () => {
       ])
     }))
 
-  it.live("share frames once the client has said that it knows such, as the handler makes them", () =>
+  it.live("that are made in one turn share a frame once the client has said that it knows such", () =>
     Effect.gen(function*() {
       const { ended, frames, transport } = yield* open()
       transport.send({ event: "wire:hello", version: 1 })
@@ -45,7 +45,17 @@ describe("items", () => {
       transport.send(ask("s:count", "a", { to: 5, chunk: 2 }))
       yield* ended("a")
       expect(frames("a").map(({ data, items, seq, stream_end }) => [seq, items ?? data ?? stream_end])).toEqual([
-        [0, [1, 2]], [2, [3, 4]], [4, 5], [5, true]
+        [0, [1, 2, 3, 4, 5]], [5, true]
+      ])
+      // What is let through later goes later.
+      transport.send(ask("s:count", "b", { to: 5, chunk: 5 }, { credit: { items: 1 } }))
+      yield* eventually(() => frames("b").length === 1)
+      transport.send({ event: "stream:credit", stream_id: "b", items: 3 })
+      yield* eventually(() => frames("b").length === 2)
+      transport.send({ event: "stream:credit", stream_id: "b", items: 3 })
+      yield* ended("b")
+      expect(frames("b").map(({ data, items, seq, stream_end }) => [seq, items ?? data ?? stream_end])).toEqual([
+        [0, 1], [1, [2, 3, 4]], [4, 5], [5, true]
       ])
     }))
 

@@ -5,8 +5,8 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type { StoredFact } from "../../event/CloudEvent.ts"
 import type { Delivery } from "../../event/Envelope.ts"
-import type { EventPattern, Trie } from "../../event/EventPattern.ts"
-import type * as KsiError from "../../event/KsiError.ts"
+import type { AnyOf, Trie } from "../../event/EventPattern.ts"
+import * as KsiError from "../../event/KsiError.ts"
 import type { Journal } from "../Journal.ts"
 import type { Overflow } from "../KsiService.ts"
 import { Backlog } from "./backlog.ts"
@@ -25,18 +25,38 @@ export interface Shared {
   readonly listening: Trie<Follower>
 }
 
+/** What becomes of one that is slow. */
+export interface Policy {
+  readonly overflow: Overflow
+  /** Facts, and requests, that may wait for it. */
+  readonly capacity: number
+  /** How often one with `sample` is told of something, in milliseconds. */
+  readonly everyMillis: number
+}
+
+/** Where one begins. */
+export interface Place {
+  /** The last position that was stored when it opened. */
+  readonly position: number
+  /** The first one it wants. */
+  readonly start: number
+}
+
 /** One subscriber. */
 export class Follower {
   private readonly shared: Shared
-  private readonly pattern: EventPattern
+  private readonly pattern: AnyOf
   private readonly overflow: Overflow
   private readonly capacity: number
+  private readonly everyMillis: number
   /** Whether it may hear of what is called so; `undefined` where it may hear everything. */
   private readonly sees: ((name: string) => boolean) | undefined
   private readonly backlog = new Backlog()
   private readonly waiting: Waiting | undefined
+  /** The last position that was stored when it opened. */
+  readonly position: number
   /** Position of the first fact that has not been looked at; while it listens, of the first one that it wanted. */
-  private next: number
+  private reads: number
   /** Position of the first fact that did not fit, and is read back from the journal with all after it. */
   private spilled: number | undefined = undefined
   private detach: (() => void) | undefined = undefined
@@ -46,13 +66,16 @@ export class Follower {
   private resume: (() => void) | undefined = undefined
   /** Why it hears nothing any more. */
   private refused: KsiError.KsiError | undefined = undefined
+  /** Why it hears nothing after what is held for it. */
+  private tooSlow: KsiError.KsiError | undefined = undefined
+  /** When one with `sample` may be told of the next one. */
+  private free = 0
 
   constructor(
     shared: Shared,
-    pattern: EventPattern,
-    overflow: Overflow,
-    capacity: number,
-    start: number,
+    pattern: AnyOf,
+    { capacity, everyMillis, overflow }: Policy,
+    { position, start }: Place,
     sees: ((name: string) => boolean) | undefined
   ) {
     this.shared = shared
@@ -60,7 +83,9 @@ export class Follower {
     this.pattern = pattern
     this.overflow = overflow
     this.capacity = capacity
-    this.next = start
+    this.everyMillis = everyMillis
+    this.reads = start
+    this.position = position
     const { clock, fork, patience } = shared
     this.waiting = overflow !== "block" ? undefined : new Waiting({
       clock, patience, fork, capacity,
@@ -73,8 +98,8 @@ export class Follower {
 
   // In one turn: nothing can be committed between the look at the head and the registration.
   private attachIfCaughtUp(): boolean {
-    if (this.detach === undefined && !this.isClosed && this.next > this.shared.journal.head()) {
-      this.detach = this.shared.listening.add(this.pattern, this)
+    if (this.detach === undefined && !this.isClosed && this.reads > this.shared.journal.head()) {
+      this.detach = this.shared.listening.addAll(this.pattern, this)
       this.wasLive = true
     }
     return this.detach !== undefined
@@ -96,27 +121,36 @@ export class Follower {
     this.wake()
   }
 
+  /** There is no room for what comes: it may be told of what came before, and no more. */
+  private cutOff(position: number): void {
+    if (this.tooSlow !== undefined) return
+    this.tooSlow = KsiError.make(new KsiError.SlowConsumer({ pattern: this.pattern.text, buffer: this.capacity, position }))
+    this.close()
+  }
+
   // ------------------------------------------------------------------------------------------------------ what comes in
 
   /** A fact was committed. Call `wake` when all of the commit were told. */
   hear(fact: StoredFact): void {
     // A start beyond the head listens at once, and lets pass what comes before it.
-    if (this.spilled !== undefined || fact.position < this.next || this.sees?.(fact.name) === false) return
+    if (this.spilled !== undefined || this.tooSlow !== undefined || fact.position < this.reads || this.sees?.(fact.name) === false) return
     const { capacity, overflow } = this
     const { facts } = this.backlog
     // Those whose publishers wait are held beside the buffer, so that one goes on for each that is taken.
     if (facts.size < (overflow === "block" ? 2 * capacity : capacity)) facts.push(fact)
-    else if (overflow === "latest") facts.slide(fact)
+    else if (overflow === "latest" || overflow === "sample") facts.slide(fact)
     else if (overflow === "drop") facts.skip(1)
+    else if (overflow === "disconnect") this.cutOff(fact.position)
     else this.spilled = fact.position
   }
 
   /** A request was made. Where its caller has to wait, the answer is its seat. */
   ask(request: Delivery): Seat | undefined {
-    if (this.sees?.(request.name) === false || this.refused !== undefined) return undefined
+    if (this.sees?.(request.name) === false || this.refused !== undefined || this.tooSlow !== undefined) return undefined
     const { requests } = this.backlog
     if (requests.size < this.capacity) requests.push(request)
-    else if (this.overflow === "latest") requests.slide(request)
+    else if (this.overflow === "latest" || this.overflow === "sample") requests.slide(request)
+    else if (this.overflow === "disconnect") this.cutOff(this.shared.journal.head() + 1)
     else if (this.waiting !== undefined && !this.waiting.isStalled) return this.waiting.caller(request)
     else requests.skip(1)
     return undefined
@@ -133,7 +167,7 @@ export class Follower {
   private reached(): number {
     if (this.waiting === undefined || this.waiting.isStalled || !this.wasLive || this.isClosed) return Infinity
     const beyond = this.backlog.facts.at(this.capacity)
-    return beyond?.position ?? this.spilled ?? (this.detach === undefined ? this.next : Infinity)
+    return beyond?.position ?? this.spilled ?? (this.detach === undefined ? this.reads : Infinity)
   }
 
   /** What who says the fact at this position waits for, once it is stored; `undefined` where there is room. */
@@ -143,25 +177,26 @@ export class Follower {
 
   // ------------------------------------------------------------------------------------------------------ what goes out
 
-  private readonly readOn = Effect.suspend(() => {
+  private readOn(): Effect.Effect<void, KsiError.KsiError> {
     const { head, read } = this.shared.journal
     const reached = head()
-    return Effect.map(read({ from: this.next, limit: this.capacity }), (page) => {
+    return Effect.map(read({ from: this.reads, limit: this.capacity }), (page) => {
       // What was there has been removed.
-      if (page.length === 0) this.next = Math.max(this.next, reached + 1)
+      if (page.length === 0) this.reads = Math.max(this.reads, reached + 1)
       for (const fact of page) {
-        this.next = fact.position + 1
+        this.reads = fact.position + 1
         if (this.pattern.matches(fact.name) && this.sees?.(fact.name) !== false) this.backlog.facts.push(fact)
       }
     })
-  })
+  }
 
   // Whether the journal has to be read before anything is handed out.
   private isBehind(): boolean {
+    if (this.tooSlow !== undefined) return false
     // Where publishers wait, it reads on before the buffer itself runs dry, so that one goes on for each that is taken.
     if (this.backlog.facts.size > (this.waiting === undefined ? 0 : this.capacity)) return false
     if (this.spilled !== undefined) {
-      this.next = this.spilled
+      this.reads = this.spilled
       this.spilled = undefined
       this.detach?.()
       this.detach = undefined
@@ -169,18 +204,43 @@ export class Follower {
     return !this.attachIfCaughtUp()
   }
 
-  private readonly somethingCame: Effect.Effect<void> = Effect.callback<void>((resume) => {
+  /** Whether there is something to hand out, or to say. */
+  private get hasSomething(): boolean {
     // The fiber may have yielded since it looked.
-    if (!this.backlog.isEmpty || this.spilled !== undefined || this.refused !== undefined) return resume(Effect.void)
-    // In a turn of its own: never on the stack of who publishes, and with all that was said in the meantime.
-    this.resume = () => resume(Effect.yieldNow)
-    return Effect.sync(() => {
-      this.resume = undefined
-    })
-  })
+    return !this.backlog.isEmpty || this.spilled !== undefined || this.refused !== undefined || this.tooSlow !== undefined
+  }
 
-  private readonly handOut: Effect.Effect<NonEmpty<Delivery>, KsiError.KsiError> = Effect.suspend(() => {
+  private somethingCame(): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      if (this.hasSomething) return resume(Effect.void)
+      // In a turn of its own: never on the stack of who publishes, and with all that was said in the meantime.
+      this.resume = () => resume(Effect.yieldNow)
+      return Effect.sync(() => {
+        this.resume = undefined
+      })
+    })
+  }
+
+  /** See `Subscription`. */
+  rests(wake: () => void): boolean {
+    if (this.hasSomething || this.isBehind()) return false
+    this.resume = wake
+    return true
+  }
+
+  /** For how long one with `sample` is not told of what is there, in milliseconds; what was stored before it came is not sampled. */
+  private early(): number {
+    if (this.everyMillis === 0 || this.detach === undefined || this.backlog.isEmpty) return 0
+    const now = this.shared.clock.currentTimeMillisUnsafe()
+    if (this.free > now) return this.free - now
+    this.free = now + this.everyMillis
+    return 0
+  }
+
+  private handOut(): Effect.Effect<NonEmpty<Delivery>, KsiError.KsiError> {
     if (this.refused !== undefined) return Effect.fail(this.refused)
+    const early = this.early()
+    if (early > 0) return Effect.andThen(Effect.sleep(early), Effect.suspend(() => this.handOut()))
     // What has a policy is exact to the item; what loses nothing goes faster by the buffer.
     const taken = this.backlog.take(this.overflow === "spill" ? Infinity : 1)
     this.waiting?.advance()
@@ -189,13 +249,22 @@ export class Follower {
     const deliveries = sees === undefined ? taken : taken.filter(({ name }) => sees(name))
     // Looked at just here.
     if (deliveries.length > 0) return Effect.succeed(deliveries as unknown as NonEmpty<Delivery>)
-    return this.isBehind() || taken.length > 0 ? this.take : Effect.flatMap(this.somethingCame, () => this.take)
-  })
+    if (this.tooSlow !== undefined) return Effect.fail(this.tooSlow)
+    return this.isBehind() || taken.length > 0 ? this.next : Effect.flatMap(this.somethingCame(), () => this.next)
+  }
 
-  /** Waits for what comes next: one or more deliveries, in order. */
-  readonly take: Effect.Effect<NonEmpty<Delivery>, KsiError.KsiError> = Effect.withFiber(({ id }) => {
-    if (this.refused !== undefined) return Effect.fail(this.refused)
-    this.waiting?.asked(id)
-    return this.isBehind() ? Effect.flatMap(this.readOn, () => this.handOut) : this.handOut
-  })
+  /** See `Subscription`. */
+  get next(): Effect.Effect<NonEmpty<Delivery>, KsiError.KsiError> {
+    // One that only waits to be told holds nothing of this.
+    return Effect.withFiber(({ id }) => {
+      if (this.refused !== undefined) return Effect.fail(this.refused)
+      this.waiting?.asked(id)
+      return this.isBehind() ? Effect.flatMap(this.readOn(), () => this.handOut()) : this.handOut()
+    })
+  }
+
+  /** See `Subscription`. */
+  hears(name: string): boolean {
+    return this.sees?.(name) ?? true
+  }
 }

@@ -1,9 +1,11 @@
 // The untyped door: what comes from outside by name, as JSON, and what goes back, as JSON; answers and items.
+import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Channel from "effect/Channel"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Pull from "effect/Pull"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Envelope from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
@@ -148,9 +150,13 @@ export const makeDispatch = ({ door, facts, requests, table }: Parts) => {
   }
 }
 
+type Failed = KsiError.KsiError | DeclaredFailure
+type Pulled = Pull.Pull<Arr.NonEmptyReadonlyArray<unknown>, Failed>
+
 /** `items`: JSON in, JSON out. */
-export const makeItems = ({ door, requests, table }: Parts) => (envelope: Causation.LiveEnvelope): Stream.Stream<unknown, KsiError.KsiError | DeclaredFailure> =>
-  Stream.unwrap(Effect.suspend((): Effect.Effect<Stream.Stream<unknown, KsiError.KsiError | DeclaredFailure>, KsiError.KsiError, Scope.Scope> => {
+export const makeItems = ({ door, requests, table }: Parts) => (envelope: Causation.LiveEnvelope): Stream.Stream<unknown, Failed> =>
+  // A pull of its own each time: what `Stream` would put around it is paid for by every item that is made alone.
+  Stream.fromChannel(Channel.fromTransform((_, scope) => Effect.suspend((): Effect.Effect<Pulled, Failed> => {
     const entry = table.get(envelope.name)
     const refused = door.refuse(entry, envelope, entry === undefined ? "stream" : useOf(entry.event))
     if (refused !== undefined) return refused
@@ -161,10 +167,8 @@ export const makeItems = ({ door, requests, table }: Parts) => (envelope: Causat
     // Answers with the failure it is given.
     if (Exit.isFailure(decoded)) return requests.refused(entry, envelope, decoded) as Effect.Effect<never, KsiError.KsiError>
     envelope.data = decoded.value
-    return Effect.map(Stream.toPull(requests.items(entry, envelope)), (pull) =>
-      Stream.catchCause(
-        Stream.fromPull(Effect.succeed(Streams.through(pull, (item) => encodeItem(entry, item)))),
-        // Of a failure comes a failure.
-        (cause) => Stream.fromEffect(encodeExit(entry, envelope, Exit.failCause(cause)) as Effect.Effect<never, KsiError.KsiError | DeclaredFailure>)
-      ))
-  }))
+    return Effect.map(Channel.toPullScoped(Stream.toChannel(requests.items(entry, envelope)), scope), (pull) =>
+      Effect.catchCause(Streams.through(pull, (item) => encodeItem(entry, item)), (cause): Pulled =>
+        // An end is none; of a failure comes a failure.
+        (Pull.isDoneCause(cause) ? Exit.failCause(cause) : encodeExit(entry, envelope, Exit.failCause(cause))) as Pulled))
+  })))

@@ -15,7 +15,7 @@ import type * as Event from "../../event/Event.ts"
 import * as EventCodec from "../../event/EventCodec.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
 import * as KsiError from "../../event/KsiError.ts"
-import { Subscribe } from "../../wire/Control.ts"
+import { optionsOf, Subscribe } from "../../wire/Control.ts"
 import * as Problem from "../Problem.ts"
 import { type Exchange, refuse } from "./exchange.ts"
 import * as Unread from "./unread.ts"
@@ -26,13 +26,13 @@ export interface Parts extends Unread.Bounds {
 }
 
 interface Wanted {
-  readonly pattern: string
+  readonly pattern: string | ReadonlyArray<string>
   readonly options: SubscribeOptions
 }
 
 // What is asked for is what `pubsub:subscribe` takes, and what is wrong with it is told in its words.
 const { decodePayload } = EventCodec.compile(Subscribe)
-const names: ReadonlySet<string> = new Set(["pattern", "from", "requests", "overflow", "buffer"])
+const names: ReadonlySet<string> = new Set(["pattern", "from", "requests", "overflow", "every_ms", "buffer"])
 
 const invalid = (path: string, problem: string): Effect.Effect<never, KsiError.KsiError> =>
   KsiError.fail(KsiError.invalidAt(Subscribe.name, path, problem))
@@ -65,7 +65,7 @@ const wantedOf = ({ principal, search }: Exchange, heard: number | undefined): E
   if (heard !== undefined) given["from"] = heard + 1
   // Decoded by the definition.
   const payload = decodePayload({ pattern: "*", subscription_id: "http", ...given }) as Effect.Effect<Event.Payload<typeof Subscribe>, KsiError.KsiError>
-  return Effect.map(payload, ({ pattern, subscription_id: _, ...options }) => ({ pattern, options: { from: "now", ...options, principal } }))
+  return Effect.flatMap(payload, (wanted) => Effect.map(optionsOf(wanted, principal), (options) => ({ pattern: wanted.pattern, options })))
 }
 
 const textOf = ({ data, id, metadata, missed, name, position, version }: Delivery): string => {
@@ -107,7 +107,8 @@ export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> =>
   const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
     const last = yield* heardOf(request)
     const { options, pattern } = yield* wantedOf(exchange, last)
-    const { hears, next, position } = yield* subscriptions.open(pattern, options)
+    const subscription = yield* subscriptions.open(pattern, options)
+    const { next, position } = subscription
     if (last !== undefined && last > position) {
       const problem = `the store ends at position ${position}, ${last} was heard of another one: begin again, with from=start or now`
       return yield* invalid("Last-Event-ID", problem)
@@ -123,7 +124,7 @@ export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> =>
       for (const delivery of yield* next) {
         if (!outgoing.hasRoom) yield* outgoing.room
         // What has come out already, and waited for a slow client, may be for it no longer.
-        if (hears(delivery.name)) outgoing.append(textOf(delivery))
+        if (subscription.hears(delivery.name)) outgoing.append(textOf(delivery))
       }
     }
   })

@@ -6,6 +6,7 @@
 //
 // Source: HTML Living Standard, section 9.2; RFC 9110, section 12.5.1.
 import type * as Cause from "effect/Cause"
+import * as Channel from "effect/Channel"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -178,7 +179,8 @@ class Answer {
   readonly sending: Effect.Effect<void, Failure> = Effect.scoped(Effect.gen({ self: this }, function*(): Effect.fn.Return<void, Failure | Cause.Done<void>, Scope.Scope> {
     const outgoing = this.outgoing = yield* Unread.outgoingOf(this.parts, this.exchange.response, this.write)
     if (this.way.hasComments) yield* Unread.keepAlive(outgoing)
-    const pull = yield* Stream.toPull(this.parts.router.items(this.envelope))
+    // In the services that this fiber has: they are provided once.
+    const pull = yield* Channel.toPullScoped(Stream.toChannel(this.parts.router.items(this.envelope)), yield* Effect.scope)
     for (;;) {
       if (!outgoing.hasRoom) yield* outgoing.room
       const items = yield* pull

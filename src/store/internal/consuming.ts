@@ -19,7 +19,12 @@ export interface Wrong {
   readonly error: string
   /** Whether another attempt may go better. */
   readonly retryable: boolean
+  /** How often it was tried before this was said. Default: once. */
+  readonly attempts?: number | undefined
 }
+
+/** How an attempt ended: well, with something wrong, or not at all because the group stops. */
+export type Outcome = Wrong | undefined | "stopped"
 
 /** What a group is told. */
 export interface Work {
@@ -29,7 +34,7 @@ export interface Work {
   /** Told whenever it is noted how far the group is, once the ledger says so too. */
   readonly noted: (position: number) => void
   readonly wants: (fact: StoredFact) => boolean
-  readonly handle: (fact: StoredFact, attempt: number) => Effect.Effect<Wrong | undefined>
+  readonly handle: (fact: StoredFact, attempt: number) => Effect.Effect<Outcome>
   readonly retry: Schedule.Schedule<unknown, string>
   readonly maxAttempts: number
   readonly concurrency: number
@@ -170,14 +175,24 @@ const makeFlush = (work: Work, ledger: Ledger, room: Latch.Latch) => {
   })))
 }
 
-type Attempted = { readonly attempts: number; readonly wrong: Wrong | undefined } | "stopped"
+/** What became of all attempts. */
+export type Attempted = { readonly attempts: number; readonly wrong: Wrong | undefined } | "stopped"
+
+/** How often something is tried, and when. */
+interface Trying<Fact> {
+  readonly handle: (fact: Fact, attempt: number) => Effect.Effect<Outcome>
+  readonly retry: Schedule.Schedule<unknown, string>
+  readonly maxAttempts: number
+}
 
 /** Tries a fact until it goes well, or the schedule ends, or the group stops between two attempts. */
-const makeAttempts = (work: Work, stop: Latch.Latch, isStopping: () => boolean) =>
-  Effect.fnUntraced(function*(fact: StoredFact, before: number): Effect.fn.Return<Attempted> {
+export const makeAttempts = <Fact>(work: Trying<Fact>, stop: Latch.Latch, isStopping: () => boolean) =>
+  Effect.fnUntraced(function*(fact: Fact, before: number): Effect.fn.Return<Attempted> {
     const step = yield* Schedule.toStep(work.retry)
     for (let attempts = before + 1;; attempts++) {
       const wrong = yield* work.handle(fact, attempts)
+      if (wrong === "stopped") return "stopped"
+      attempts += (wrong?.attempts ?? 1) - 1
       if (wrong === undefined || !wrong.retryable || attempts - before >= work.maxAttempts) return { attempts, wrong }
       const now = yield* Clock.currentTimeMillis
       const next = yield* Effect.exit(step(now, wrong.error))
@@ -187,8 +202,10 @@ const makeAttempts = (work: Work, stop: Latch.Latch, isStopping: () => boolean) 
     }
   })
 
+type Attempt = (fact: StoredFact, before: number) => Effect.Effect<Attempted>
+
 /** Handles what is set aside of a stream once more. */
-const makeAgain = (work: Work, ledger: Ledger, attempt: ReturnType<typeof makeAttempts>, flush: Working["flush"], room: Latch.Latch) =>
+const makeAgain = (work: Work, ledger: Ledger, attempt: Attempt, flush: Working["flush"], room: Latch.Latch) =>
   Effect.fnUntraced(function*(streamId: string) {
     let handled = 0
     for (let after = 0;;) {
@@ -219,7 +236,7 @@ const makeMember = (
   stop: Latch.Latch,
   room: Latch.Latch,
   isStopping: () => boolean,
-  attempt: ReturnType<typeof makeAttempts>,
+  attempt: Attempt,
   again: (streamId: string) => Effect.Effect<number, KsiError.KsiError>
 ) => {
   const retry = ({ ended, streamId }: Retrial) => Effect.map(again(streamId), ended)

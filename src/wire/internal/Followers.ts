@@ -1,17 +1,15 @@
-// The doors of one connection: its greeting and its subscriptions. Each subscription has a scope of its own, inside the
-// connection's, with a fiber that pulls deliveries for as long as they can be written.
+// The doors of one connection: its greeting and its subscriptions. There may be very many of those, and most are silent most of
+// the time: one has a fiber only while there is something to tell that may be told.
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { AuthorizerShape } from "../../bus/Authorizer.ts"
 import type { SubscribeOptions } from "../../bus/KsiService.ts"
-import type { Subscription, Subscriptions } from "../../bus/Subscription.ts"
-import type { Delivery, Envelope } from "../../event/Envelope.ts"
+import type { Subscriptions } from "../../bus/Subscription.ts"
+import type { Envelope } from "../../event/Envelope.ts"
 import type * as Event from "../../event/Event.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
 import { anonymous } from "../../event/Grant.ts"
@@ -21,9 +19,8 @@ import type { LimitsShape } from "../../event/Limits.ts"
 import * as Control from "../Control.ts"
 import * as Frame from "../Frame.ts"
 import type { Outgoing } from "./Outgoing.ts"
-
-/** Runs an effect in a fiber of its own. */
-export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+import { type Fork, type Manner, Telling } from "./Telling.ts"
+import type { Window } from "./Window.ts"
 
 /** Who is at the other end of a connection; a token changes it. */
 export interface Identity {
@@ -38,7 +35,6 @@ interface Parts {
   readonly limits: LimitsShape
   readonly clock: Clock.Clock
   readonly outgoing: Outgoing
-  readonly scope: Scope.Scope
   readonly identity: Identity
   readonly fork: Fork
   /** Ends a stream of the connection. */
@@ -49,14 +45,12 @@ interface Parts {
   readonly greeted: ((principal: string) => void) | undefined
 }
 
-interface Wanted {
-  /** What the client calls it, as its frames say. */
-  readonly id: string
-  readonly pattern: string
+interface Wanted extends Manner {
+  readonly pattern: string | ReadonlyArray<string>
   readonly options: SubscribeOptions
-  readonly withMetadata?: boolean | undefined
-  readonly accepts: (delivery: Delivery) => boolean
 }
+
+const everything = () => true
 
 const refuse = (event: string, path: string, problem: string) => KsiError.fail(KsiError.invalidAt(event, path, problem))
 
@@ -66,7 +60,7 @@ const texts = (given: string | ReadonlyArray<string> | undefined): ReadonlyArray
 /** The subscriptions of one connection. */
 export class Followers {
   private readonly parts: Parts
-  private readonly open = new Map<string, { readonly scope: Scope.Closeable; readonly id: string }>()
+  private readonly open = new Map<string, Telling>()
   // One door at a time, in the order of the requests: a client need not wait for the end before it begins again.
   private readonly turn = Semaphore.makeUnsafe(1)
 
@@ -76,6 +70,11 @@ export class Followers {
 
   get isEmpty(): boolean {
     return this.open.size === 0
+  }
+
+  /** What one may be told; `undefined` where there is none. */
+  windowOf(id: string | undefined): Window | undefined {
+    return this.open.get(`pubsub ${id}`)?.window
   }
 
   /** Ends all subscriptions. */
@@ -125,7 +124,7 @@ export class Followers {
     const inTurn = this.turn.withPermits(1)
     Control.attach(envelope, {
       hello: (payload) => problem === undefined ? this.hello(payload, principal) : KsiError.fail(problem),
-      subscribe: (payload) => inTurn(this.subscribe(payload, follow)),
+      subscribe: (payload) => inTurn(this.subscribe(payload, principal, follow)),
       unsubscribe: ({ subscription_id }) =>
         inTurn(Effect.as(this.end(`pubsub ${subscription_id}`, subscription_id), { status: "unsubscribed", subscription_id })),
       cancel: ({ stream_id }) => Effect.as(this.parts.cancel(stream_id), { status: "cancelled", stream_id }),
@@ -146,14 +145,17 @@ export class Followers {
 
   private readonly subscribe = Effect.fnUntraced(function*(
     this: Followers,
-    { metadata: withMetadata, pattern, subscription_id, ...options }: Event.Payload<typeof Control.Subscribe>,
+    payload: Event.Payload<typeof Control.Subscribe>,
+    principal: string,
     follow: (key: string, wanted: Wanted) => Effect.Effect<number, KsiError.KsiError>
   ) {
+    const { credit, metadata: withMetadata, pattern, subscription_id } = payload
     const key = `pubsub ${subscription_id}`
     if (this.open.has(key)) {
       return yield* refuse("pubsub:subscribe", "subscription_id", `"${subscription_id}" is subscribed already`)
     }
-    const position = yield* follow(key, { id: subscription_id, pattern, options, withMetadata, accepts: () => true })
+    const options = yield* Control.optionsOf(payload, principal)
+    const position = yield* follow(key, { id: subscription_id, pattern, options, withMetadata, credit, accepts: everything })
     return { status: "subscribed" as const, subscription_id, position }
   })
 
@@ -176,53 +178,42 @@ export class Followers {
       id: client_id,
       pattern: single ? only : "*",
       options: { requests: true },
-      accepts: single ? () => true : ({ name }) => parsed.some((pattern) => pattern.matches(name))
+      accepts: single ? everything : ({ name }) => parsed.some((pattern) => pattern.matches(name))
     })
     return { status: "subscribed" as const, client_id, patterns }
   })
 
   private readonly follow = Effect.fnUntraced(function*(this: Followers, key: string, wanted: Wanted) {
-    const { limits, subscriptions } = this.parts
+    const { fork, limits, outgoing, subscriptions } = this.parts
     const { connectionSubscriptions: max } = limits
     if (this.open.size >= max) {
       return yield* KsiError.fail(new KsiError.LimitExceeded({ limit: "connectionSubscriptions", max, retryable: true }))
     }
-    const scope = yield* Scope.fork(this.parts.scope)
+    const telling = new Telling(outgoing, wanted, (cause) => this.ended(key, wanted.id, cause))
     // Taken before the journal is asked, so that a second request for the same name finds it.
-    this.open.set(key, { scope, id: wanted.id })
+    this.open.set(key, telling)
     const subscription = yield* subscriptions.open(wanted.pattern, wanted.options).pipe(
-      Scope.provide(scope), Effect.onError(() => this.close(key))
+      Scope.provide(telling.scope), Effect.onError(() => this.close(key))
     )
     const begins = () => {
-      if (this.open.get(key)?.scope === scope) Fiber.runIn(this.parts.fork(this.deliver(key, wanted, subscription)), scope)
+      if (this.open.get(key) === telling) telling.begin(subscription, fork)
     }
     return { position: subscription.position, begins }
   })
 
-  private deliver(key: string, wanted: Wanted, subscription: Subscription): Effect.Effect<void> {
+  /** It cannot go on: the client is told why. */
+  private ended(key: string, id: string, cause: Cause.Cause<KsiError.KsiError>): Effect.Effect<void> {
     const { clock, outgoing } = this.parts
-    const next = Effect.andThen(outgoing.room, subscription.next)
-    const tellAll = Effect.fnUntraced(function*(this: Followers) {
-      for (;;) {
-        for (const delivery of yield* next) {
-          if (!outgoing.hasRoom) yield* outgoing.room
-          if (subscription.hears(delivery.name) && wanted.accepts(delivery)) outgoing.append(Frame.encodeDelivery(delivery, wanted.id, delivery.data, wanted.withMetadata))
-        }
-      }
-    })
-    return tellAll.call(this).pipe(Effect.catchCause((cause) => {
-      if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
-      const error = Cause.squash(cause)
-      const reason = KsiError.is(error)
-        ? error.reason
-        : new KsiError.StoreFailure({ operation: "deliver", problem: "it broke; the daemon's log says more" })
-      outgoing.append(Frame.encodeSubscriptionEnd(wanted.id, reason, clock.currentTimeMillisUnsafe()))
-      const log = KsiError.is(error) ? Effect.void : Effect.logError(`subscription "${wanted.id}" broke`, cause)
-      return Effect.andThen(log, this.forget(key))
-    }))
+    const error = Cause.squash(cause)
+    const reason = KsiError.is(error)
+      ? error.reason
+      : new KsiError.StoreFailure({ operation: "deliver", problem: "it broke; the daemon's log says more" })
+    outgoing.append(Frame.encodeSubscriptionEnd(id, reason, clock.currentTimeMillisUnsafe()))
+    const log = KsiError.is(error) ? Effect.void : Effect.logError(`subscription "${id}" broke`, cause)
+    return Effect.andThen(log, this.forget(key))
   }
 
-  // The fiber that calls this runs in the scope; it cannot wait for its own end.
+  // The fiber that calls this is ended with it; it cannot wait for its own end.
   private forget(key: string): Effect.Effect<void> {
     return Effect.sync(() => void this.parts.fork(this.close(key)))
   }
@@ -232,7 +223,7 @@ export class Followers {
       const opened = this.open.get(key)
       this.open.delete(key)
       if (opened === undefined) return Effect.void
-      return Effect.ensuring(Scope.close(opened.scope, Exit.void), Effect.sync(this.parts.closed))
+      return Effect.ensuring(opened.close, Effect.sync(this.parts.closed))
     })
   }
 

@@ -74,6 +74,8 @@ export class Outgoing implements Holder {
   private scheduled = false
   private held = false
   private readonly waiting = new Set<() => void>()
+  /** Those who gather what they have to say until it leaves. */
+  private gathering: Array<() => void> = []
   private readonly write: (text: string) => boolean
   private readonly capacity: number
   private readonly budget: Budget
@@ -135,13 +137,24 @@ export class Outgoing implements Holder {
     this.tailBytes += bytes
     this.queued += bytes
     this.budget.change(bytes)
+    this.schedule()
+  }
+
+  private schedule(): void {
     if (this.held || this.scheduled || this.blocked || this.broken) return
     this.scheduled = true
     setImmediate(this.onTurn)
   }
 
+  /** `close` is called before anything leaves, in this turn unless the other side does not read: it appends what somebody has gathered. */
+  beforeFlush(close: () => void): void {
+    this.gathering.push(close)
+    this.schedule()
+  }
+
   /** Writes now what has gathered, unless the other side does not read. */
   flush(): void {
+    if (this.gathering.length > 0) this.closeAll()
     this.held = false
     if (!this.canFlush) return
     if (this.chunks.length === 0) this.handTail()
@@ -159,6 +172,7 @@ export class Outgoing implements Holder {
   /** Hands over all that waits, read or not: what takes it holds it from here on. Nothing can be written any more. */
   finish(): void {
     if (this.broken) return
+    if (this.gathering.length > 0) this.closeAll()
     this.closeTail()
     for (const { text } of this.chunks) this.write(text)
     this.break()
@@ -167,6 +181,7 @@ export class Outgoing implements Holder {
   /** Nothing can be written any more; what waits is dropped. */
   break(): void {
     this.broken = true
+    this.gathering = []
     this.chunks.length = 0
     this.tail = ""
     this.tailBytes = 0
@@ -196,6 +211,14 @@ export class Outgoing implements Holder {
   private readonly onTurn = () => {
     this.scheduled = false
     this.flush()
+  }
+
+  private closeAll(): void {
+    const { gathering } = this
+    this.gathering = []
+    // What they append leaves with this flush.
+    this.held = true
+    for (const close of gathering) close()
   }
 
   private closeTail(): void {

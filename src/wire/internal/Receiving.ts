@@ -1,7 +1,8 @@
 // The near end of a stream: what has come and was not taken yet, and how much more may come.
 //
 // The rule: no more is held than was granted, here and on the way; what is taken is granted again, by the half window. Who takes
-// what has come holds it until the next pull.
+// what has come holds it until the next pull. Who is content with the newest is granted more for all that comes, and holds the
+// newest of it.
 //
 // How large the window is, is measured: with a grant goes a mark, which the next frame brings back. If what came between fills most
 // of the window, then it is the window that the sender waits for, and it is doubled, up to what the caller allows. So a slow way is
@@ -21,6 +22,14 @@ export interface Amount {
 const first: Amount = { items: 64, bytes: 64 * 1024 }
 
 type NonEmpty<A> = readonly [A, ...ReadonlyArray<A>]
+
+/** Who is content with the newest: how many may be held, and what the next of them says of one that is pushed out before it. */
+export interface Newest<A> {
+  readonly items: number
+  /** The kinds are held apart: one pushes out none of another. */
+  readonly kindOf: (item: A) => unknown
+  readonly after: (gone: A, next: A) => A
+}
 
 /** One dimension of a window. */
 class Measure {
@@ -76,10 +85,12 @@ export class Receiving<A, E> {
   private isMarked = false
 
   private readonly onEnd: () => void
+  private readonly newest: Newest<A> | undefined
 
   /** `max` is the largest window; `onEnd` is called when no more will come. */
-  constructor(max: Amount, grant: (more: Amount, mark: number | undefined) => void, onEnd: () => void) {
+  constructor(max: Amount, grant: (more: Amount, mark: number | undefined) => void, onEnd: () => void, newest?: Newest<A>) {
     this.onEnd = onEnd
+    this.newest = newest
     this.items = new Measure(first.items, max.items)
     this.bytes = new Measure(first.bytes, max.bytes)
     this.grant = grant
@@ -98,15 +109,33 @@ export class Receiving<A, E> {
   push(values: ReadonlyArray<A>, bytes: number, mark: unknown): void {
     this.items.came += values.length
     this.bytes.came += bytes
-    if (this.held.length === 0) this.held = [...values]
-    else for (const value of values) this.held.push(value)
-    this.heldBytes += bytes
+    const { newest } = this
+    if (newest === undefined) {
+      if (this.held.length === 0) this.held = [...values]
+      else for (const value of values) this.held.push(value)
+      this.heldBytes += bytes
+    } else {
+      for (const value of values) this.keep(newest, value)
+      this.out = { items: values.length, bytes }
+      this.regrant()
+    }
     if (this.isMarked && mark === this.marks) {
       this.isMarked = false
       const more = { items: this.items.grow(), bytes: this.bytes.grow() }
       if (more.items > 0 || more.bytes > 0) this.grant(more, undefined)
     }
     this.wake?.()
+  }
+
+  /** Holds it among the newest: the oldest of its kind makes room, and the next of them tells of that. What has come counts as taken. */
+  private keep({ after, items, kindOf }: Newest<A>, value: A): void {
+    const same = this.held.filter((item) => kindOf(item) === kindOf(value))
+    const [gone, second] = same
+    if (gone === undefined || same.length < items) return void this.held.push(value)
+    const rest = this.held.filter((item) => item !== gone)
+    this.held = second === undefined
+      ? [...rest, after(gone, value)]
+      : [...rest.map((item) => item === second ? after(gone, second) : item), value]
   }
 
   /** No more will come; what has come is handed out before. */
@@ -134,7 +163,8 @@ export class Receiving<A, E> {
     if (held.length === 0) return undefined
     this.held = []
     this.heldBytes = 0
-    this.out = { items: held.length, bytes: heldBytes }
+    // Of the newest, what was taken was granted again when it came.
+    if (this.newest === undefined) this.out = { items: held.length, bytes: heldBytes }
     // The length was looked at.
     return held as unknown as NonEmpty<A>
   }

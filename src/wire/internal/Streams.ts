@@ -5,6 +5,7 @@
 // all it has there.
 //
 // The rule: frames of a stream are numbered, and its last one says that it is the last and how it ended; nothing of it comes after.
+import * as Channel from "effect/Channel"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -16,12 +17,13 @@ import type { AuthorizerShape } from "../../bus/Authorizer.ts"
 import type { LiveEnvelope } from "../../bus/Causation.ts"
 import type { DeclaredFailure } from "../../bus/KsiService.ts"
 import type { Router } from "../../bus/Router.ts"
-import { isObject } from "../../event/Json.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
 import * as Frame from "../Frame.ts"
-import type { Fork, Identity } from "./Followers.ts"
+import type { Identity } from "./Followers.ts"
 import type { Outgoing } from "./Outgoing.ts"
+import type { Fork } from "./Telling.ts"
+import { Window } from "./Window.ts"
 
 interface Parts {
   readonly router: Router["Service"]
@@ -37,47 +39,6 @@ interface Parts {
 
 // A frame of several items takes no more once it has so many characters: the frames of others get their turn.
 const frameLength = 64 * 1024
-
-/** What a client lets a stream send. */
-class Window {
-  private items: number
-  private bytes: number
-  private wake: (() => void) | undefined
-  /** What the client wants to see again, in the next frame: it tells how long that takes. */
-  mark: unknown
-
-  constructor({ bytes = Infinity, items = Infinity }: Frame.StreamRequest) {
-    this.items = items
-    this.bytes = bytes
-  }
-
-  /** How many items may be sent; their frames may exceed the characters by the last one. */
-  get room(): number {
-    return this.bytes > 0 ? this.items : 0
-  }
-
-  spend(items: number, bytes: number): void {
-    this.items -= items
-    this.bytes -= bytes
-  }
-
-  grant(items: number, bytes: number): void {
-    this.items += items
-    this.bytes += bytes
-    if (this.room > 0) this.wake?.()
-  }
-
-  readonly opened: Effect.Effect<void> = Effect.callback<void>((resume) => {
-    if (this.room > 0) return resume(Effect.void)
-    this.wake = () => {
-      this.wake = undefined
-      resume(Effect.void)
-    }
-    return Effect.sync(() => {
-      this.wake = undefined
-    })
-  })
-}
 
 type Failure = KsiError.KsiError | DeclaredFailure
 
@@ -96,46 +57,49 @@ export const itemText = (event: string, item: unknown, max: number): string | Ks
 /** One stream, as it is written. */
 class Writing {
   readonly window: Window
+  private readonly outgoing: Outgoing
   private readonly head: string
   private readonly name: string
   private readonly max: number
   /** Whether a frame may have several items. */
   private readonly isMany: boolean
   private count = 0
+  /** Items that have gathered for the next frame, and their characters. */
+  private gathered: Array<string> = []
+  private length = 0
 
-  constructor(name: string, request: Frame.StreamRequest, { identity, limits }: Parts) {
+  constructor(name: string, request: Frame.StreamRequest, { identity, limits, outgoing }: Parts) {
     this.name = name
     this.max = limits.frameBytes
     this.isMany = identity.isGreeted
+    this.outgoing = outgoing
     this.window = new Window(request)
     this.head = `{"event":${JSON.stringify(name)},"stream_id":${JSON.stringify(request.id)},"seq":`
   }
 
-  private marked(): string {
-    const { mark } = this.window
-    if (mark === undefined) return ""
-    this.window.mark = undefined
-    return `,"mark":${JSON.stringify(mark)}`
+  /** Sends an item: those that are made in one turn share a frame. Throws a `KsiError` where it cannot be sent. */
+  item(item: unknown): void {
+    const text = itemText(this.name, item, this.max)
+    if (KsiError.is(text)) throw text
+    if (this.isMany && this.gathered.length === 0) this.outgoing.beforeFlush(this.close)
+    this.gathered.push(text)
+    this.length += text.length
+    this.window.spend(1, text.length)
+    if (!this.isMany || this.length >= frameLength) this.close()
   }
 
-  /** The next frame, of items from this one on; answers with how many are in it. Throws a `KsiError` where the first cannot be sent. */
-  frame(items: ReadonlyArray<unknown>, from: number, write: (text: string) => void): number {
-    const most = this.isMany ? Math.min(items.length - from, this.window.room) : 1
-    const first = itemText(this.name, items[from], this.max)
-    if (KsiError.is(first)) throw first
-    let text = first
-    let taken = 1
-    for (; taken < most && text.length < frameLength; taken++) {
-      const next = itemText(this.name, items[from + taken], this.max)
-      // What came before it is sent, and then it is the first.
-      if (KsiError.is(next)) break
-      text += `,${next}`
-    }
-    const line = `${this.head}${this.count}${this.marked()},${taken === 1 ? `"data":${text}}` : `"items":[${text}]}`}\n`
-    this.count += taken
-    this.window.spend(taken, line.length - 1)
-    write(line)
-    return taken
+  /** Sends the frame of what has gathered. */
+  readonly close = (): void => {
+    const { count, gathered, head, length, window } = this
+    if (gathered.length === 0) return
+    this.gathered = []
+    this.length = 0
+    this.count += gathered.length
+    const items = gathered.length === 1 ? `"data":${gathered[0]}` : `"items":[${gathered.join(",")}]`
+    const line = `${head}${count}${window.marked()},${items}}\n`
+    // The rest of its characters; the newline is none of them.
+    window.spend(0, line.length - 1 - length)
+    this.outgoing.append(line)
   }
 
   /** The last one. */
@@ -145,8 +109,6 @@ class Writing {
     return `${this.head}${this.count},"stream_end":true,${how},"correlation_id":${label},"timestamp":${Frame.seconds(now)}}\n`
   }
 }
-
-const countOf = (u: unknown): number | undefined => u === undefined ? 0 : Number.isSafeInteger(u) && Number(u) >= 0 ? Number(u) : undefined
 
 /** The streams of one connection. */
 export class Streams {
@@ -181,6 +143,7 @@ export class Streams {
     this.open.set(request.id, { window: writing.window, fiber })
     fiber.addObserver((exit) => {
       this.open.delete(request.id)
+      writing.close()
       outgoing.append(writing.end(envelope, correlationId, exit, clock.currentTimeMillisUnsafe()))
       ended()
       closed()
@@ -192,18 +155,18 @@ export class Streams {
     const { authorizer, outgoing, router } = this.parts
     const { name, metadata: { principal } } = envelope
     const { window } = writing
-    const write = (text: string) => outgoing.append(text)
     const mayNot = () => KsiError.make(authorizer.refusal(principal, "stream", name))
-    /** As many frames as may be sent; the place of the first item that is in none. */
+    /** As many as may be sent; the place of the first that may not. */
     const some = (items: ReadonlyArray<unknown>, from: number): number => {
       // What it was allowed when it began it may not be any more.
       if (!authorizer.allows(principal, "stream", name)) throw mayNot()
       let at = from
-      while (at < items.length && window.room > 0 && outgoing.hasRoom) at += writing.frame(items, at, write)
+      while (at < items.length && window.room > 0 && outgoing.hasRoom) writing.item(items[at++])
       return at
     }
     const sending = Effect.gen(function*() {
-      const pull = yield* Stream.toPull(router.items(envelope))
+      // In the services that this fiber has: they are provided once.
+      const pull = yield* Channel.toPullScoped(Stream.toChannel(router.items(envelope)), yield* Effect.scope)
       for (;;) {
         if (window.room <= 0) yield* window.opened
         if (!outgoing.hasRoom) yield* outgoing.room
@@ -222,22 +185,9 @@ export class Streams {
     })
   }
 
-  /**
-   * Lets a stream send more. One that is not there has just ended: that is no error. Answers with what is wrong with the frame.
-   */
-  credit(data: unknown): KsiError.Reason | undefined {
-    const { bytes, items, mark, stream_id: id } = isObject(data) ? data : {}
-    const moreItems = countOf(items)
-    const moreBytes = countOf(bytes)
-    if (typeof id !== "string") return KsiError.invalidAt("stream:credit", "stream_id", "must be a text")
-    if (moreItems === undefined) return KsiError.invalidAt("stream:credit", "items", "must be a whole number from 0 on")
-    if (moreBytes === undefined) return KsiError.invalidAt("stream:credit", "bytes", "must be a whole number from 0 on")
-    if (mark !== undefined && !Number.isSafeInteger(mark)) return KsiError.invalidAt("stream:credit", "mark", "must be a whole number")
-    const window = this.open.get(id)?.window
-    if (window === undefined) return undefined
-    if (mark !== undefined) window.mark = mark
-    window.grant(moreItems, moreBytes)
-    return undefined
+  /** What one may send; `undefined` where there is none. */
+  windowOf(id: string): Window | undefined {
+    return this.open.get(id)?.window
   }
 
   /** Ends a stream, and answers when its finalizers have run. */

@@ -115,6 +115,15 @@ const makeLink = Effect.fnUntraced(function*(options: Options) {
 
 type Link = Effect.Success<ReturnType<typeof makeLink>>
 
+// A daemon that accepts connections and drops them is not asked all the time.
+const pauseMillis = 100
+
+/** Begins again when the connection is back. */
+const whileThere = <A, E>(link: Link, stream: Stream.Stream<A, E>): Stream.Stream<A, E | KsiError.KsiError> =>
+  stream.pipe(Stream.catch((error): Stream.Stream<A, E | KsiError.KsiError> =>
+    isLost(error) ? Stream.unwrap(Effect.as(Effect.andThen(Effect.sleep(pauseMillis), link.ready), whileThere(link, stream))) : Stream.fail(error)
+  ))
+
 const isLost = (error: unknown): error is KsiError.KsiError & { readonly reason: KsiError.ConnectionLost } =>
   KsiError.is(error) && error.reason._tag === "ConnectionLost"
 
@@ -219,15 +228,34 @@ const makeTyped = (ask: Asking) => {
   }
 }
 
-const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown, options: StreamOptions = {}): Stream.Stream<unknown, unknown> =>
-  StreamTimeout.within(event.name, Stream.unwrap(Effect.gen(function*() {
-    const data = yield* encoded(event, payload)
+const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown, options: StreamOptions = {}): Stream.Stream<unknown, unknown> => {
+  const items = (asked: unknown): Stream.Stream<unknown, unknown> => Stream.unwrap(Effect.gen(function*() {
+    const data = yield* encoded(event, asked)
     const client = yield* link.current
     return client.stream(event.name, data, { bufferSize: options.bufferSize }).pipe(
       Stream.catch((error) => Stream.fromEffect(readFailure(event, error))),
       Stream.mapArrayEffect((items) => readItems(event, items))
     )
-  })), options)
+  }))
+  const { cursor } = event
+  return StreamTimeout.within(event.name, cursor === undefined ? items(payload) : continued(link, event, cursor, payload, items), options)
+}
+
+/** Asks again for what comes after the last item each time that the connection is lost. */
+const continued = (link: Link, event: Event.AnyRequest, cursor: Event.Cursor, payload: unknown, items: (asked: unknown) => Stream.Stream<unknown, unknown>) =>
+  Stream.unwrap(Effect.map(Effect.suspend(() => EventCodec.compile(event).makePayload(payload)), (first) => {
+    let asked = first
+    let last: { readonly item: unknown } | undefined
+    const some = Stream.unwrap(Effect.gen(function*() {
+      if (last !== undefined) asked = yield* EventCodec.compile(event).makePayload(cursor(last.item, asked))
+      last = undefined
+      return Stream.mapArray(items(asked), (chunk) => {
+        last = { item: chunk.at(-1) }
+        return chunk
+      })
+    }))
+    return whileThere(link, some)
+  }))
 
 const dispatching = (ask: Asking) => (name: string, data: unknown, options: DispatchOptions = {}): Effect.Effect<Answer, unknown> =>
   Effect.clockWith((clock) => {
@@ -246,8 +274,8 @@ const nothingKnown: Envelope.Metadata = {
   idempotencyKey: undefined, clientCorrelationId: undefined, clientId: undefined, traceparent: undefined, tracestate: undefined
 }
 
-const deliveryOf = ({ data, event, eventId, fields, position, version }: Client.Told): Envelope.Delivery => {
-  const { data_version: dataVersion, metadata, missed } = fields
+const deliveryOf = ({ data, event, eventId, fields, missed, position, version }: Client.Told): Envelope.Delivery => {
+  const { data_version: dataVersion, metadata } = fields
   return {
     id: eventId,
     name: event,
@@ -256,44 +284,39 @@ const deliveryOf = ({ data, event, eventId, fields, position, version }: Client.
     metadata: { ...nothingKnown, ...isObject(metadata) ? metadata as Partial<Envelope.Metadata> : {} },
     position: position === undefined ? undefined : BigInt(position),
     version,
-    missed: typeof missed === "number" ? missed : 0,
+    missed,
     ...dataVersion === undefined || dataVersion === null ? {} : { dataVersion }
   }
 }
 
-const pauseMillis = 100
-
 /** Follows a pattern for as long as the program is connected, or will be. */
-const following = (link: Link, pattern: string, options: SubscribeOptions): Stream.Stream<Envelope.Delivery, Client.CallFailure> => {
-  const { buffer, from = "now", overflow, requests } = options
-  if (overflow === "block") return Stream.fail(KsiError.make(KsiError.invalidAt("pubsub:subscribe", "overflow", "\"block\" is for subscribers in the daemon's process")))
+const following = (link: Link, pattern: string | ReadonlyArray<string>, options: SubscribeOptions): Stream.Stream<Envelope.Delivery, Client.CallFailure> => {
+  const { buffer, every, from = "now", overflow, requests } = options
   return Stream.suspend(() => {
     let next: number | "start" | "now" = typeof from === "string" ? from : Number(from)
-    const once = Stream.suspend(() =>
-      Client.subscribe(link.options, {
+    const once = Stream.unwrap(Effect.map(link.current, (client) =>
+      client.subscribe({
         pattern, from: next, requests, overflow, buffer, metadata: true,
+        every: every === undefined ? undefined : Duration.toMillis(every),
         onSubscribed: (position) => {
           if (next === "now") next = position + 1
         }
-      })).pipe(Stream.mapArray((told) => {
+      }))).pipe(Stream.mapArray((told) => {
         const last = told.findLast(({ position }) => position !== undefined)?.position
         if (last !== undefined) next = last + 1
         const [first, ...more] = told.map(deliveryOf)
         // One for each.
         return [first, ...more] as unknown as readonly [Envelope.Delivery, ...ReadonlyArray<Envelope.Delivery>]
       }))
-    const again: Stream.Stream<Envelope.Delivery, Client.CallFailure> = once.pipe(Stream.catch((error) =>
-      isLost(error) ? Stream.unwrap(Effect.as(Effect.andThen(Effect.sleep(pauseMillis), link.ready), again)) : Stream.fail(error)
-    ))
-    return again
+    return whileThere(link, once)
   })
 }
 
 const makeSubscribe = (link: Link) => (target: string | Event.AnyFact, options: SubscribeOptions = {}): Stream.Stream<Envelope.Delivery, unknown> => {
   if (typeof target === "string") return following(link, target, options)
   const { decodeFact } = EventCodec.compile(target)
-  return Stream.mapEffect(following(link, target.name, options), (delivery) =>
-    Effect.map(decodeFact(delivery, delivery.dataVersion), (data): Envelope.Delivery => ({ ...delivery, data })))
+  return Stream.mapEffect(following(link, [target.name, ...target.formerly], options), (delivery) =>
+    Effect.map(decodeFact(delivery, delivery.dataVersion), (data): Envelope.Delivery => ({ ...delivery, name: target.name, data })))
 }
 
 // -------------------------------------------------------------------------------------------------------------- layer

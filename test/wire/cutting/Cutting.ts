@@ -1,4 +1,4 @@
-/** A subscription over a way that is cut again and again, at points that a seed says: what it was told. */
+/** A subscription, and a stream with a cursor, over a way that is cut again and again, at points that a seed says: what they were told. */
 import { Effect, Fiber, Layer, Schema, Stream } from "effect"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
@@ -10,7 +10,20 @@ import { Ksi } from "../../../src/Ksi.ts"
 import * as Remote from "../../../src/wire/Remote.ts"
 
 const Happened = Event.fact("c:happened", { payload: { n: Schema.Int }, streamId: ({ n }) => `s-${n % 3}` })
-const Group = EventGroup.make(Happened)
+const Count = Event.make("c:count", {
+  payload: { to: Schema.Int, after: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(0))) },
+  success: Schema.Struct({ n: Schema.Int }),
+  stream: true,
+  cursor: ({ n }, { to }) => ({ to, after: n })
+})
+const Group = EventGroup.make(Happened, Count)
+
+const handlers = Group.toLayer({
+  "c:happened": () => Effect.void,
+  "c:count": ({ after, to }) => Stream.range(after + 1, to).pipe(
+    Stream.tap((n) => n % 12 === 0 ? Effect.sleep(1) : Effect.void), Stream.rechunk(3), Stream.map((n) => ({ n }))
+  )
+})
 
 /** Whole numbers below one, as a seed has them. */
 export const makeChance = (seed: number) => {
@@ -57,8 +70,15 @@ const waysEnd = (to: string, way: string, bytes: () => number) => {
   }
 }
 
-/** Facts are emitted while a program follows them over a way that is cut: the positions it was told, and how often it was cut. */
-export const cutting = (seed: number, facts: number): Effect.Effect<{ readonly positions: ReadonlyArray<number>; readonly cuts: number }, unknown> =>
+interface Cut {
+  /** Of the facts that were told. */
+  readonly positions: ReadonlyArray<number>
+  readonly items: ReadonlyArray<number>
+  readonly cuts: number
+}
+
+/** Facts are emitted while a program follows them over a way that is cut, and counts to as many. */
+export const cutting = (seed: number, facts: number): Effect.Effect<Cut, unknown> =>
   Effect.scoped(Effect.gen(function*() {
     const chance = makeChance(seed)
     const place = yield* Effect.acquireRelease(
@@ -67,7 +87,7 @@ export const cutting = (seed: number, facts: number): Effect.Effect<{ readonly p
     )
     const [path, path2] = [Path.join(place, "run", "daemon.sock"), Path.join(place, "way.sock")]
     const daemon = yield* Layer.build(Ksi.listen({ path }).pipe(
-      Layer.provideMerge(Ksi.serve(Group).pipe(Layer.provide(Group.toLayer({ "c:happened": () => Effect.void })))), Layer.provideMerge(Ksi.layerMemory)
+      Layer.provideMerge(Ksi.serve(Group).pipe(Layer.provide(handlers))), Layer.provideMerge(Ksi.layerMemory)
     ))
     let isCutting = true
     const way = waysEnd(path, path2, () => isCutting ? 300 + chance(1500) : Infinity)
@@ -76,6 +96,7 @@ export const cutting = (seed: number, facts: number): Effect.Effect<{ readonly p
     const far = yield* Effect.provideContext(Effect.flatMap(Ksi, Effect.succeed), yield* Layer.build(Remote.layer({ url: path2 })))
     yield* near.emit(Happened, { n: 1 })
     const following = yield* Effect.forkChild(Stream.runCollect(Stream.take(far.subscribe(Happened, { from: 1 }), facts)))
+    const counting = yield* Effect.forkChild(Stream.runCollect(far.stream(Count, { to: facts })))
     for (let n = 2; n <= facts; n++) {
       yield* near.emit(Happened, { n })
       if (chance(10) === 0) yield* Effect.sleep(chance(15))
@@ -84,5 +105,6 @@ export const cutting = (seed: number, facts: number): Effect.Effect<{ readonly p
     yield* Effect.sleep(50)
     isCutting = false
     const told = yield* Fiber.join(following)
-    return { positions: told.map(({ position }) => Number(position)), cuts: way.cuts() }
+    const items = yield* Fiber.join(counting)
+    return { positions: told.map(({ position }) => Number(position)), items: items.map(({ n }) => n), cuts: way.cuts() }
   }))
