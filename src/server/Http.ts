@@ -1,6 +1,7 @@
 /**
- * The daemon over HTTP and WebSocket: every event at `POST /events/{name}`, what there is to ask at `GET /events`, following at
- * `GET /subscribe` (server-sent events), the wire itself at `/ws`, and how it is at `/health/live`, `/health/ready` and `/metrics`.
+ * The daemon over HTTP and WebSocket: every event at `POST /events/{name}` (one that is answered by a stream as server-sent events
+ * or lines, where `Accept` says so), what there is to ask at `GET /events`, following at `GET /subscribe` (server-sent events), the
+ * wire itself at `/ws`, and how it is at `/health/live`, `/health/ready` and `/metrics`.
  *
  * The rule: this is a skin. A request becomes an envelope whose principal is bound to who asks (`local-http`, the bearer of a
  * token, or `owner` with the token in `run/http.token`), and goes through the one door that all others go through. Before
@@ -46,7 +47,7 @@ import { Http, type Options } from "./internal/address.ts"
 import * as Calls from "./internal/calls.ts"
 import * as Connections from "./internal/connections.ts"
 import * as Events from "./internal/events.ts"
-import { answer, type Exchange, refuse, write } from "./internal/exchange.ts"
+import { answer, type Exchange, type Fork, refuse, write } from "./internal/exchange.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Problem from "./Problem.ts"
 
@@ -171,7 +172,7 @@ const serve = (site: Site, request: NodeHttp.IncomingMessage, response: NodeHttp
 
 /** The figures, for whoever may ask how the runtime is. */
 const makeFigures = (
-  authorizer: AuthorizerShape, metrics: Option.Option<Metrics.Metrics["Service"]>, fork: Calls.Fork
+  authorizer: AuthorizerShape, metrics: Option.Option<Metrics.Metrics["Service"]>, fork: Fork
 ): Site["figures"] => ({ path, principal, response }) => {
   const { name } = System.Health
   // A program may have none.

@@ -57,6 +57,7 @@ export const statuses = {
   NoHandler: 404,
   NotFound: 404,
   MethodNotAllowed: 405,
+  NotAcceptable: 406,
   RequestTimeout: 408,
   VersionConflict: 409,
   ConditionFailed: 409,

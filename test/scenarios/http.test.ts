@@ -134,6 +134,47 @@ describe("HTTP of a daemon", () => {
     for (const socket of sockets) socket.destroy()
   })
 
+  it("goes on after a fact that is not kept any more with those that are, also where it was the last", async () => {
+    await using home = new Home()
+    const daemon = await home.start("--port", "0", shop)
+    let url = urlIn(daemon.stdout)
+    const orders = async (sku: string, count: number) => {
+      for (let n = 0; n < count; n++) {
+        expect((await fetch(`${url}/events/shop:ordered`, { method: "POST", headers: json, body: JSON.stringify({ sku, quantity: n + 1 }) })).status).toBe(201)
+      }
+    }
+    /** The places that are told first to one that heard this last. */
+    const after = async (last: number, count: number): Promise<ReadonlyArray<number>> => {
+      const aborting = new AbortController()
+      const following = await fetch(`${url}/subscribe?pattern=shop:*`, { headers: { "last-event-id": String(last) }, signal: aborting.signal })
+      expect(following.status).toBe(200)
+      let text = ""
+      const decoder = new TextDecoder()
+      const ids = () => text.match(/(?<=^id: )\d+(?=\ndata)/gm)?.map(Number) ?? []
+      for await (const chunk of following.body ?? []) {
+        text += decoder.decode(chunk, { stream: true })
+        if (ids().length >= count) break
+      }
+      aborting.abort()
+      return ids()
+    }
+    await orders("tea", 6)
+    expect(await after(2, 4)).toEqual([3, 4, 5, 6])
+    expect((await home.ksi("stream-keep", "shop-tea", "--truncate-before", "5")).code).toBe(0)
+    expect((await home.ksi("compact")).code).toBe(0)
+    expect(await after(2, 2)).toEqual([5, 6])
+    // Nothing is left of it, and the next daemon still knows where it was.
+    expect((await home.ksi("stream-keep", "shop-tea", "--truncate-before", "7")).code).toBe(0)
+    expect((await home.ksi("compact")).code).toBe(0)
+    await daemon.kill("SIGTERM")
+    url = urlIn((await home.start("--port", "0", shop)).stdout)
+    await orders("rum", 1)
+    const [next = 0] = await after(6, 1)
+    expect(next).toBeGreaterThan(6)
+    const beyond = await fetch(`${url}/subscribe`, { headers: { "last-event-id": String(next + 1) } })
+    expect([beyond.status, (await bodyOf(beyond)).details.problems]).toEqual([400, [{ path: "Last-Event-ID", problem: expect.stringContaining(`the store ends at position ${next}`) }]])
+  })
+
   it("shares its bounds with the socket: long lines that come in by the one leave no room in the other", async () => {
     await using home = new Home()
     const daemon = await home.start("--port", "0", "--limit-incoming-bytes", "32 KiB")

@@ -1,6 +1,8 @@
 // Following over HTTP: server-sent events.
 import { describe, expect, it } from "@effect/vitest"
 import { Context, Effect } from "effect"
+import { TestClock } from "effect/testing"
+import { Journal } from "../../src/bus/Journal.ts"
 import { KsiService } from "../../src/bus/KsiService.ts"
 import { Subscriptions } from "../../src/bus/Subscription.ts"
 import { Permissions } from "../../src/store/Permissions.ts"
@@ -87,6 +89,24 @@ describe("following", () => {
       expect(positions(again)).toEqual([2, 3])
     }))
 
+  it.live("goes on after a fact that is not of its pattern, and after none where it says nothing", () =>
+    Effect.gen(function*() {
+      const { context, port } = yield* start()
+      const permissions = Context.get(context, Permissions)
+      yield* say(context, 1)
+      // A fact of KSI's own, which has a place in the same order.
+      yield* permissions.createToken({ by: "owner" })
+      const head = Context.get(context, Journal).head()
+      expect(head).toBeGreaterThan(1)
+      yield* say(context, 2)
+      const raw = yield* follow(port, "?pattern=t:*", `Last-Event-ID: ${head}\r\n`)
+      yield* eventually(() => positions(raw).length === 1)
+      expect(messagesOf(raw).map(({ data, id }) => [id, data?.data.n])).toEqual([[String(head), undefined], [String(head + 1), 2]])
+      const begun = yield* follow(port, "?pattern=t:*&from=start", "Last-Event-ID: \r\n")
+      yield* eventually(() => positions(begun).length === 2)
+      expect(positions(begun)).toEqual([1, head + 1])
+    }))
+
   it.live("hears requests where it asks for them, without a position", () =>
     Effect.gen(function*() {
       const { port } = yield* start()
@@ -94,6 +114,18 @@ describe("following", () => {
       yield* post(port, "t:echo", { value: 1 })
       yield* eventually(() => messagesOf(raw).length === 2)
       expect(messagesOf(raw)[1]).toMatchObject({ id: undefined, data: { event: "t:echo", data: { value: 1 } } })
+    }))
+
+  it.effect("is kept alive with comments where there is nothing to tell", () =>
+    Effect.gen(function*() {
+      const { port } = yield* start()
+      const raw = yield* follow(port)
+      for (const beats of [1, 2]) {
+        yield* TestClock.adjust("14 seconds")
+        expect(bodyOf(raw.text).match(/^:\n\n/gm) ?? []).toHaveLength(beats - 1)
+        yield* TestClock.adjust("1 second")
+        yield* eventually(() => bodyOf(raw.text).match(/^:\n\n/gm)?.length === beats)
+      }
     }))
 
   it.live("ends its subscription with the connection", () =>
@@ -144,7 +176,8 @@ describe("following", () => {
     }))
 
   const wrong: ReadonlyArray<readonly [search: string, headers: Readonly<Record<string, string>>, path: string]> = [
-    ["?from=soon", {}, "from"], ["?from=-1", {}, "from"], ["", { "last-event-id": "x" }, "from"], ["?requests=yes", {}, "requests"],
+    ["?from=soon", {}, "from"], ["?from=-1", {}, "from"], ["", { "last-event-id": "x" }, "Last-Event-ID"], ["?from=start", { "last-event-id": "-1" }, "Last-Event-ID"],
+    ["", { "last-event-id": "1, 2" }, "Last-Event-ID"], ["", { "last-event-id": "9".repeat(16) }, "Last-Event-ID"], ["?from=x", { "last-event-id": "0" }, "from"], ["?from=", {}, "from"], ["?requests=yes", {}, "requests"],
     ["?overflow=block", {}, "overflow"], ["?overflow=x", {}, "overflow"], ["?buffer=0", {}, "buffer"], ["?buffer=x", {}, "buffer"], ["?patern=x", {}, "patern"],
     ["?pattern=a&pattern=b", {}, "pattern"], ["?from=1&from=2", {}, "from"], ["?subscription_id=x", {}, "subscription_id"], ["?from=99999999999999999999", {}, "from"], ["?from=1.5", {}, "from"], ["?buffer=", {}, "buffer"]
   ]

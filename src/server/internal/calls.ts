@@ -1,4 +1,4 @@
-// Requests that are answered once: an envelope goes in, its answer or its problem is written. Whoever goes away interrupts it.
+// Requests that come in: an envelope goes in, its answer or its problem is written. Whoever goes away interrupts it.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -9,14 +9,12 @@ import type { Dispatched } from "../../bus/KsiService.ts"
 import type { Router } from "../../bus/Router.ts"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
-import * as TraceContext from "../../event/TraceContext.ts"
 import type { Budget } from "../../wire/Connection.ts"
 import * as Problem from "../Problem.ts"
-import { answer, type Exchange, readText, refuse } from "./exchange.ts"
+import { answer, type Exchange, type Fork, labelsOf, readText, refuse } from "./exchange.ts"
 import * as Posted from "./posted.ts"
-
-/** Runs an effect in a fiber of its own, in the surroundings of the server. */
-export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+import * as Streaming from "./streaming.ts"
+import * as Unread from "./unread.ts"
 
 /** What answers requests. */
 export interface Parts {
@@ -32,48 +30,11 @@ export interface Parts {
 const ok = 200
 const created = 201
 
-const headerText = /^[\x20-\x7e]*$/
-
-/** As a header: the id of an event that was made elsewhere may be any text. */
-const textOf = (id: string): string => headerText.test(id) ? id : encodeURIComponent(id.toWellFormed())
-
-/** What goes with every answer of an event: the id that the daemon knows it by, and the span that it was, where it was traced. */
-const labelsOf = (envelope: Causation.LiveEnvelope): ReadonlyArray<string> => {
-  const labels = ["x-correlation-id", textOf(envelope.metadata.correlationId)]
-  const span = Causation.spanOf(envelope)
-  const { traceparent } = (span && TraceContext.ofSpan(span)) ?? TraceContext.none
-  return traceparent === undefined ? labels : [...labels, "traceparent", traceparent]
-}
-
 const reply = ({ response }: Exchange, envelope: Causation.LiveEnvelope, exit: Dispatched): void => {
   if (exit._tag === "Failure") return refuse(response, Problem.ofCause(exit.cause, envelope), labelsOf(envelope))
   const { value: said } = exit
   if (said.kind === "fact") return answer(response, created, { event_id: said.id, position: said.position }, labelsOf(envelope))
   answer(response, ok, said.value, labelsOf(envelope))
-}
-
-/** Counts what the other side has not read of its answer among what waits for all. */
-const count = (budget: Budget, { request: { socket }, response }: Exchange): void => {
-  const { writableLength: bytes } = response
-  // Nearly always: the system took it all.
-  if (bytes === 0 || response.destroyed) return
-  const change = (now: number) => {
-    const more = now - holder.bytes
-    holder.bytes = now
-    budget.change(more)
-    if (now === 0) budget.leave(holder)
-  }
-  const holder = {
-    bytes: 0,
-    giveUp: () => {
-      // An answer whose turn has not come has no connection yet.
-      socket.destroy()
-      change(0)
-    }
-  }
-  budget.join(holder)
-  response.on("close", () => change(0))
-  change(bytes)
 }
 
 const headerOf = (given: string | ReadonlyArray<string> | undefined): string | undefined => typeof given === "string" ? given : undefined
@@ -82,7 +43,7 @@ const headerOf = (given: string | ReadonlyArray<string> | undefined): string | u
 const makeWrite = ({ budget, fork }: Parts) => (exchange: Exchange, envelope: Causation.LiveEnvelope, exit: Dispatched): void => {
   try {
     reply(exchange, envelope, exit)
-    count(budget, exchange)
+    Unread.count(budget, exchange)
   } catch (cause) {
     fork(Effect.annotateLogs(Effect.logError(`the reply of ${envelope.name} cannot be written`, cause), Causation.labelsOf(envelope)))
     const { correlationId } = envelope.metadata
@@ -90,11 +51,27 @@ const makeWrite = ({ budget, fork }: Parts) => (exchange: Exchange, envelope: Ca
   }
 }
 
+/** Reads what is posted to an event; what is wrong with it is answered. */
+const read = (limits: LimitsShape, { request, response }: Exchange, name: string, done: (posted: Posted.Posted) => void): void => {
+  const kind = Posted.kindOf(request.headers)
+  if (Result.isFailure(kind)) return refuse(response, kind.failure)
+  readText(request, limits.frameBytes, (text, problem) => {
+    if (problem === "too long") {
+      return refuse(response, Problem.ofReason(new KsiError.LimitExceeded({ limit: "frameBytes", max: limits.frameBytes, retryable: false })))
+    }
+    if (problem !== undefined) return refuse(response, Problem.make("PayloadInvalid", `the body is ${problem}`))
+    const posted = Posted.read(kind.success, request.headers, text, name, limits)
+    if (Result.isFailure(posted)) refuse(response, posted.failure)
+    else done(posted.success)
+  })
+}
+
 /** The calls of one server. */
 export const make = (parts: Parts) => {
   const { authorizer, fork, limits, router, surroundings } = parts
   const write = makeWrite(parts)
   const running = new Set<Fiber.Fiber<unknown, unknown>>()
+  const stream = Streaming.make(parts, running)
 
   const dispatch = (exchange: Exchange, envelope: Causation.LiveEnvelope): void => {
     const begun = router.begin(surroundings, envelope)
@@ -127,31 +104,21 @@ export const make = (parts: Parts) => {
       tracestate: headerOf(headers["tracestate"])
     }
     // Who may not say it does not learn that it could be said.
-    const isFact = fact !== undefined && router.registry.get(name)?.event.kind === "fact" && authorizer.allows(principal, "emit", name)
-    dispatch(exchange, isFact
+    const event = router.registry.get(name)?.event
+    const isFact = fact !== undefined && event?.kind === "fact" && authorizer.allows(principal, "emit", name)
+    const envelope = isFact
       ? router.received(fact, labels)
-      : router.envelope(name, data, fact === undefined ? labels : { ...labels, clientCorrelationId: fact.id }))
-  }
-
-  /** Takes what is posted to an event. */
-  const post = (exchange: Exchange, name: string): void => {
-    const { request, response } = exchange
-    const kind = Posted.kindOf(request.headers)
-    if (Result.isFailure(kind)) return refuse(response, kind.failure)
-    readText(request, limits.frameBytes, (text, problem) => {
-      if (problem === "too long") {
-        return refuse(response, Problem.ofReason(new KsiError.LimitExceeded({ limit: "frameBytes", max: limits.frameBytes, retryable: false })))
-      }
-      if (problem !== undefined) return refuse(response, Problem.make("PayloadInvalid", `the body is ${problem}`))
-      const posted = Posted.read(kind.success, request.headers, text, name, limits)
-      if (Result.isFailure(posted)) refuse(response, posted.failure)
-      else begin(exchange, name, posted.success)
-    })
+      : router.envelope(name, data, fact === undefined ? labels : { ...labels, clientCorrelationId: fact.id })
+    const way = event === undefined ? undefined : Streaming.wayOf(authorizer, exchange, event)
+    if (way === undefined) dispatch(exchange, envelope)
+    else if (Result.isSuccess(way)) stream(exchange, envelope, way.success)
+    else refuse(exchange.response, way.failure)
   }
 
   return {
     ask,
-    post,
+    /** Takes what is posted to an event. */
+    post: (exchange: Exchange, name: string): void => read(limits, exchange, name, (posted) => begin(exchange, name, posted)),
     /** Interrupts what runs, and waits for its end. */
     interrupt: Effect.suspend(() => Fiber.interruptAll([...running]))
   }

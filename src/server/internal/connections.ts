@@ -9,7 +9,7 @@ import type { Duplex } from "node:stream"
 import * as KsiError from "../../event/KsiError.ts"
 import type { LimitsShape } from "../../event/Limits.ts"
 import * as Problem from "../Problem.ts"
-import type { Fork } from "./calls.ts"
+import type { Fork } from "./exchange.ts"
 
 /** Ends a connection that is none of HTTP any more, or not yet, with an answer. */
 export const endWith = (stream: Duplex, problem: Problem.Problem): void => {

@@ -15,18 +15,14 @@ import type * as Event from "../../event/Event.ts"
 import * as EventCodec from "../../event/EventCodec.ts"
 import * as EventPattern from "../../event/EventPattern.ts"
 import * as KsiError from "../../event/KsiError.ts"
-import type { LimitsShape } from "../../event/Limits.ts"
-import { type Budget, Outgoing } from "../../wire/Connection.ts"
 import { optionsOf, Subscribe } from "../../wire/Control.ts"
 import * as Problem from "../Problem.ts"
 import { type Exchange, refuse } from "./exchange.ts"
+import * as Unread from "./unread.ts"
 
 /** What follows events. */
-export interface Parts {
+export interface Parts extends Unread.Bounds {
   readonly subscriptions: Subscriptions["Service"]
-  readonly limits: LimitsShape
-  /** What may wait to be read by all clients together. */
-  readonly budget: Budget
 }
 
 interface Wanted {
@@ -47,22 +43,26 @@ const valueOf = (text: string): string | number | boolean => {
   return text === "true" || (text === "false" ? false : text)
 }
 
-/** The last position that was heard, as far as the request says; 0 where it says nothing. */
-const heardOf = ({ headers: { "last-event-id": last } }: Exchange["request"]): number =>
-  typeof last === "string" && /^\d{1,15}$/.test(last) ? Number(last) : 0
+/** The last position that was heard; `undefined` where the request does not say. */
+const heardOf = ({ headers: { "last-event-id": last } }: Exchange["request"]): Effect.Effect<number | undefined, KsiError.KsiError> => {
+  // A browser that has heard nothing yet leaves it out; others send it empty.
+  if (typeof last !== "string" || last === "") return Effect.succeed(undefined)
+  return /^\d{1,15}$/.test(last)
+    ? Effect.succeed(Number(last))
+    : invalid("Last-Event-ID", `expected the position that was heard last, got ${JSON.stringify(last.slice(0, 80))}`)
+}
 
-const wantedOf = ({ principal, request, search }: Exchange): Effect.Effect<Wanted, KsiError.KsiError> => {
+const wantedOf = ({ principal, search }: Exchange, heard: number | undefined): Effect.Effect<Wanted, KsiError.KsiError> => {
   const given: Record<string, unknown> = {}
   for (const [key, text] of new URLSearchParams(search)) {
     if (!names.has(key)) return invalid(key, `expected one of ${[...names].join(", ")}`)
     if (Object.hasOwn(given, key)) return invalid(key, "expected once")
     given[key] = key === "pattern" ? EventPattern.said(text) : valueOf(text)
   }
-  const { "last-event-id": last } = request.headers
   const { from } = given
   if (typeof from === "string" && from !== "start" && from !== "now") return invalid("from", `expected a position, "start" or "now", got ${JSON.stringify(from)}`)
   // After the last that was heard, wherever it began.
-  if (typeof last === "string" && last !== "") given["from"] = /^\d{1,15}$/.test(last) ? heardOf(request) + 1 : last
+  if (heard !== undefined) given["from"] = heard + 1
   // Decoded by the definition.
   const payload = decodePayload({ pattern: "*", subscription_id: "http", ...given }) as Effect.Effect<Event.Payload<typeof Subscribe>, KsiError.KsiError>
   return Effect.flatMap(payload, (wanted) => Effect.map(optionsOf(wanted, principal), (options) => ({ pattern: wanted.pattern, options })))
@@ -75,26 +75,12 @@ const textOf = ({ data, id, metadata, missed, name, position, version }: Deliver
   return `${position === undefined ? "" : `id: ${position}\n`}data: ${JSON.stringify(said)}\n\n`
 }
 
-// Proxies close what is silent for long.
-const heartbeat = "15 seconds"
 const retryMillis = 1000
 
-const keepAlive = (outgoing: Outgoing): Effect.Effect<never> =>
-  Effect.forever(Effect.delay(Effect.sync(() => outgoing.isEmpty && outgoing.append(":\n\n")), heartbeat))
-
-const headers = ["content-type", "text/event-stream", "cache-control", "no-store", "x-content-type-options", "nosniff", "x-accel-buffering", "no"]
-
-/** What waits to be written to a response, within its own bound and that of all. */
-const outgoingOf = ({ budget, limits }: Parts, response: ServerResponse) =>
+/** What waits to be written to a response, until the scope closes. */
+const outgoingOf = (parts: Parts, response: ServerResponse) =>
   Effect.acquireRelease(
-    Effect.map(Effect.context<never>(), (context) => {
-      const outgoing = new Outgoing((text) => response.write(text), limits.connectionBufferBytes, budget, (bytes) => {
-        Effect.runForkWith(context)(Effect.logWarning(`who followed over HTTP was cut off: ${bytes} bytes had not been read`))
-        response.destroy()
-      })
-      response.on("drain", () => outgoing.drained())
-      return outgoing
-    }),
+    Unread.outgoingOf(parts, response, (text) => response.write(text)),
     (outgoing) => Effect.sync(() => {
       outgoing.flush()
       outgoing.break()
@@ -119,20 +105,21 @@ export const follow = (parts: Parts, exchange: Exchange): Effect.Effect<void> =>
   const { subscriptions } = parts
   const { principal, request, response } = exchange
   const run: Effect.Effect<void, KsiError.KsiError, Scope.Scope> = Effect.gen(function*() {
-    const { options, pattern } = yield* wantedOf(exchange)
+    const last = yield* heardOf(request)
+    const { options, pattern } = yield* wantedOf(exchange, last)
     const subscription = yield* subscriptions.open(pattern, options)
     const { next, position } = subscription
-    if (heardOf(request) > position) {
-      const problem = `the store ends at position ${position}, ${heardOf(request)} was heard of another one: begin again, with from=start or now`
+    if (last !== undefined && last > position) {
+      const problem = `the store ends at position ${position}, ${last} was heard of another one: begin again, with from=start or now`
       return yield* invalid("Last-Event-ID", problem)
     }
-    response.writeHead(200, headers)
+    response.writeHead(200, [...Unread.eventHeaders])
     if (request.method === "HEAD") return
     const outgoing = yield* outgoingOf(parts, response)
     const { from } = options
     const heard = typeof from === "number" ? from - 1 : from === "start" ? 0 : position
     outgoing.append(`retry: ${retryMillis}\nid: ${heard}\n\n`)
-    yield* Effect.forkScoped(keepAlive(outgoing))
+    yield* Unread.keepAlive(outgoing)
     for (;;) {
       for (const delivery of yield* next) {
         if (!outgoing.hasRoom) yield* outgoing.room

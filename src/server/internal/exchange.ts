@@ -2,8 +2,12 @@
 //
 // Own code instead of effect's HttpServer, as for the Unix socket: measured bare, without anything of KSI in it, that one
 // reaches half to six tenths of node:http and holds fifty megabytes more.
+import type * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import { Buffer, isUtf8 } from "node:buffer"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import * as Causation from "../../bus/Causation.ts"
+import * as TraceContext from "../../event/TraceContext.ts"
 import { letGo } from "../../wire/Lines.ts"
 import * as Problem from "../Problem.ts"
 
@@ -18,6 +22,9 @@ export interface Exchange {
   /** Who asks. */
   readonly principal: string
 }
+
+/** Runs an effect in a fiber of its own, in the surroundings of the server. */
+export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
 
 const jsonType = "application/json"
 const problemType = "application/problem+json"
@@ -42,6 +49,19 @@ export const answer = (response: ServerResponse, status: number, value: unknown,
 /** Answers with what went wrong. */
 export const refuse = (response: ServerResponse, problem: Problem.Problem, more: ReadonlyArray<string> = []): void =>
   write(response, problem.status, problemType, JSON.stringify(Problem.document(problem)), [...Object.entries(Problem.headers(problem)).flat(), ...more])
+
+const headerText = /^[\x20-\x7e]*$/
+
+/** As a header: the id of an event that was made elsewhere may be any text. */
+const textOf = (id: string): string => headerText.test(id) ? id : encodeURIComponent(id.toWellFormed())
+
+/** What goes with every answer of an event: the id that the daemon knows it by, and the span that it was, where it was traced. */
+export const labelsOf = (envelope: Causation.LiveEnvelope): ReadonlyArray<string> => {
+  const labels = ["x-correlation-id", textOf(envelope.metadata.correlationId)]
+  const span = Causation.spanOf(envelope)
+  const { traceparent } = (span && TraceContext.ofSpan(span)) ?? TraceContext.none
+  return traceparent === undefined ? labels : [...labels, "traceparent", traceparent]
+}
 
 /** Why a body could not be read. */
 export type Unread = "too long" | "not UTF-8"

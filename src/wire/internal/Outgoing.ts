@@ -169,6 +169,15 @@ export class Outgoing implements Holder {
     this.flush()
   }
 
+  /** Hands over all that waits, read or not: what takes it holds it from here on. Nothing can be written any more. */
+  finish(): void {
+    if (this.broken) return
+    if (this.gathering.length > 0) this.closeAll()
+    this.closeTail()
+    for (const { text } of this.chunks) this.write(text)
+    this.break()
+  }
+
   /** Nothing can be written any more; what waits is dropped. */
   break(): void {
     this.broken = true

@@ -42,6 +42,18 @@ const frameLength = 64 * 1024
 
 type Failure = KsiError.KsiError | DeclaredFailure
 
+/** An item of this event as JSON, or why it cannot be sent: it may have at most so many characters. */
+export const itemText = (event: string, item: unknown, max: number): string | KsiError.KsiError => {
+  try {
+    // An item of an event that promises none has no text.
+    const text = JSON.stringify(item) ?? "null"
+    if (text.length <= max) return text
+    return KsiError.make(new KsiError.LimitExceeded({ limit: "frameBytes", max, actual: text.length, retryable: false }))
+  } catch {
+    return KsiError.make(KsiError.unwritable(event))
+  }
+}
+
 /** One stream, as it is written. */
 class Writing {
   readonly window: Window
@@ -65,21 +77,9 @@ class Writing {
     this.head = `{"event":${JSON.stringify(name)},"stream_id":${JSON.stringify(request.id)},"seq":`
   }
 
-  /** An item as JSON, or why it cannot be sent. */
-  private textOf(item: unknown): string | KsiError.KsiError {
-    try {
-      // An item of an event that promises none has no text.
-      const text = JSON.stringify(item) ?? "null"
-      if (text.length <= this.max) return text
-      return KsiError.make(new KsiError.LimitExceeded({ limit: "frameBytes", max: this.max, actual: text.length, retryable: false }))
-    } catch {
-      return KsiError.make(KsiError.unwritable(this.name))
-    }
-  }
-
   /** Sends an item: those that are made in one turn share a frame. Throws a `KsiError` where it cannot be sent. */
   item(item: unknown): void {
-    const text = this.textOf(item)
+    const text = itemText(this.name, item, this.max)
     if (KsiError.is(text)) throw text
     if (this.isMany && this.gathered.length === 0) this.outgoing.beforeFlush(this.close)
     this.gathered.push(text)
