@@ -8,7 +8,7 @@
  *
  * ```ts
  * const { settings } = Config.resolve({ flags: { sync: "normal" }, environment: {}, file: undefined })
- * Doctor.report({ settings: settings.slice(8, 9), checks: [Checks.node("24.1.0")] }, false)
+ * Doctor.report({ settings: settings.slice(9, 10), checks: [Checks.node("24.1.0")] }, false)
  * // => "settings\n  sync  normal  --sync\n\nchecks\n  ✓ node  Node 24.1.0\n"
  * ```
  */
@@ -68,7 +68,7 @@ export const examine = Effect.fnUntraced(function*(config: Config.Config, node: 
     ...look.configuration(config), look.node(node), yield* look.home(home), yield* look.socket(socket)
   ]
   const daemon = yield* look.daemon(socket)
-  checks.push(daemon.check, ...yield* look.http(config.values, daemon))
+  checks.push(daemon.check, ...yield* look.http(config.values, daemon), ...yield* look.tcp(config.values.tcp, daemon))
   let recordedAt: number | undefined
   if (store === "sqlite") {
     const { inspect } = yield* Effect.promise(() => import("../store/StoreInspection.ts"))

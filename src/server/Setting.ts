@@ -292,6 +292,32 @@ export const port: Kind<number | typeof off> = {
   metavar: "PORT"
 }
 
+/** Where to listen on TCP. */
+export interface Address {
+  readonly host: string
+  /** 0 is any free one. */
+  readonly port: number
+}
+
+const addressOf = (given: string): Address | undefined => {
+  // Of an address of version 6 the brackets say where it ends.
+  const [, name, digits] = /^(\[[\da-fA-F:.]+\]|[a-zA-Z\d._-]+):(\d{1,5})$/.exec(given) ?? []
+  const number = within(numberOf(digits), 0, 65_535)
+  return name === undefined || number === undefined ? undefined : { host: name.replace(/^\[|\]$/g, ""), port: number }
+}
+
+/** A host and a port, or a port alone for this machine only; `off` is none. */
+export const address: Kind<Address | typeof off> = {
+  expects: "a port from 0 to 65,535, or host:port, or off",
+  read: (given) => {
+    const alone = port.read(given)
+    if (alone !== undefined) return alone === off ? off : { host: "127.0.0.1", port: alone }
+    return typeof given === "string" ? addressOf(given) : undefined
+  },
+  show: (value) => value === off ? off : `${value.host.includes(":") ? `[${value.host}]` : value.host}:${value.port}`,
+  metavar: "[HOST:]PORT"
+}
+
 /** A name or an address to listen on. */
 export const host: Kind<string> = {
   expects: "a host name or an IP address",

@@ -1,0 +1,90 @@
+// TCP of a real daemon: where it is, who it lets in, what becomes of it where it cannot listen.
+import { describe, expect, it } from "vitest"
+import { once } from "node:events"
+import { writeFileSync } from "node:fs"
+import { connect } from "node:net"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { Home } from "./Daemon.ts"
+
+const urlIn = (stdout: string): string => /tcp:\/\/[\d.:]+/.exec(stdout)?.[0] ?? expect.fail(`no URL in ${stdout}`)
+
+interface Reply {
+  readonly ok: boolean
+  readonly data: { readonly reason?: string; readonly principal?: string; readonly status?: string }
+}
+
+/** Sends frames over one connection, and answers with as many replies. */
+const frames = async (url: string, ...requests: ReadonlyArray<object>): Promise<ReadonlyArray<Reply>> => {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  await once(socket, "connect")
+  socket.write(requests.map((request) => `${JSON.stringify(request)}\n`).join(""))
+  const replies: Array<Reply> = []
+  for await (const line of createInterface({ input: socket })) {
+    // The daemon's own words.
+    replies.push(JSON.parse(line) as Reply)
+    if (replies.length === requests.length) break
+  }
+  socket.destroy()
+  return replies
+}
+
+const hello = (token: string) => ({ event: "wire:hello", version: 1, token })
+
+describe("TCP of a daemon", () => {
+  it("is off, until somebody wants it: then start, status, health and doctor say where, and a token lets in", async () => {
+    await using home = new Home()
+    const off = await home.start()
+    expect(off.stdout).not.toContain("tcp")
+    expect(JSON.parse((await home.ksi("status", "--json")).stdout)).not.toHaveProperty("tcp")
+    await off.kill("SIGTERM")
+
+    writeFileSync(join(home.path, "ksi.toml"), "tcp = 0\n")
+    const daemon = await home.startIn({ cwd: home.path })
+    const url = urlIn(daemon.stdout)
+    expect(url).toMatch(/^tcp:\/\/127\.0\.0\.1:\d+$/)
+    expect(daemon.stdout).toContain("token create")
+    expect(daemon.stderr).not.toContain("WARN")
+    expect(JSON.parse((await home.ksi("status", "--json")).stdout)).toMatchObject({ tcp: url })
+    expect(JSON.parse((await home.ksi("health", "--json")).stdout)).toMatchObject({ tcp: url })
+    const examined = home.spawnIn({ cwd: home.path }, "doctor", "--json")
+    // As `ksi doctor --json` writes it.
+    const { checks, settings } = JSON.parse((await examined.ended()).stdout) as { checks: ReadonlyArray<object>; settings: ReadonlyArray<object> }
+    expect(settings).toContainEqual(expect.objectContaining({ name: "tcp", text: "127.0.0.1:0", origin: "ksi.toml:1" }))
+    expect(checks).toContainEqual(expect.objectContaining({ check: "tcp", status: "ok", message: `the daemon that runs has it at ${url}` }))
+
+    const health = { event: "system:health" }
+    expect((await frames(url, health))[0]).toMatchObject({ ok: false, data: { reason: "Unauthenticated" } })
+    expect((await frames(url, hello("ksi_no"), health)).map(({ data }) => data.reason)).toEqual(["Unauthenticated", "Unauthenticated"])
+    const token = (await home.ksi("token", "create", "till", "--profile", "restricted")).stdout.trim()
+    const [greeted, healthy, streams] = await frames(url, hello(token), health, { event: "store:streams" })
+    expect(greeted?.data.principal).toMatch(/^token:till-/)
+    expect(healthy?.data.status).toBe("healthy")
+    expect(streams?.data.reason).toBe("PermissionDenied")
+  })
+
+  it("a port that is taken, and a host that nobody knows, are exit code 5; nothing is reachable then", async () => {
+    await using home = new Home()
+    await using other = new Home()
+    const url = urlIn((await home.start("--tcp", "0")).stdout)
+    const taken = await other.ksi("start", "--tcp", url.slice("tcp://".length))
+    expect([taken.code, taken.stdout]).toEqual([5, ""])
+    expect(taken.stderr).toContain(`✗ ListenFailed  cannot listen at ${url}: the port is in use`)
+    expect(taken.stderr).toContain("next       ksi start --tcp <another host:port>")
+    const unknown = await other.ksi("start", "--tcp", "no-such-host.invalid:4601")
+    expect([unknown.code, unknown.stdout]).toEqual([5, ""])
+    expect(unknown.stderr).toMatch(/cannot listen at tcp:\/\/no-such-host\.invalid:4601: (nobody knows that name|that name cannot be looked up now)/)
+    expect((await other.ksi("health")).code).toBe(5)
+    const wrong = await other.ksi("start", "--tcp", "here")
+    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining("--tcp must be a port from 0 to 65,535, or host:port, or off, not \"here\"")])
+  })
+
+  it("where others can reach it, it says that nothing is encrypted and what to do", async () => {
+    await using home = new Home()
+    const daemon = await home.start("--tcp", "0.0.0.0:0")
+    await daemon.tells("KSI does not encrypt TCP")
+    await daemon.tells("ssh -L")
+    expect((await daemon.kill("SIGTERM")).code).toBe(0)
+  })
+})
