@@ -63,7 +63,8 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
       { command: "ksi start app.ts", description: "A daemon with your module, and in another terminal" },
       { command: "ksi discover" },
       { command: "ksi call shop:order sku=tea quantity=2" },
-      { command: "ksi subscribe 'shop:*' --from start" }
+      { command: "ksi subscribe 'shop:*' --from start" },
+      { command: "ksi health --url tcp://10.0.0.5:4601", description: "A daemon elsewhere, with the token in KSI_TOKEN_FILE" }
     ]),
     Command.withSubcommands([
       { group: "Daemon", commands: [start, Daemon.status, Daemon.health, Daemon.stop, Doctor.make(node), Plugin.plugin] },
@@ -97,7 +98,7 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
       },
       { group: "Help", commands: [Help.help, Completions.completions] }
     ]),
-    Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home])
+    Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home, Settings.Url, Settings.Token])
   )
 
 /** Whether `--json` was given, even where the rest of the line cannot be parsed. */
@@ -106,7 +107,7 @@ const wantsJson = (argv: ReadonlyArray<string>): boolean => {
   return (end < 0 ? argv : argv.slice(0, end)).some((arg) => arg === "--json" || arg === "--json=true")
 }
 
-const globalFlags = ["--json", "--socket", "--home", "--help", "--version"]
+const globalFlags = ["--json", "--socket", "--home", "--url", "--token", "--help", "--version"]
 
 const limitFlags = Config.all.filter(({ table }) => table !== undefined).map(({ flag }) => `--${flag}`)
 

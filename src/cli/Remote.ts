@@ -2,8 +2,8 @@
  * The daemon as a command sees it: where its socket is, one connection, paged answers.
  *
  * The rule: a one-shot command never waits for a daemon. Nobody there is `ConnectionLost`, exit code 5, next `ksi start`.
- * It is whoever can open the socket, unless the environment has a token (`KSI_TOKEN`, or `KSI_TOKEN_FILE` with its path):
- * then it is the token's bearer, and nobody where the token is not valid.
+ * It is whoever can open the socket, unless it is given a token (`--token`, `KSI_TOKEN`, or `KSI_TOKEN_FILE` with its path):
+ * then it is the token's bearer, and nobody where the token is not valid. `--url` and `KSI_URL` name a daemon elsewhere.
  *
  * What it asks is in the trace that the environment names, if any (`TRACEPARENT`).
  *
@@ -26,7 +26,7 @@ import * as KsiError from "../event/KsiError.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Client from "../wire/Client.ts"
 import { Io } from "./Io.ts"
-import type * as Output from "./Output.ts"
+import * as Output from "./Output.ts"
 import * as Settings from "./Settings.ts"
 
 /** What a call to the daemon fails with. */
@@ -37,7 +37,7 @@ export type From = number | "start" | "now"
 
 /** One connection to a daemon. */
 export interface Remote {
-  /** Path of the socket. */
+  /** Path of the socket, or the URL. */
   readonly address: string
   /** The `data` of the reply. With a key it is carried out once, however often it is asked. */
   readonly call: (
@@ -48,7 +48,7 @@ export interface Remote {
   /** As `call`, with the data as JSON text, which is sent as it is. */
   readonly callRaw: (event: string, data: string) => Effect.Effect<JsonObject, RemoteError>
   /** The items of a request that answers with a stream. */
-  readonly stream: (event: string, data: JsonObject) => Stream.Stream<unknown, RemoteError>
+  readonly stream: (event: string, data: JsonObject, options?: Pick<Client.StreamOptions, "bufferSize">) => Stream.Stream<unknown, RemoteError>
   /** The frames of what a pattern matches. `opened` is told the last position stored when it went live. */
   readonly subscribe: (
     pattern: string,
@@ -103,6 +103,10 @@ const fileToken = (path: string): Effect.Effect<string, KsiError.KsiError> =>
 /** The token that this process was given, if any. Fails with `Unauthenticated` where it cannot be read. */
 const token = Effect.gen(function*() {
   const { variable } = yield* Io
+  const flag = Option.getOrUndefined(yield* Settings.Token)
+  // A variable that was never set: without a token the daemon may take this for somebody else.
+  if (flag === "") return yield* Effect.fail(new Output.Usage({ message: "--token is empty", similar: [], next: "ksi token create" }))
+  if (flag !== undefined) return flag
   const file = variable("KSI_TOKEN_FILE")
   return variable("KSI_TOKEN") ?? (file === undefined ? undefined : yield* fileToken(file))
 })
@@ -115,7 +119,7 @@ export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readon
     address: client.address,
     call: (event, data, options) => Effect.map(client.call(event, data, { ...texts, ...options }), (reply) => reply.data),
     callRaw: (event, data) => Effect.map(client.callRaw(event, data, texts), (reply) => reply.data),
-    stream: (event, data) => client.stream(event, data, texts),
+    stream: (event, data, options) => client.stream(event, data, { ...texts, ...options }),
     subscribe: (pattern, { from, opened, requests }) =>
       Stream.map(client.subscribe({ pattern, from, requests, onSubscribed: opened }), ({ fields }) => fields)
   }
@@ -126,5 +130,5 @@ export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readon
 export const connect: Effect.Effect<
   Remote,
   RemoteError | Output.Usage,
-  Io | Scope.Scope | FileSystem.FileSystem | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
+  Io | Scope.Scope | FileSystem.FileSystem | GlobalFlag.Setting.Identifier<"socket" | "home" | "url" | "token">
 > = connectWith({})

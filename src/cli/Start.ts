@@ -316,6 +316,7 @@ export const start = Command.make("start", {
   settings: Settings.flags
 }, Effect.fnUntraced(function*(flags) {
   const io = yield* Io
+  yield* Settings.local("ksi start")
   const config = yield* Settings.load(flags.settings)
   const { logLevel, ...values } = yield* Settings.valid(config)
   const options: Options = { ...values, modules: flags.modules }

@@ -375,6 +375,7 @@ export class ConnectionLost extends Schema.TaggedClass<ConnectionLost>()("Connec
     return this.unsent || this.idempotent === true
   }
   get next(): string {
+    if (this.address.includes("://")) return "look whether the daemon runs there, and listens (ksi status, on its machine)"
     return this.unsent ? "ksi start" : "ksi status"
   }
 }

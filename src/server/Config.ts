@@ -176,8 +176,8 @@ export const all: ReadonlyArray<Setting.Setting<never>> = [...Object.values(sett
 // Promised, and not there yet. Both spellings of a secret.
 const later = ["DATABASE_URL", "DATABASE_URL_FILE", "NODE", "LISTEN", "JOIN", "FEDERATION_KEY_FILE"]
 
-// Those of commands that talk to a daemon (cli/Remote.ts): they say who asks, and are none of its settings.
-const ofClients: ReadonlySet<string> = new Set(["KSI_TOKEN", "KSI_TOKEN_FILE"])
+// Those of commands that talk to a daemon (cli/Remote.ts): they say whom and who asks, and are none of its settings.
+const ofClients: ReadonlySet<string> = new Set(["KSI_URL", "KSI_TOKEN", "KSI_TOKEN_FILE"])
 
 /** What it means to speak TCP where others can reach it. */
 export const unencrypted = (at: Setting.Address): string =>

@@ -41,7 +41,7 @@ import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
-import { addressOf, dial } from "./internal/dial.ts"
+import { addressOf, dial, urlProblem as problemOf } from "./internal/dial.ts"
 import { Lines } from "./Lines.ts"
 import { Outgoing } from "./internal/Outgoing.ts"
 import { type Newest, Receiving } from "./internal/Receiving.ts"
@@ -139,6 +139,9 @@ export class Client extends Context.Service<Client, {
   /** Follows what happens. Fails with `ConnectionLost` when the connection ends. */
   readonly subscribe: (options: SubscribeOptions) => Stream.Stream<Told, CallFailure>
 }>()("ksi/wire/Client") {}
+
+/** What is wrong with a URL, in words that show no password; `undefined` where it can be dialled. */
+export const urlProblem: (url: string) => string | undefined = problemOf
 
 // --------------------------------------------------------------------------------------------------------- connection
 

@@ -4,11 +4,12 @@ import * as Settings from "../../src/cli/Settings.ts"
 import * as Config from "../../src/server/Config.ts"
 import { ksi, world } from "./commandLine.ts"
 
-const given = (env: Record<string, string>, flags: { readonly socket?: string; readonly home?: string } = {}) =>
+const given = (env: Record<string, string>, flags: { readonly socket?: string; readonly home?: string; readonly url?: string } = {}) =>
   Effect.provide(Layer.mergeAll(
     world({ env }),
     Layer.succeed(Settings.Socket, Option.fromUndefinedOr(flags.socket)),
-    Layer.succeed(Settings.Home, Option.fromUndefinedOr(flags.home))
+    Layer.succeed(Settings.Home, Option.fromUndefinedOr(flags.home)),
+    Layer.succeed(Settings.Url, Option.fromUndefinedOr(flags.url))
   ))
 
 describe("address", () => {
@@ -21,6 +22,26 @@ describe("address", () => {
       expect(yield* placed(env)).toBe("/e.sock")
       expect(yield* placed({ KSI_HOME: "/e" })).toBe("/e/run/daemon.sock")
       expect(yield* placed({})).toBe("var/run/daemon.sock")
+    }))
+  it.effect("a URL goes before what is as near or further, and is not said beside a socket or a home", () =>
+    Effect.gen(function*() {
+      const far = "tcp://far.example:4601"
+      expect(yield* placed({ KSI_URL: "tcp://e:1", KSI_SOCKET: "/e.sock" }, { url: far })).toBe(far)
+      expect(yield* placed({ KSI_URL: far, KSI_SOCKET: "/e.sock" })).toBe(far)
+      expect(yield* placed({ KSI_URL: far }, { home: "/f" })).toBe("/f/run/daemon.sock")
+      expect((yield* Effect.flip(placed({}, { url: far, home: "/f" }))).message).toBe("--url says which daemon is meant, and so does --home: give one of them")
+      expect((yield* Effect.flip(placed({}, { url: "ftp://far.example" }))).message).toMatch(/^--url: expected unix:.*, got ftp:\/\/$/)
+      const secret = (yield* Effect.flip(placed({ KSI_URL: "tcp://a:s3cret@b:1" }))).message
+      expect(secret).toContain("KSI_URL: has a name or a password in it")
+      expect(secret).not.toContain("s3cret")
+    }))
+  it.effect("a command of this machine takes no URL, and where it matters no variable", () =>
+    Effect.gen(function*() {
+      const far = "tcp://far.example:4601"
+      expect((yield* Effect.flip(Settings.local("ksi start").pipe(given({}, { url: far })))).message).toContain("without --url")
+      yield* Settings.local("ksi start").pipe(given({ KSI_URL: far }))
+      expect((yield* Effect.flip(Settings.local("ksi backup", true).pipe(given({ KSI_URL: far })))).message).toContain("without KSI_URL")
+      yield* Settings.local("ksi backup", true).pipe(given({ KSI_URL: far }, { home: "/f" }))
     }))
   it.effect("does not care about other settings", () =>
     Effect.gen(function*() {

@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
-import { Home } from "./Daemon.ts"
+import { Home, root } from "./Daemon.ts"
 
 const urlIn = (stdout: string): string => /tcp:\/\/[\d.:]+/.exec(stdout)?.[0] ?? expect.fail(`no URL in ${stdout}`)
 
@@ -29,6 +29,8 @@ const frames = async (url: string, ...requests: ReadonlyArray<object>): Promise<
   socket.destroy()
   return replies
 }
+
+const shop = join(root, "scratchpad", "examples", "05_service.ts")
 
 const hello = (token: string) => ({ event: "wire:hello", version: 1, token })
 
@@ -86,5 +88,63 @@ describe("TCP of a daemon", () => {
     await daemon.tells("KSI does not encrypt TCP")
     await daemon.tells("ssh -L")
     expect((await daemon.kill("SIGTERM")).code).toBe(0)
+  })
+})
+
+describe("the CLI with a URL", () => {
+  it("asks a daemon elsewhere, over TCP, HTTP and WebSocket, as the bearer of a token", async () => {
+    await using home = new Home()
+    // Commands that find no daemon of their own.
+    await using away = new Home()
+    const daemon = await home.start("--tcp", "0", "--port", "0", shop)
+    const http = /http:\/\/[\d.:]+/.exec(daemon.stdout)?.[0] ?? ""
+    const url = urlIn(daemon.stdout)
+    const token = (await home.ksi("token", "create", "till", "--profile", "trusted")).stdout.trim()
+    const file = join(home.path, "till.token")
+    writeFileSync(file, `${token}\n`)
+    const placed = async (env: Record<string, string>, ...args: ReadonlyArray<string>) => {
+      const process = away.spawnIn({ env }, ...args)
+      process.child.stdin?.end()
+      return process.ended()
+    }
+
+    const ordered = await away.ksi("call", "shop:order", "sku=tea", "quantity=1", "--url", url, "--token", token)
+    expect([ordered.code, ordered.stderr]).toEqual([0, ""])
+    for (const each of [url, http, http.replace("http", "ws"), `unix:${home.socket}`, home.socket]) {
+      const health = await placed({ KSI_URL: each, KSI_TOKEN_FILE: file }, "health", "--json")
+      expect([each, health.stderr]).toEqual([each, ""])
+      expect(JSON.parse(health.stdout)).toMatchObject({ status: "healthy", tcp: url })
+    }
+    const named = ["--url", url, "--token", token]
+    expect(JSON.parse((await away.ksi("status", "--json", ...named)).stdout)).toMatchObject({ status: "running", url: http })
+    expect((await away.ksi("subscribe", "shop:*", "--from", "start", "--limit", "1", ...named)).stdout).toContain("shop:ordered")
+    expect((await away.ksi("time", "at", "1", "--all", ...named)).stdout).toContain("ksi-permission")
+
+    const wrong = await away.ksi("health", "--url", url, "--token", "ksi_no")
+    expect([wrong.code, wrong.stderr]).toEqual([4, expect.stringContaining("Unauthenticated")])
+    const overHttp = await away.ksi("health", "--url", http, "--token", "ksi_no")
+    expect([overHttp.code, overHttp.stderr]).toEqual([4, expect.stringContaining("Unauthenticated")])
+    expect((await away.ksi("health", "--url", url)).code).toBe(4)
+    const owner = (await home.ksi("token", "create", "boss", "--profile", "owner")).stdout.trim()
+    expect((await away.ksi("stop", "--url", url, "--token", owner)).code).toBe(0)
+    const gone = await away.ksi("health", ...named)
+    expect([gone.code, gone.stderr]).toEqual([5, expect.stringContaining("ECONNREFUSED")])
+    expect(gone.stderr).toContain("listens")
+  })
+
+  it("says what is wrong with it, and which command takes none", async () => {
+    await using home = new Home()
+    const url = "tcp://127.0.0.1:1"
+    const [scheme, both, start, doctor, backup, empty] = await Promise.all([
+      home.ksi("health", "--url", "ftp://a:1"), home.ksi("health", "--url", url, "--home", "x"), home.ksi("start", "--url", url),
+      home.ksi("doctor", "--url", url), home.ksi("backup", "b.db", "--url", url), home.ksi("health", "--url", url, "--token", "")
+    ])
+    for (const { code, stdout } of [scheme, both, start, doctor, backup, empty]) expect([code, stdout]).toEqual([2, ""])
+    expect(scheme.stderr).toContain("--url: expected unix:/path/of/daemon.sock, tcp://host:port")
+    expect(both.stderr).toContain("give one of them")
+    expect(start.stderr).toContain("ksi start works on what is on this machine")
+    expect(doctor.stderr).toContain("ksi doctor works on what is on this machine")
+    expect(backup.stderr).toContain("ksi backup works on what is on this machine")
+    expect(empty.stderr).toContain("--token is empty")
   })
 })

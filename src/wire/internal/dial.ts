@@ -68,9 +68,18 @@ const placeOf = (given: string): Result.Result<Place, KsiError.PayloadInvalid> =
   return Result.succeed({ kind: "webSocket", url: `${scheme}//${url.host}${url.pathname === "/" ? "/ws" : url.pathname}${url.search}` })
 }
 
+/** Why nobody could dial it; `undefined` where one could try. */
+export const urlProblem = (url: string): string | undefined => {
+  const place = placeOf(url)
+  return Result.isFailure(place) ? place.failure.problems.map(({ problem }) => problem).join("; ") : undefined
+}
+
 // ------------------------------------------------------------------------------------------------------------- dialling
 
-type Opened = Effect.Effect<Dialled["transport"], string, Scope.Scope>
+/** Why it was not opened: a sentence, or what the daemon said. */
+type Refusal = string | KsiError.KsiError
+
+type Opened = Effect.Effect<Dialled["transport"], Refusal, Scope.Scope>
 
 /** What a system says of a connection, in the words of who asked for it. */
 const said = (error: Error): string => {
@@ -84,8 +93,8 @@ const said = (error: Error): string => {
 }
 
 /** What is opened by a callback, and destroyed with the scope. */
-const opening = <A extends Dialled["transport"]>(open: (done: (exit: Effect.Effect<A, string>) => void) => () => void): Opened =>
-  Effect.acquireRelease(Effect.callback<A, string>((resume) => Effect.sync(open(resume))), (transport) => Effect.sync(transport.destroy), { interruptible: true })
+const opening = <A extends Dialled["transport"]>(open: (done: (exit: Effect.Effect<A, Refusal>) => void) => () => void): Opened =>
+  Effect.acquireRelease(Effect.callback<A, Refusal>((resume) => Effect.sync(open(resume))), (transport) => Effect.sync(transport.destroy), { interruptible: true })
 
 const openNet = (options: Net.NetConnectOpts): Opened =>
   opening((done) => {
@@ -102,8 +111,11 @@ const openNet = (options: Net.NetConnectOpts): Opened =>
 // An answer that refuses is short; of a longer one the rest is not read.
 const refusalBytes = 16 * 1024
 
+const unknown = (details: unknown) =>
+  KsiError.make(new KsiError.Unauthenticated({ problem: isObject(details) ? String(details["problem"]) : "the daemon does not say why" }))
+
 /** What a server said instead of becoming a WebSocket; a daemon says why (RFC 9457). */
-const refusalOf = async (response: IncomingMessage): Promise<string> => {
+const refusalOf = async (response: IncomingMessage): Promise<Refusal> => {
   let text = ""
   try {
     for await (const chunk of response.setEncoding("utf8")) {
@@ -111,6 +123,8 @@ const refusalOf = async (response: IncomingMessage): Promise<string> => {
       if (text.length > refusalBytes) break
     }
     const problem: unknown = JSON.parse(text)
+    // Asking again changes nothing: the token is not valid.
+    if (isObject(problem) && problem["reason"] === "Unauthenticated") return unknown(problem["details"])
     if (isObject(problem) && typeof problem["detail"] === "string") return `it answered ${response.statusCode}: ${problem["detail"]}`
   } catch {
     // No daemon wrote that: the number has to do.
@@ -152,7 +166,7 @@ const open = (place: Place, options: Options): Opened => {
 
 /**
  * Opens a connection until the scope closes. Fails with `PayloadInvalid` where the URL is none, and with
- * `ConnectionLost { unsent: true }` where nobody accepts.
+ * `ConnectionLost { unsent: true }` where nobody accepts; over WebSocket with `Unauthenticated` where the token is not valid.
  */
 export const dial = Effect.fnUntraced(function*(url: string, options: Options) {
   const place = yield* Effect.mapError(Effect.fromResult(placeOf(url)), KsiError.make)
@@ -162,7 +176,8 @@ export const dial = Effect.fnUntraced(function*(url: string, options: Options) {
       duration: connectTimeout,
       orElse: () => Effect.fail(`it did not accept within ${Duration.format(Duration.fromInputUnsafe(connectTimeout))}`)
     }),
-    Effect.mapError((problem) => KsiError.make(new KsiError.ConnectionLost({ address: addressOf(url), problem, unsent: true })))
+    Effect.mapError((problem) =>
+      KsiError.is(problem) ? problem : KsiError.make(new KsiError.ConnectionLost({ address: addressOf(url), problem, unsent: true })))
   )
   const dialled: Dialled = { transport, isPresented: place.kind === "webSocket" && token !== undefined }
   return dialled
