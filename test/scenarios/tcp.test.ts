@@ -1,10 +1,13 @@
 // TCP of a real daemon: where it is, who it lets in, what becomes of it where it cannot listen.
+import { Effect } from "effect"
 import { describe, expect, it } from "vitest"
 import { once } from "node:events"
 import { writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
+import * as Client from "../../src/wire/Client.ts"
+import { ksi } from "../cli/commandLine.ts"
 import { Home, root } from "./Daemon.ts"
 
 const urlIn = (stdout: string): string => /tcp:\/\/[\d.:]+/.exec(stdout)?.[0] ?? expect.fail(`no URL in ${stdout}`)
@@ -91,6 +94,24 @@ describe("TCP of a daemon", () => {
   })
 })
 
+describe("a daemon that is frozen", () => {
+  it("is lost to its client, though its machine still answers for it", async () => {
+    await using home = new Home()
+    const daemon = await home.start("--tcp", "0")
+    const token = (await home.ksi("token", "create", "till", "--profile", "restricted")).stdout.trim()
+    const problem = Effect.gen(function*() {
+      const client = yield* Client.connect({ url: urlIn(daemon.stdout), token, idle: 400 })
+      yield* client.call("system:health", {})
+      daemon.child.kill("SIGSTOP")
+      const error = yield* Effect.flip(client.call("system:health", {}))
+      return error.message
+    }).pipe(Effect.scoped, Effect.runPromise)
+    expect(await problem).toContain("was lost: it has not answered for 200 ms")
+    daemon.child.kill("SIGCONT")
+    expect((await home.ksi("health")).code).toBe(0)
+  })
+})
+
 describe("the CLI with a URL", () => {
   it("asks a daemon elsewhere, over TCP, HTTP and WebSocket, as the bearer of a token", async () => {
     await using home = new Home()
@@ -102,11 +123,8 @@ describe("the CLI with a URL", () => {
     const token = (await home.ksi("token", "create", "till", "--profile", "trusted")).stdout.trim()
     const file = join(home.path, "till.token")
     writeFileSync(file, `${token}\n`)
-    const placed = async (env: Record<string, string>, ...args: ReadonlyArray<string>) => {
-      const process = away.spawnIn({ env }, ...args)
-      process.child.stdin?.end()
-      return process.ended()
-    }
+    const placed = (env: Record<string, string>, ...argv: ReadonlyArray<string>) => Effect.runPromise(ksi(argv, { env: { KSI_HOME: away.path, ...env } }))
+    const asked = (...argv: ReadonlyArray<string>) => placed({}, ...argv)
 
     const ordered = await away.ksi("call", "shop:order", "sku=tea", "quantity=1", "--url", url, "--token", token)
     expect([ordered.code, ordered.stderr]).toEqual([0, ""])
@@ -116,18 +134,18 @@ describe("the CLI with a URL", () => {
       expect(JSON.parse(health.stdout)).toMatchObject({ status: "healthy", tcp: url })
     }
     const named = ["--url", url, "--token", token]
-    expect(JSON.parse((await away.ksi("status", "--json", ...named)).stdout)).toMatchObject({ status: "running", url: http })
-    expect((await away.ksi("subscribe", "shop:*", "--from", "start", "--limit", "1", ...named)).stdout).toContain("shop:ordered")
-    expect((await away.ksi("time", "at", "1", "--all", ...named)).stdout).toContain("ksi-permission")
+    expect(JSON.parse((await asked("status", "--json", ...named)).stdout)).toMatchObject({ status: "running", url: http })
+    expect((await asked("subscribe", "shop:*", "--from", "start", "--limit", "1", ...named)).stdout).toContain("shop:ordered")
+    expect((await asked("time", "at", "1", "--all", ...named)).stdout).toContain("ksi-permission")
 
-    const wrong = await away.ksi("health", "--url", url, "--token", "ksi_no")
+    const wrong = await asked("health", "--url", url, "--token", "ksi_no")
     expect([wrong.code, wrong.stderr]).toEqual([4, expect.stringContaining("Unauthenticated")])
-    const overHttp = await away.ksi("health", "--url", http, "--token", "ksi_no")
+    const overHttp = await asked("health", "--url", http, "--token", "ksi_no")
     expect([overHttp.code, overHttp.stderr]).toEqual([4, expect.stringContaining("Unauthenticated")])
-    expect((await away.ksi("health", "--url", url)).code).toBe(4)
-    const owner = (await home.ksi("token", "create", "boss", "--profile", "owner")).stdout.trim()
-    expect((await away.ksi("stop", "--url", url, "--token", owner)).code).toBe(0)
-    const gone = await away.ksi("health", ...named)
+    expect((await asked("health", "--url", url)).code).toBe(4)
+    const owner = (await placed({ KSI_HOME: home.path }, "token", "create", "boss", "--profile", "owner")).stdout.trim()
+    expect((await asked("stop", "--url", url, "--token", owner)).code).toBe(0)
+    const gone = await asked("health", ...named)
     expect([gone.code, gone.stderr]).toEqual([5, expect.stringContaining("ECONNREFUSED")])
     expect(gone.stderr).toContain("listens")
   })
@@ -135,9 +153,10 @@ describe("the CLI with a URL", () => {
   it("says what is wrong with it, and which command takes none", async () => {
     await using home = new Home()
     const url = "tcp://127.0.0.1:1"
+    const run = (...argv: ReadonlyArray<string>) => Effect.runPromise(ksi(argv, { env: { KSI_HOME: home.path } }))
     const [scheme, both, start, doctor, backup, empty] = await Promise.all([
-      home.ksi("health", "--url", "ftp://a:1"), home.ksi("health", "--url", url, "--home", "x"), home.ksi("start", "--url", url),
-      home.ksi("doctor", "--url", url), home.ksi("backup", "b.db", "--url", url), home.ksi("health", "--url", url, "--token", "")
+      run("health", "--url", "ftp://a:1"), run("health", "--url", url, "--home", "x"), home.ksi("start", "--url", url),
+      run("doctor", "--url", url), run("backup", "b.db", "--url", url), run("health", "--url", url, "--token", "")
     ])
     for (const { code, stdout } of [scheme, both, start, doctor, backup, empty]) expect([code, stdout]).toEqual([2, ""])
     expect(scheme.stderr).toContain("--url: expected unix:/path/of/daemon.sock, tcp://host:port")
