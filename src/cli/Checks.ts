@@ -117,6 +117,8 @@ export interface Daemon {
   readonly running: boolean
   /** Where it speaks HTTP. */
   readonly url?: string | undefined
+  /** Where it speaks over TCP. */
+  readonly tcp?: string | undefined
   readonly check: Check
 }
 
@@ -151,9 +153,10 @@ export const daemon = Effect.fnUntraced(function*(path: string): Effect.fn.Retur
       check: problem("daemon", `something listens at ${path} and does not say how it is: ${KsiError.sentenceOf(cause)}`,
         "look into the daemon's log; ksi stop, then ksi start")
     }),
-    onSuccess: ({ pid, position, url, version }): Daemon => ({
+    onSuccess: ({ pid, position, tcp, url, version }): Daemon => ({
       running: true,
       url: typeof url === "string" ? url : undefined,
+      tcp: typeof tcp === "string" ? tcp : undefined,
       check: ok("daemon", `KSI ${String(version)} runs with process id ${String(pid)}, at position ${String(position)}`)
     })
   })
@@ -190,6 +193,20 @@ export const http = Effect.fnUntraced(function*(
   const names = hosts.length === 0 ? ["no name in hosts: whoever asks must call it by its address", "set hosts to the names it is asked by"] as const
     : ["everybody who can reach it can knock, and needs a token", "let only those reach it who shall; put TLS in front of it"] as const
   return [found, warning("http", `${host} is no loopback address: ${names[0]}`, names[1])]
+})
+
+/** Whether TCP can be where it shall be, and who could reach it there. */
+export const tcp = Effect.fnUntraced(function*({ tcp }: Pick<Config.Values, "tcp">, daemon: Daemon): Effect.fn.Return<ReadonlyArray<Check>> {
+  if (daemon.running) return [ok("tcp", daemon.tcp === undefined ? "the daemon that runs has none" : `the daemon that runs has it at ${daemon.tcp}`)]
+  const place = Setting.tcpPlaceOf(tcp)
+  if (place === undefined) return [ok("tcp", "it is off")]
+  const code = place.port === 0 ? undefined : yield* refusalOf(place.host.replace(/^\[|\]$/g, ""), place.port)
+  const [why, mend] = refusals[code ?? ""] ?? [`cannot be listened on (${code})`, "choose another address with --tcp"]
+  const found = code === undefined ? ok("tcp", place.port === 0 ? `any free port of ${place.host}` : `${tcp} is free`)
+    : problem("tcp", `${tcp} ${why}`, mend.replaceAll("--port", "--tcp").replace("HTTP", "TCP").replace("the setting host", "the setting tcp"))
+  if (HttpGuard.isLoopback(place.host)) return [found]
+  return [found, warning("tcp", `${place.host} is no loopback address, and TCP is not encrypted: who can read the network reads the tokens`,
+    "let a tunnel or a proxy with TLS carry it")]
 })
 
 // -------------------------------------------------------------------------------------------------------------- store

@@ -97,7 +97,7 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
       },
       { group: "Help", commands: [Help.help, Completions.completions] }
     ]),
-    Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home])
+    Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home, Settings.Url])
   )
 
 /** Whether `--json` was given, even where the rest of the line cannot be parsed. */
@@ -106,7 +106,7 @@ const wantsJson = (argv: ReadonlyArray<string>): boolean => {
   return (end < 0 ? argv : argv.slice(0, end)).some((arg) => arg === "--json" || arg === "--json=true")
 }
 
-const globalFlags = ["--json", "--socket", "--home", "--help", "--version"]
+const globalFlags = ["--json", "--socket", "--home", "--url", "--help", "--version"]
 
 const limitFlags = Config.all.filter(({ table }) => table !== undefined).map(({ flag }) => `--${flag}`)
 

@@ -68,7 +68,7 @@ export const examine = Effect.fnUntraced(function*(config: Config.Config, node: 
     ...look.configuration(config), look.node(node), yield* look.home(home), yield* look.socket(socket)
   ]
   const daemon = yield* look.daemon(socket)
-  checks.push(daemon.check, ...yield* look.http(config.values, daemon))
+  checks.push(daemon.check, ...yield* look.http(config.values, daemon), ...yield* look.tcp(config.values, daemon))
   let recordedAt: number | undefined
   if (store === "sqlite") {
     const { inspect } = yield* Effect.promise(() => import("../store/StoreInspection.ts"))

@@ -1,5 +1,5 @@
 /**
- * The daemon as a command sees it: where its socket is, one connection, paged answers.
+ * The daemon as a command sees it: where it is, one connection, paged answers.
  *
  * The rule: a one-shot command never waits for a daemon. Nobody there is `ConnectionLost`, exit code 5, next `ksi start`.
  * It is whoever can open the socket, unless the environment has a token (`KSI_TOKEN`, or `KSI_TOKEN_FILE` with its path):
@@ -13,7 +13,6 @@
  * Remote.given({ stream: undefined, from: 1 })          // { from: 1 }
  * ```
  */
-import type * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
@@ -37,7 +36,7 @@ export type From = number | "start" | "now"
 
 /** One connection to a daemon. */
 export interface Remote {
-  /** Path of the socket. */
+  /** Where it is. */
   readonly address: string
   /** The `data` of the reply. With a key it is carried out once, however often it is asked. */
   readonly call: (
@@ -48,7 +47,7 @@ export interface Remote {
   /** As `call`, with the data as JSON text, which is sent as it is. */
   readonly callRaw: (event: string, data: string) => Effect.Effect<JsonObject, RemoteError>
   /** The items of a request that answers with a stream. */
-  readonly stream: (event: string, data: JsonObject) => Stream.Stream<unknown, RemoteError>
+  readonly stream: (event: string, data: JsonObject, options?: Pick<Client.StreamOptions, "bufferSize">) => Stream.Stream<unknown, RemoteError>
   /** The frames of what a pattern matches. `opened` is told the last position stored when it went live. */
   readonly subscribe: (
     pattern: string,
@@ -115,7 +114,7 @@ export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readon
     address: client.address,
     call: (event, data, options) => Effect.map(client.call(event, data, { ...texts, ...options }), (reply) => reply.data),
     callRaw: (event, data) => Effect.map(client.callRaw(event, data, texts), (reply) => reply.data),
-    stream: (event, data) => client.stream(event, data, texts),
+    stream: (event, data, options) => client.stream(event, data, { ...texts, ...options }),
     subscribe: (pattern, { from, opened, requests }) =>
       Stream.map(client.subscribe({ pattern, from, requests, onSubscribed: opened }), ({ fields }) => fields)
   }
@@ -126,5 +125,5 @@ export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readon
 export const connect: Effect.Effect<
   Remote,
   RemoteError | Output.Usage,
-  Io | Scope.Scope | FileSystem.FileSystem | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
+  Io | Scope.Scope | FileSystem.FileSystem | Settings.Addressing
 > = connectWith({})

@@ -42,8 +42,20 @@ const told = (setting: unknown) => setting as Setting.Setting<never>
 /** `--socket`, of every command. */
 export const Socket = GlobalFlag.Setting("socket")({ flag: flagOf(told(Config.settings.socket)) })
 
+/** `--url`, of every command that asks a daemon. */
+export const Url = GlobalFlag.Setting("url")({
+  flag: Flag.String("url").pipe(
+    Flag.withDescription("Where the daemon is, instead of its socket: tcp://host:port, http(s)://…, ws(s)://… or unix:path (KSI_URL)"),
+    Flag.withMetavar("URL"),
+    Flag.optional
+  )
+})
+
 /** `--home`, of every command. */
 export const Home = GlobalFlag.Setting("home")({ flag: flagOf(told(Config.settings.home)) })
+
+/** What says where a daemon is. */
+export type Addressing = GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home"> | GlobalFlag.Setting.Identifier<"url">
 
 /** The flags of all other settings by their names. Those of the limits are not listed in help: `ksi doctor` lists them. */
 export const flags: Readonly<Record<string, Flag.Flag<Option.Option<string>>>> = Object.fromEntries(
@@ -55,12 +67,15 @@ export const flags: Readonly<Record<string, Flag.Flag<Option.Option<string>>>> =
 export const load = Effect.fnUntraced(function*(given: Given): Effect.fn.Return<
   Config.Config,
   never,
-  Io | FileSystem.FileSystem | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
+  Io | FileSystem.FileSystem | Addressing
 > {
   const { environment } = yield* Io
   const texts = { ...given, socket: yield* Socket, home: yield* Home }
   const flags = Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, Option.getOrUndefined(text)]))
-  return yield* Config.load({ flags, environment })
+  const config = yield* Config.load({ flags, environment })
+  if (Option.isNone(yield* Url)) return config
+  const elsewhere = { where: "--url", problem: "is for commands that ask a daemon; this one is about this machine", similar: [], setting: undefined }
+  return { ...config, problems: [...config.problems, elsewhere] }
 })
 
 /** All problems as one error of the command line. */
@@ -81,10 +96,19 @@ export const valid = (config: Config.Config): Effect.Effect<Config.Values, Outpu
   config.problems.length === 0 ? Effect.succeed(config.values) : Effect.fail(usageOf(config.problems))
 
 /**
- * Where the daemon's socket is. Fails only where what it depends on is wrong: a command that asks a daemon does not care
+ * Where the daemon is: what `--url` says; else, where neither `--socket` nor `--home` is given, what `KSI_URL` does; else its socket. Fails only where what it depends on is wrong: a command that asks a daemon does not care
  * about the daemon's other settings.
  */
 export const address = Effect.gen(function*() {
+  const given = yield* Url
+  const nearer = [yield* Socket, yield* Home].some(Option.isSome)
+  if (Option.isSome(given) && nearer) {
+    return yield* Effect.fail(new Output.Usage({ message: "--url says where the daemon is, and so do --socket and --home: give one of them", similar: [], next: "ksi help" }))
+  }
+  if (Option.isSome(given)) return given.value
+  const { variable } = yield* Io
+  const url = nearer ? undefined : variable("KSI_URL")
+  if (url !== undefined) return url
   const config = yield* load({})
   const origin = (name: string) => config.settings.find(({ setting }) => setting.name === name)?.origin ?? ""
   const decided = origin("socket") !== "default" || origin("home").startsWith("--")

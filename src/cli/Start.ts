@@ -43,6 +43,7 @@ import * as System from "../plugins/System.ts"
 import * as Time from "../plugins/Time.ts"
 import * as Trace from "../plugins/Trace.ts"
 import * as Config from "../server/Config.ts"
+import * as HttpGuard from "../server/HttpGuard.ts"
 import * as HttpServer from "../server/HttpServer.ts"
 import * as HttpToken from "../server/HttpToken.ts"
 import * as Logs from "../server/Logs.ts"
@@ -180,13 +181,24 @@ const listenHttp = Effect.fnUntraced(function*({ drain, home, host, hosts, port 
   return Context.get(yield* Layer.build(HttpServer.layer({ host, port, hosts, ownerToken, drain })), HttpServer.Http)
 })
 
+/** TCP, without HTTP; `undefined` where it is off. What it says is read by everybody on the way. */
+const listenTcp = Effect.fnUntraced(function*({ drain, tcp }: Options) {
+  const place = Setting.tcpPlaceOf(tcp)
+  if (place === undefined) return undefined
+  if (!HttpGuard.isLoopback(place.host)) {
+    yield* Effect.logWarning(`TCP is open beyond this machine (${tcp}) and is not encrypted: whoever can read the network reads the tokens; let a tunnel or a proxy with TLS carry it`)
+  }
+  return Context.get(yield* Layer.build(Listener.layerTcp({ ...place, drain })), Listener.Listener)
+})
+
 /** The ways in: all close at once, and each waits for what it has begun. */
 const listenAll = Effect.fnUntraced(function*(options: Options, path: string) {
   const doors = yield* Scope.fork(yield* Effect.scope, "parallel")
   // A port is taken more often than a socket: where it is, nobody has reached anything.
   const http = yield* Scope.provide(listenHttp(options), yield* Scope.fork(doors))
+  const tcp = yield* Scope.provide(listenTcp(options), yield* Scope.fork(doors))
   const unix = yield* Layer.buildWithScope(Listener.layerUnix({ path, drain: options.drain }), yield* Scope.fork(doors))
-  return { http, unix: Context.get(unix, Listener.Listener) }
+  return { http, tcp, unix: Context.get(unix, Listener.Listener) }
 }, (effect, { limits }) => Effect.provideService(effect, Connection.Shared, Connection.makeShared(limits)))
 
 /** What a started daemon says of itself. */
@@ -194,6 +206,8 @@ export interface Started {
   readonly socket: string
   /** Where HTTP is; none where it is off. */
   readonly url: string | undefined
+  /** Where TCP is; none where it is off. */
+  readonly tcp: string | undefined
   readonly store: string
   /** Completes when somebody asked the daemon to stop. */
   readonly stopped: Effect.Effect<void>
@@ -212,7 +226,8 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   let ways: Effect.Success<ReturnType<typeof listenAll>> | undefined
   const info = Layer.succeed(System.Info, {
     ...host.info, home: options.home, socket,
-    url: () => ways?.http?.url, connections: () => (ways?.unix.connections() ?? 0) + (ways?.http?.connections() ?? 0)
+    url: () => ways?.http?.url, tcp: () => ways?.tcp?.address,
+    connections: () => [ways?.unix, ways?.http, ways?.tcp].reduce((sum, way) => sum + (way?.connections() ?? 0), 0)
   })
   const core = (yield* runtime(options)).pipe(
     Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)), Layer.provide(Metrics.layerMeter)
@@ -227,6 +242,7 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   return {
     socket,
     url: ways.http?.url,
+    tcp: ways.tcp?.address,
     store: options.store === "memory" ? "in memory" : options.storeFile ?? path.join(options.home, "ksi.db"),
     stopped: Context.get(context, System.Shutdown).requested
   }
@@ -240,6 +256,7 @@ const greeting = (started: Started, command: string): string =>
     "ksi is ready",
     `  socket  ${started.socket}`,
     ...(started.url === undefined ? [] : [`  http    ${started.url}`]),
+    ...(started.tcp === undefined ? [] : [`  tcp     ${started.tcp}`]),
     `  store   ${started.store}`,
     `  try     ${command} health`,
     `          ${command} discover`,
@@ -309,8 +326,8 @@ export const start = Command.make("start", {
   yield* Effect.gen(function*() {
     yield* tellSettings(config)
     const started = yield* daemon(options)
-    const { socket, store, url } = started
-    const told = { socket, store, ...(url === undefined ? {} : { url }) }
+    const { socket, store, tcp, url } = started
+    const told = { socket, store, ...(url === undefined ? {} : { url }), ...(tcp === undefined ? {} : { tcp }) }
     yield* Effect.logInfo("ready").pipe(Effect.annotateLogs(told))
     // Whoever started it may have gone, or the disk that its output goes to may be full: it serves all the same.
     yield* Effect.ignore(io.write((yield* Output.Json) ? `${JSON.stringify(told)}\n` : greeting(started, command)))

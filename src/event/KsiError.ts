@@ -375,7 +375,8 @@ export class ConnectionLost extends Schema.TaggedClass<ConnectionLost>()("Connec
     return this.unsent || this.idempotent === true
   }
   get next(): string {
-    return this.unsent ? "ksi start" : "ksi status"
+    if (!this.unsent) return "ksi status"
+    return this.address.includes("://") ? "look whether a daemon runs there, and listens on it (ksi start --tcp, --port)" : "ksi start"
   }
 }
 

@@ -58,7 +58,8 @@ export const Health = Event.make("system:health", {
     pid: optional(Schema.Int, "process id"),
     home: optional(Schema.String, "KSI_HOME"),
     socket: optional(Schema.String, "path of the Unix socket"),
-    url: optional(Schema.String, "where HTTP is")
+    url: optional(Schema.String, "where HTTP is"),
+    tcp: optional(Schema.String, "where TCP is")
   }),
   idempotent: true,
   annotations: { description: "Says whether the runtime is well, from memory: no disk is touched.", examples: [{}] }
@@ -167,6 +168,8 @@ export interface InfoShape {
   readonly socket?: string | undefined
   /** Where HTTP is, once it is. */
   readonly url?: (() => string | undefined) | undefined
+  /** Where TCP is, once it is there. */
+  readonly tcp?: (() => string | undefined) | undefined
   /** Resident memory, in bytes. */
   readonly memoryBytes?: (() => number) | undefined
   /** How many connections are open. */
@@ -256,7 +259,7 @@ const makeHealth = Effect.gen(function*() {
     ...(info.socket === undefined ? {} : { socket: info.socket })
   }
   const named = (field: "failed_projections" | "blocked_consumers", names: ReadonlyArray<string>) => names.length === 0 ? {} : { [field]: names }
-  const urlOf = (url: string | undefined) => url === undefined ? {} : { url }
+  const placed = (field: "url" | "tcp", place: string | undefined) => place === undefined ? {} : { [field]: place }
   return (now: bigint): Event.Success<typeof Health> => ({
     status: "healthy",
     version: info.version,
@@ -270,7 +273,8 @@ const makeHealth = Effect.gen(function*() {
     ...(info.connections === undefined ? {} : { connections: info.connections() }),
     ...(info.memoryBytes === undefined ? {} : { memory_bytes: info.memoryBytes() }),
     ...still,
-    ...urlOf(info.url?.())
+    ...placed("url", info.url?.()),
+    ...placed("tcp", info.tcp?.())
   })
 })
 

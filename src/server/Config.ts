@@ -13,7 +13,7 @@
  * const config = Config.resolve({ flags: { drain: "5 s" }, environment: { KSI_HOME: "/srv" }, file })
  * config.values.drain                         // 5000
  * config.values.socket                        // "/srv/run/daemon.sock"
- * config.settings.map(({ origin, text }) => `${text} (${origin})`).slice(8, 10)
+ * config.settings.map(({ origin, text }) => `${text} (${origin})`).slice(9, 11)
  * // ["normal (ksi.toml:1)", "5 seconds (--drain)"]
  * config.problems.map(Config.sentence)
  * // ["ksi.toml:3: \"stroe\" is no setting"]
@@ -56,6 +56,10 @@ export const settings = {
   hosts: Setting.make({
     name: "hosts", kind: Setting.list("name", HttpGuard.isHost), default: [],
     description: "More names by which HTTP may be asked, beside the loopback ones; with a port or for any"
+  }),
+  tcp: Setting.make({
+    name: "tcp", kind: Setting.tcp, default: Setting.off,
+    description: "The address of the plain socket over TCP, for programs elsewhere; everybody needs a token there"
   }),
   store: Setting.make({
     name: "store", kind: Setting.choice("sqlite", "memory"), default: "sqlite", description: "Where facts are kept"
@@ -170,10 +174,10 @@ export const all: ReadonlyArray<Setting.Setting<never>> = [...Object.values(sett
   .map((setting) => setting as unknown as Setting.Setting<never>)
 
 // Promised, and not there yet. Both spellings of a secret.
-const later = ["TCP", "DATABASE_URL", "DATABASE_URL_FILE", "NODE", "LISTEN", "JOIN", "FEDERATION_KEY_FILE"]
+const later = ["DATABASE_URL", "DATABASE_URL_FILE", "NODE", "LISTEN", "JOIN", "FEDERATION_KEY_FILE"]
 
-// Those of commands that talk to a daemon (cli/Remote.ts): they say who asks, and are none of its settings.
-const ofClients: ReadonlySet<string> = new Set(["KSI_TOKEN", "KSI_TOKEN_FILE"])
+// Those of commands that talk to a daemon (cli/Remote.ts): they say who asks, and whom, and are none of its settings.
+const ofClients: ReadonlySet<string> = new Set(["KSI_TOKEN", "KSI_TOKEN_FILE", "KSI_URL"])
 
 // ------------------------------------------------------------------------------------------------------------- models
 

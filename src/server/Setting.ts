@@ -300,6 +300,36 @@ export const host: Kind<string> = {
   metavar: "HOST"
 }
 
+/** Where to listen on TCP. */
+export interface TcpPlace {
+  readonly host: string
+  readonly port: number
+}
+
+/** The place that a text says: a port of the loopback address, or a host and a port; `undefined` where it is none. */
+export const tcpPlaceOf = (text: string): TcpPlace | undefined => {
+  const [, given, digits = ""] = /^(?:(.+):)?(\d{1,5})$/.exec(text) ?? []
+  const name = given === undefined ? "127.0.0.1" : host.read(given)
+  const number = digits === "" ? undefined : within(Number(digits), 0, 65_535)
+  // An address of IPv6 has colons itself: it stands in brackets.
+  const isPlain = name !== undefined && (!name.includes(":") || name.startsWith("["))
+  return !isPlain || number === undefined ? undefined : { host: name, port: number }
+}
+
+/** Where to listen on TCP, or `off`. */
+export const tcp: Kind<string> = {
+  expects: "a port from 0 to 65,535, a host and a port as 10.0.0.1:4601, or off",
+  read: (given) => {
+    const text = typeof given === "number" ? String(given) : given
+    if (typeof text !== "string") return undefined
+    if (text.toLowerCase() === off) return off
+    const place = tcpPlaceOf(text)
+    return place && `${place.host}:${place.port}`
+  },
+  show: (value) => value,
+  metavar: "[HOST:]PORT"
+}
+
 /** Several of something: a list in the file, elsewhere a text with commas. `what` is one of them. */
 export const list = (what: string, isItem: (text: string) => boolean): Kind<ReadonlyArray<string>> => ({
   expects: `one ${what} or several, with commas between them`,

@@ -350,12 +350,24 @@ const makeLines = ({ gathering, limits: { frameBytes } }: Parts, take: (incoming
     }
   }, gathering)
 
+/** Waits for room: one wait at a time. */
+const makeOnce = (outgoing: Outgoing, then: () => void) => {
+  let waits = false
+  return (): void => {
+    if (waits) return
+    waits = true
+    outgoing.whenRoom(() => {
+      waits = false
+      then()
+    })
+  }
+}
+
 /** Begins what comes in as there is room for it, and knows when the connection is over. */
 const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
   const { followers, fork, limits, outgoing, streams } = parts
   const pending = makePending(limits)
   let paused = false
-  let waits = false
   let ended: Ended | undefined
   const requests = makeRequests(parts, () => advance())
   // What finds nobody waiting before it begins at once.
@@ -377,17 +389,13 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
     } while (!pending.isEmpty() && requests.hasRoom())
   }
 
+  const waitForRoom = makeOnce(outgoing, () => advance())
+
   /** Goes on as far as there is room; called whenever there may be more of it. */
   const advance = (): void => {
     if (!pending.isEmpty()) beginSome()
     // What waits to be written may leave at the end of a turn, and nobody but this tells: a stream may wait for a line that waits here.
-    if (!pending.isEmpty() && !outgoing.hasRoom && !waits) {
-      waits = true
-      outgoing.whenRoom(() => {
-        waits = false
-        advance()
-      })
-    }
+    if (!pending.isEmpty() && !outgoing.hasRoom) waitForRoom()
     // Some is read ahead while there is no room: a client that goes away is noticed meanwhile.
     if (pending.isFull() !== paused && ended === undefined) {
       paused = !paused

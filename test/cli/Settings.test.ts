@@ -4,11 +4,12 @@ import * as Settings from "../../src/cli/Settings.ts"
 import * as Config from "../../src/server/Config.ts"
 import { ksi, world } from "./commandLine.ts"
 
-const given = (env: Record<string, string>, flags: { readonly socket?: string; readonly home?: string } = {}) =>
+const given = (env: Record<string, string>, flags: { readonly socket?: string; readonly home?: string; readonly url?: string } = {}) =>
   Effect.provide(Layer.mergeAll(
     world({ env }),
     Layer.succeed(Settings.Socket, Option.fromUndefinedOr(flags.socket)),
-    Layer.succeed(Settings.Home, Option.fromUndefinedOr(flags.home))
+    Layer.succeed(Settings.Home, Option.fromUndefinedOr(flags.home)),
+    Layer.succeed(Settings.Url, Option.fromUndefinedOr(flags.url))
   ))
 
 describe("address", () => {
@@ -22,6 +23,14 @@ describe("address", () => {
       expect(yield* placed({ KSI_HOME: "/e" })).toBe("/e/run/daemon.sock")
       expect(yield* placed({})).toBe("var/run/daemon.sock")
     }))
+  it.effect("a URL goes before the socket, and the nearer source before the other", () =>
+    Effect.gen(function*() {
+      const env = { KSI_SOCKET: "/e.sock", KSI_URL: "tcp://e:1" }
+      expect(yield* placed(env)).toBe("tcp://e:1")
+      expect(yield* placed(env, { url: "ws://f" })).toBe("ws://f")
+      expect(yield* placed(env, { home: "/f" })).toBe("/f/run/daemon.sock")
+      expect((yield* Effect.flip(placed({}, { url: "ws://f", socket: "/f.sock" }))).message).toContain("give one of them")
+    }))
   it.effect("does not care about other settings", () =>
     Effect.gen(function*() {
       expect(yield* placed({ KSI_HOME: "/e", KSI_SYNC: "maybe", KSI_LIMIT_DEPTH: "0" })).toBe("/e/run/daemon.sock")
@@ -31,6 +40,11 @@ describe("address", () => {
 })
 
 describe("load", () => {
+  it.effect("what is about this machine has no use for a URL", () =>
+    Effect.gen(function*() {
+      const config = yield* Settings.load({}).pipe(given({}, { url: "tcp://e:1" }))
+      expect((yield* Effect.flip(Settings.valid(config))).message).toBe("--url is for commands that ask a daemon; this one is about this machine")
+    }))
   it.effect("flags, then the environment", () =>
     Effect.gen(function*() {
       const load = (flags: Record<string, string>) =>

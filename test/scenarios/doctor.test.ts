@@ -60,7 +60,7 @@ describe("doctor", () => {
     const { of, origins, settings, status } = await examine(["--drain", "1 minute"], cwd, { KSI_AUDIT: "outline" })
     expect(status).toBe("ok")
     expect(Fs.readdirSync(cwd)).toEqual(["ksi.toml"])
-    expect(settings).toHaveLength(55)
+    expect(settings).toHaveLength(56)
     expect(origins).toMatchObject({
       home: "data (ksi.toml:1)", socket: "data/run/daemon.sock (default)", audit: "outline (KSI_AUDIT)", drain: "1 minute (--drain)",
       sync: "full (default)", "limits.frame_bytes": "2 MiB (ksi.toml:4)"
@@ -171,7 +171,7 @@ describe("doctor", () => {
   it("a file that is no TOML is one problem, and the rest is looked at", async () => {
     const { checks, of } = await examine([], folder("home = \"x\"\n[limits\n"))
     expect(of("settings")).toMatchObject([{ status: "problem", message: expect.stringContaining("ksi.toml:2: this is not TOML") }])
-    expect(checks).toHaveLength(12)
+    expect(checks).toHaveLength(13)
   })
 
   it("for people: the same in words, exit 7", async () => {
@@ -184,7 +184,7 @@ describe("doctor", () => {
 
 describe("ksi start with ksi.toml", () => {
   it("takes it, and the CLI beside it finds the daemon", async () => {
-    const cwd = folder("home = \"data\"\nstore = \"memory\"\nlog_level = \"debug\"\ntcp = 4600\n[limits]\nframe_bytes = \"8 KiB\"\n")
+    const cwd = folder("home = \"data\"\nstore = \"memory\"\nlog_level = \"debug\"\nlisten = 4600\n[limits]\nframe_bytes = \"8 KiB\"\n")
     const daemon = run(["start", "--drain", "0"], cwd, { KSI_HOEM: "x", KSI_LIMIT_DEPTH: "7" })
     await daemon.says("ksi is ready")
     expect((await run(["status", "--json"], cwd).ended()).stdout).toContain("\"home\":\"data\"")
@@ -197,7 +197,7 @@ describe("ksi start with ksi.toml", () => {
     expect(code).toBe(0)
     const logged = stderr.trimEnd().split("\n").map((line) => JSON.parse(line) as { readonly level: string; readonly message: string; readonly annotations: Record<string, string> })
     expect(logged.filter(({ level }) => level === "WARN").map(({ message }) => message)).toEqual([
-      "KSI_HOEM is no setting, it has no effect; nearest: KSI_HOME", "ksi.toml:4: tcp is not supported yet, it has no effect"
+      "KSI_HOEM is no setting, it has no effect; nearest: KSI_HOME", "ksi.toml:4: listen is not supported yet, it has no effect"
     ])
     expect(logged.find(({ message }) => message === "settings")?.annotations).toMatchObject({
       home: "data (ksi.toml:1)", drain: "0 seconds (--drain)", "limits.depth": "7 (KSI_LIMIT_DEPTH)", "limits.frame_bytes": "8 KiB (ksi.toml:6)"

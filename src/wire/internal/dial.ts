@@ -70,7 +70,8 @@ const placeOf = (given: string): Result.Result<Place, KsiError.PayloadInvalid> =
 
 // ------------------------------------------------------------------------------------------------------------- dialling
 
-type Opened = Effect.Effect<Dialled["transport"], string, Scope.Scope>
+/** Fails with a sentence where nobody accepts. */
+type Opened = Effect.Effect<Dialled["transport"], string | KsiError.KsiError, Scope.Scope>
 
 /** What a system says of a connection, in the words of who asked for it. */
 const said = (error: Error): string => {
@@ -84,8 +85,8 @@ const said = (error: Error): string => {
 }
 
 /** What is opened by a callback, and destroyed with the scope. */
-const opening = <A extends Dialled["transport"]>(open: (done: (exit: Effect.Effect<A, string>) => void) => () => void): Opened =>
-  Effect.acquireRelease(Effect.callback<A, string>((resume) => Effect.sync(open(resume))), (transport) => Effect.sync(transport.destroy), { interruptible: true })
+const opening = <A extends Dialled["transport"]>(open: (done: (exit: Effect.Effect<A, string | KsiError.KsiError>) => void) => () => void): Opened =>
+  Effect.acquireRelease(Effect.callback<A, string | KsiError.KsiError>((resume) => Effect.sync(open(resume))), (transport) => Effect.sync(transport.destroy), { interruptible: true })
 
 const openNet = (options: Net.NetConnectOpts): Opened =>
   opening((done) => {
@@ -103,7 +104,7 @@ const openNet = (options: Net.NetConnectOpts): Opened =>
 const refusalBytes = 16 * 1024
 
 /** What a server said instead of becoming a WebSocket; a daemon says why (RFC 9457). */
-const refusalOf = async (response: IncomingMessage): Promise<string> => {
+const refusalOf = async (response: IncomingMessage): Promise<string | KsiError.KsiError> => {
   let text = ""
   try {
     for await (const chunk of response.setEncoding("utf8")) {
@@ -111,7 +112,11 @@ const refusalOf = async (response: IncomingMessage): Promise<string> => {
       if (text.length > refusalBytes) break
     }
     const problem: unknown = JSON.parse(text)
-    if (isObject(problem) && typeof problem["detail"] === "string") return `it answered ${response.statusCode}: ${problem["detail"]}`
+    if (isObject(problem) && typeof problem["detail"] === "string") {
+      const { detail, reason } = problem
+      if (reason === "Unauthenticated") return KsiError.make(new KsiError.Unauthenticated({ problem: detail.replace(/^it is not known who asks: /, "") }))
+      return `it answered ${response.statusCode}: ${detail}`
+    }
   } catch {
     // No daemon wrote that: the number has to do.
   }
@@ -151,8 +156,8 @@ const open = (place: Place, options: Options): Opened => {
 }
 
 /**
- * Opens a connection until the scope closes. Fails with `PayloadInvalid` where the URL is none, and with
- * `ConnectionLost { unsent: true }` where nobody accepts.
+ * Opens a connection until the scope closes. Fails with `PayloadInvalid` where the URL is none, with `ConnectionLost { unsent: true }`
+ * where nobody accepts, and with `Unauthenticated` where that says that it does not know the token.
  */
 export const dial = Effect.fnUntraced(function*(url: string, options: Options) {
   const place = yield* Effect.mapError(Effect.fromResult(placeOf(url)), KsiError.make)
@@ -162,7 +167,8 @@ export const dial = Effect.fnUntraced(function*(url: string, options: Options) {
       duration: connectTimeout,
       orElse: () => Effect.fail(`it did not accept within ${Duration.format(Duration.fromInputUnsafe(connectTimeout))}`)
     }),
-    Effect.mapError((problem) => KsiError.make(new KsiError.ConnectionLost({ address: addressOf(url), problem, unsent: true })))
+    Effect.mapError((problem) =>
+      KsiError.is(problem) ? problem : KsiError.make(new KsiError.ConnectionLost({ address: addressOf(url), problem, unsent: true })))
   )
   const dialled: Dialled = { transport, isPresented: place.kind === "webSocket" && token !== undefined }
   return dialled

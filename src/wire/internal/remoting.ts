@@ -37,7 +37,7 @@ export interface Options {
   readonly clientId?: string | undefined
   /** Requests that may wait for their answer; more wait for their turn. Default: 64. */
   readonly outstanding?: number | undefined
-  /** When to try again, from the moment a connection is lost; where it ends, so does the program's connection. Default: from 50 ms to 5 s, for ever, with jitter. */
+  /** When to try again, from the moment a connection is lost; where it ends, and where the daemon does not know the token any more, so does the program's connection. Default: from 50 ms to 5 s, for ever, with jitter. */
   readonly reconnect?: Schedule.Schedule<unknown, KsiError.KsiError> | undefined
   /** Whether what the connection cut off is sent again when it is back, and is carried out once all the same. Default: no. */
   readonly resend?: boolean | undefined
@@ -61,6 +61,9 @@ const defaultReconnect: Schedule.Schedule<unknown> = Schedule.jittered(
 const clientOptions = ({ clientId, connectTimeout, outstanding, token, url }: Options): Client.ConnectOptions => ({
   url, clientId, outstanding, connectTimeout, token: Redacted.isRedacted(token) ? Redacted.value(token) : token
 })
+
+const isLost = (error: unknown): error is KsiError.KsiError & { readonly reason: KsiError.ConnectionLost } =>
+  KsiError.is(error) && error.reason._tag === "ConnectionLost"
 
 /** A connection that comes back for as long as the scope is open. */
 const makeLink = Effect.fnUntraced(function*(options: Options) {
@@ -89,7 +92,7 @@ const makeLink = Effect.fnUntraced(function*(options: Options) {
       client = undefined
       yield* SubscriptionRef.set(state, { _tag: "waiting", problem })
       yield* Scope.close(scope, Exit.void)
-      const again = yield* Effect.result(Effect.retry(attempt, reconnect))
+      const again = yield* Effect.result(Effect.retry(attempt, { schedule: reconnect, while: isLost }))
       if (again._tag === "Failure") return yield* SubscriptionRef.set(state, { _tag: "closed", problem: again.failure.message })
       ;({ connected, scope } = again.success)
     }
@@ -123,9 +126,6 @@ const whileThere = <A, E>(link: Link, stream: Stream.Stream<A, E>): Stream.Strea
   stream.pipe(Stream.catch((error): Stream.Stream<A, E | KsiError.KsiError> =>
     isLost(error) ? Stream.unwrap(Effect.as(Effect.andThen(Effect.sleep(pauseMillis), link.ready), whileThere(link, stream))) : Stream.fail(error)
   ))
-
-const isLost = (error: unknown): error is KsiError.KsiError & { readonly reason: KsiError.ConnectionLost } =>
-  KsiError.is(error) && error.reason._tag === "ConnectionLost"
 
 // ------------------------------------------------------------------------------------------------------------ reading
 
