@@ -30,7 +30,6 @@ import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { outgoing } from "../bus/Causation.ts"
 import type { Expectations } from "../bus/Journal.ts"
@@ -159,6 +158,9 @@ interface WireSink {
   readonly lost: (problem: string) => void
 }
 
+// Requests that leave in one write, at most.
+const sentTogether = 16
+
 /** The label of the greeting. No call has it: theirs are numbered. */
 const greeting = "hello"
 
@@ -188,7 +190,14 @@ const openWire = Effect.fnUntraced(function*({ clientId, connectTimeout, token, 
     outgoing.flush()
     sink.lost("the client is closed")
   }))
-  const wire: Wire = { send: (text) => outgoing.append(text) }
+  let sent = 0
+  const wire: Wire = {
+    send: (text) => {
+      outgoing.append(text)
+      // Of many that are asked in one turn the daemon begins with the first while the last are written.
+      if (++sent % sentTogether === 0) outgoing.flush()
+    }
+  }
   // Nothing waits for its answer: with a token that is not valid, every other answer says so too.
   if (token !== undefined) {
     const dataText = JSON.stringify({ version: Control.version, token: isPresented ? undefined : token })
@@ -282,22 +291,42 @@ const traceOf = (fiber: Fiber.Fiber<unknown, unknown>, options: Pick<CallOptions
   options.traceparent === undefined ? outgoing(fiber) ?? TraceContext.none : { traceparent: options.traceparent, tracestate: options.tracestate }
 
 const makeCalls = ({ clientId, outstanding = defaultOutstanding, url }: ConnectOptions, wire: Wire, { ended, waiting }: Owed) => {
-  const turns = Semaphore.makeUnsafe(outstanding)
+  // A semaphore would cost every call more than its frame does.
+  let running = 0
   let last = 0
-  const send = (event: string, dataText: string, callOptions: CallOptions, bare: boolean) =>
+  const queue = new Set<() => void>()
+  const free = () => {
+    running--
+    for (const start of queue) {
+      if (running >= outstanding) return
+      queue.delete(start)
+      start()
+    }
+  }
+  return (event: string, dataText: string, callOptions: CallOptions = {}, bare = false) =>
     Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
       const { traceparent, tracestate } = traceOf(fiber, callOptions)
       return Effect.callback<Frame.Incoming, CallFailure>((resume) => {
-        const problem = ended()
-        if (problem !== undefined) return resume(Effect.fail(lost(url, problem, true)))
-        const correlationId = `c${++last}`
-        waiting.set(correlationId, resume)
-        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, traceparent, tracestate, bare }))
-        return Effect.sync(() => waiting.delete(correlationId))
+        let correlationId: string | undefined
+        const start = () => {
+          const problem = ended()
+          if (problem !== undefined) return resume(Effect.fail(lost(url, problem, true)))
+          running++
+          correlationId = `c${++last}`
+          waiting.set(correlationId, (answer) => {
+            free()
+            resume(answer)
+          })
+          wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, traceparent, tracestate, bare }))
+        }
+        if (running < outstanding) start()
+        else queue.add(start)
+        return Effect.sync(() => {
+          if (correlationId === undefined) queue.delete(start)
+          else if (waiting.delete(correlationId)) free()
+        })
       })
     })
-  return (event: string, dataText: string, callOptions: CallOptions = {}, bare = false) =>
-    turns.withPermits(1)(send(event, dataText, callOptions, bare))
 }
 
 /** The answer of a frame, as it is. */

@@ -106,8 +106,9 @@ const makeLink = Effect.fnUntraced(function*(options: Options) {
     address,
     options: wanted,
     state,
-    /** What a program has now; fails where there is nothing. */
-    current: Effect.suspend(() => client === undefined ? lost(problemOf(SubscriptionRef.getUnsafe(state))) : Effect.succeed(client)),
+    /** What a program does with what it has now; fails where there is nothing. */
+    use: <A, E>(f: (client: Connected) => Effect.Effect<A, E>): Effect.Effect<A, E | KsiError.KsiError> =>
+      Effect.suspend((): Effect.Effect<A, E | KsiError.KsiError> => client === undefined ? lost(problemOf(SubscriptionRef.getUnsafe(state))) : f(client)),
     /** Waits until there is a connection; fails when there will be none. */
     ready: Effect.suspend(() => client !== undefined ? Effect.void : Effect.flatMap(
       Stream.runHead(Stream.filter(SubscriptionRef.changes(state), ({ _tag }) => _tag === "connected" || _tag === "closed")),
@@ -192,7 +193,7 @@ type Asked = Effect.Effect<Answer, Client.CallFailure>
 /** Asks once, or with `resend` until there is an answer. */
 const makeAsking = (link: Link, ids: Envelope.Ids, resend: boolean) => {
   const once = (event: string, data: unknown, options: Client.CallOptions): Asked =>
-    Effect.flatMap(link.current, (client) => client.ask(event, data, options))
+    link.use((client) => client.ask(event, data, options))
   if (!resend) return once
   return (event: string, data: unknown, options: Client.CallOptions): Asked =>
     Effect.clockWith((clock) => {
@@ -212,13 +213,20 @@ const encoded = (event: Event.Any, payload: unknown): Exit.Exit<unknown, KsiErro
   return Exit.isFailure(made) ? made : Exit.succeed(codec.encodePayload(made.value))
 }
 
+const noOptions: Client.CallOptions = {}
+
 const makeTyped = (ask: Asking) => {
   const told = (event: Event.Any, asked: Asked): Effect.Effect<Answer, unknown> => asked.pipe(Effect.catch((error) => readFailure(event, error)))
   return {
     call: (event: Event.AnyRequest, payload: unknown): Effect.Effect<unknown, unknown> =>
-      Effect.flatMap(Effect.suspend(() => encoded(event, payload)), (data) =>
-        Effect.flatMap(told(event, ask(event.name, data, {})), (answer) =>
-          readSuccess(event, answer.kind === "value" ? answer.value : undefined))),
+      Effect.suspend((): Effect.Effect<unknown, unknown> => {
+        const data = encoded(event, payload)
+        if (Exit.isFailure(data)) return data
+        return Effect.matchEffect(ask(event.name, data.value, noOptions), {
+          onFailure: (error) => readFailure(event, error),
+          onSuccess: (answer) => readSuccess(event, answer.kind === "value" ? answer.value : undefined)
+        })
+      }),
     emit: (event: Event.AnyFact, payload: unknown, expects?: Expectations): Effect.Effect<unknown, unknown> =>
       Effect.flatMap(Effect.suspend(() => EventCodec.compile(event).makePayload(payload)), (made) =>
         Effect.map(told(event, ask(event.name, EventCodec.compile(event).encodePayload(made), { expects })), (answer) =>
@@ -231,7 +239,7 @@ const makeTyped = (ask: Asking) => {
 const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown, options: StreamOptions = {}): Stream.Stream<unknown, unknown> => {
   const items = (asked: unknown): Stream.Stream<unknown, unknown> => Stream.unwrap(Effect.gen(function*() {
     const data = yield* encoded(event, asked)
-    const client = yield* link.current
+    const client = yield* link.use(Effect.succeed)
     return client.stream(event.name, data, { bufferSize: options.bufferSize }).pipe(
       Stream.catch((error) => Stream.fromEffect(readFailure(event, error))),
       Stream.mapArrayEffect((items) => readItems(event, items))
@@ -294,7 +302,7 @@ const following = (link: Link, pattern: string | ReadonlyArray<string>, options:
   const { buffer, every, from = "now", overflow, requests } = options
   return Stream.suspend(() => {
     let next: number | "start" | "now" = typeof from === "string" ? from : Number(from)
-    const once = Stream.unwrap(Effect.map(link.current, (client) =>
+    const once = Stream.unwrap(Effect.map(link.use(Effect.succeed), (client) =>
       client.subscribe({
         pattern, from: next, requests, overflow, buffer, metadata: true,
         every: every === undefined ? undefined : Duration.toMillis(every),
