@@ -8,7 +8,7 @@
  *
  * ```ts
  * const { settings } = Config.resolve({ flags: { sync: "normal" }, environment: {}, file: undefined })
- * Doctor.report({ settings: settings.slice(8, 9), checks: [Checks.node("24.1.0")] }, false)
+ * Doctor.report({ settings: settings.slice(9, 10), checks: [Checks.node("24.1.0")] }, false)
  * // => "settings\n  sync  normal  --sync\n\nchecks\n  ✓ node  Node 24.1.0\n"
  * ```
  */
