@@ -117,7 +117,7 @@ export interface Daemon {
   readonly running: boolean
   /** Where it speaks HTTP. */
   readonly url?: string | undefined
-  /** Where it speaks TCP. */
+  /** Where it speaks over TCP. */
   readonly tcp?: string | undefined
   readonly check: Check
 }
@@ -162,7 +162,7 @@ export const daemon = Effect.fnUntraced(function*(path: string): Effect.fn.Retur
   })
 })
 
-// ------------------------------------------------------------------------------------------------------- http and tcp
+// --------------------------------------------------------------------------------------------------------------- http
 
 /** Why nobody could listen there; `undefined` where one could. */
 const refusalOf = (host: string, port: number): Effect.Effect<string | undefined> =>
@@ -172,23 +172,11 @@ const refusalOf = (host: string, port: number): Effect.Effect<string | undefined
     server.listen({ port, host, exclusive: true }, () => server.close(() => resume(Effect.succeed(undefined))))
   })
 
-const refusals: { readonly [code: string]: readonly [problem: string, mend: (flag: string, host: string) => string] } = {
-  EADDRINUSE: ["is taken by another process", (flag) => `stop that one, or choose another with ${flag}; off is none at all`],
-  EACCES: ["may not be listened on by this user", (flag) => `choose one from 1024 on with ${flag}`],
-  EADDRNOTAVAIL: ["is on no address of this machine", (_, host) => `correct the setting ${host}`],
-  ENOTFOUND: ["has a name that nobody knows", (_, host) => `correct the setting ${host}`],
-  EAI_AGAIN: ["has a name that cannot be looked up now", (_, host) => `correct the setting ${host}, or look into the resolver of this machine`]
+const refusals: { readonly [code: string]: readonly [problem: string, mend: string] } = {
+  EADDRINUSE: ["is taken by another process", "stop that one, or choose another with --port; off is no HTTP"],
+  EACCES: ["may not be listened on by this user", "choose one from 1024 on with --port"],
+  EADDRNOTAVAIL: ["is on no address of this machine", "correct the setting host"]
 }
-
-/** Whether one can listen there; `settings` are the flag of the port and the setting of the host. */
-const listening = Effect.fnUntraced(function*(check: string, host: string, port: number, settings: readonly [flag: string, host: string]) {
-  if (port === 0) return ok(check, `any free port of ${host}`)
-  const address = `port ${port} of ${host}`
-  const code = yield* refusalOf(host, port)
-  if (code === undefined) return ok(check, `${address} is free`)
-  const [why, mend] = refusals[code] ?? [`cannot be listened on (${code})`, () => "choose another host or port"]
-  return problem(check, `${address} ${why}`, mend(...settings))
-})
 
 /** Whether HTTP can be where it shall be, and who could reach it there. */
 export const http = Effect.fnUntraced(function*(
@@ -197,19 +185,28 @@ export const http = Effect.fnUntraced(function*(
 ): Effect.fn.Return<ReadonlyArray<Check>> {
   if (running) return [ok("http", url === undefined ? "the daemon that runs has none" : `the daemon that runs has it at ${url}`)]
   if (port === Setting.off) return [ok("http", "it is off")]
-  const found = yield* listening("http", host, port, ["--port", "host"])
+  const address = `port ${port} of ${host}`
+  const code = port === 0 ? undefined : yield* refusalOf(host, port)
+  const [why, mend] = refusals[code ?? ""] ?? [`cannot be listened on (${code})`, "choose another host or port"]
+  const found = code === undefined ? ok("http", port === 0 ? `any free port of ${host}` : `${address} is free`) : problem("http", `${address} ${why}`, mend)
   if (HttpGuard.isLoopback(host)) return [found]
   const names = hosts.length === 0 ? ["no name in hosts: whoever asks must call it by its address", "set hosts to the names it is asked by"] as const
     : ["everybody who can reach it can knock, and needs a token", "let only those reach it who shall; put TLS in front of it"] as const
   return [found, warning("http", `${host} is no loopback address: ${names[0]}`, names[1])]
 })
 
-/** Whether TCP can be where it shall be, and who could read it there. */
-export const tcp = Effect.fnUntraced(function*(at: Config.Values["tcp"], daemon: Daemon): Effect.fn.Return<ReadonlyArray<Check>> {
+/** Whether TCP can be where it shall be, and who could reach it there. */
+export const tcp = Effect.fnUntraced(function*({ tcp }: Pick<Config.Values, "tcp">, daemon: Daemon): Effect.fn.Return<ReadonlyArray<Check>> {
   if (daemon.running) return [ok("tcp", daemon.tcp === undefined ? "the daemon that runs has none" : `the daemon that runs has it at ${daemon.tcp}`)]
-  if (at === Setting.off) return [ok("tcp", "it is off")]
-  const found = yield* listening("tcp", at.host, at.port, ["--tcp", "tcp"])
-  return HttpGuard.isLoopback(at.host) ? [found] : [found, warning("tcp", Config.unencrypted(at), Config.encrypt)]
+  const place = Setting.tcpPlaceOf(tcp)
+  if (place === undefined) return [ok("tcp", "it is off")]
+  const code = place.port === 0 ? undefined : yield* refusalOf(place.host.replace(/^\[|\]$/g, ""), place.port)
+  const [why, mend] = refusals[code ?? ""] ?? [`cannot be listened on (${code})`, "choose another address with --tcp"]
+  const found = code === undefined ? ok("tcp", place.port === 0 ? `any free port of ${place.host}` : `${tcp} is free`)
+    : problem("tcp", `${tcp} ${why}`, mend.replaceAll("--port", "--tcp").replace("HTTP", "TCP").replace("the setting host", "the setting tcp"))
+  if (HttpGuard.isLoopback(place.host)) return [found]
+  return [found, warning("tcp", `${place.host} is no loopback address, and TCP is not encrypted: who can read the network reads the tokens`,
+    "let a tunnel or a proxy with TLS carry it")]
 })
 
 // -------------------------------------------------------------------------------------------------------------- store

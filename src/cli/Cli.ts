@@ -63,8 +63,7 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
       { command: "ksi start app.ts", description: "A daemon with your module, and in another terminal" },
       { command: "ksi discover" },
       { command: "ksi call shop:order sku=tea quantity=2" },
-      { command: "ksi subscribe 'shop:*' --from start" },
-      { command: "ksi health --url tcp://10.0.0.5:4601", description: "A daemon elsewhere, with the token in KSI_TOKEN_FILE" }
+      { command: "ksi subscribe 'shop:*' --from start" }
     ]),
     Command.withSubcommands([
       { group: "Daemon", commands: [start, Daemon.status, Daemon.health, Daemon.stop, Doctor.make(node), Plugin.plugin] },
@@ -98,7 +97,7 @@ export const rootOf = <Name extends string, Input, ContextInput, E, R>(
       },
       { group: "Help", commands: [Help.help, Completions.completions] }
     ]),
-    Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home, Settings.Url, Settings.Token])
+    Command.withGlobalFlags([Output.Json, Settings.Socket, Settings.Home, Settings.Url])
   )
 
 /** Whether `--json` was given, even where the rest of the line cannot be parsed. */
@@ -107,7 +106,7 @@ const wantsJson = (argv: ReadonlyArray<string>): boolean => {
   return (end < 0 ? argv : argv.slice(0, end)).some((arg) => arg === "--json" || arg === "--json=true")
 }
 
-const globalFlags = ["--json", "--socket", "--home", "--url", "--token", "--help", "--version"]
+const globalFlags = ["--json", "--socket", "--home", "--url", "--help", "--version"]
 
 const limitFlags = Config.all.filter(({ table }) => table !== undefined).map(({ flag }) => `--${flag}`)
 

@@ -34,7 +34,6 @@ export const installation: Readonly<Record<Shell, string>> = {
 type Flag = Generator.FlagDescriptor
 
 const boolean = { _tag: "Boolean" } as const
-const text = { _tag: "String" } as const
 const file = { _tag: "Path", pathType: "file" } as const
 const directory = { _tag: "Path", pathType: "directory" } as const
 
@@ -54,9 +53,7 @@ const shared: ReadonlyArray<Flag> = [
   flag("help", "Show help", ["h"]),
   flag("json", "Print JSON"),
   flag("home", "Directory of everything the daemon keeps"),
-  flag("socket", "The daemon's Unix socket"),
-  flag("url", "The daemon to ask", [], text),
-  flag("token", "Who asks", [], text)
+  flag("socket", "The daemon's Unix socket")
 ]
 
 const files: ReadonlySet<string> = new Set(["module", "file"])

@@ -68,7 +68,7 @@ export const examine = Effect.fnUntraced(function*(config: Config.Config, node: 
     ...look.configuration(config), look.node(node), yield* look.home(home), yield* look.socket(socket)
   ]
   const daemon = yield* look.daemon(socket)
-  checks.push(daemon.check, ...yield* look.http(config.values, daemon), ...yield* look.tcp(config.values.tcp, daemon))
+  checks.push(daemon.check, ...yield* look.http(config.values, daemon), ...yield* look.tcp(config.values, daemon))
   let recordedAt: number | undefined
   if (store === "sqlite") {
     const { inspect } = yield* Effect.promise(() => import("../store/StoreInspection.ts"))
@@ -87,7 +87,6 @@ export const examine = Effect.fnUntraced(function*(config: Config.Config, node: 
 /** `ksi doctor`, in a process of this version of Node. */
 export const make = (node: string) => Command.make("doctor", { settings: Settings.flags }, Effect.fnUntraced(function*(given) {
   const { coloured, interactive } = yield* Io
-  yield* Settings.local("ksi doctor")
   const findings = yield* examine(yield* Settings.load(given.settings), node)
   yield* Output.documentOr(document(findings), () => report(findings, interactive && coloured))
   if (statusOf(findings.checks) === "problem") return yield* Effect.fail(new Output.Ended({ code: Output.exitCodes.CheckFailed }))

@@ -48,9 +48,7 @@ const reach = Effect.gen(function*() {
   const connected = yield* Effect.exit(Remote.connect)
   if (Exit.isSuccess(connected)) return { remote: connected.value }
   const error = Exit.findErrorOption(connected)
-  // A daemon that is named by its URL is meant, and no file here.
-  const isNamed = (yield* Settings.url) !== undefined
-  const isAlone = !isNamed && Option.exists(error, (error) => KsiError.is(error) && error.reason._tag === "ConnectionLost" && error.reason.unsent)
+  const isAlone = Option.exists(error, (error) => KsiError.is(error) && error.reason._tag === "ConnectionLost" && error.reason.unsent)
   if (!isAlone) return yield* Effect.failCause(connected.cause)
   const { store, storeFile } = yield* Settings.valid(yield* Settings.load({}))
   if (store === "memory") {
@@ -102,7 +100,6 @@ export const backup = Command.make(
     force: Flag.Boolean("force").pipe(Flag.withDescription("Replace a file that is there"), Flag.withDefault(false))
   },
   Effect.fnUntraced(function*({ file, force }) {
-    yield* Settings.local("ksi backup", true)
     const to = Path.resolve(file)
     const { backup, nameProblem } = yield* loaded
     const at = yield* reach
@@ -126,7 +123,6 @@ export const restore = Command.make(
   "restore",
   { file: fileArgument.pipe(Argument.withDescription("A backup")) },
   Effect.fnUntraced(function*({ file }) {
-    yield* Settings.local("ksi restore", true)
     const from = Path.resolve(file)
     const { store, storeFile } = yield* Settings.valid(yield* Settings.load({}))
     if (!Fs.existsSync(from)) {
@@ -194,7 +190,6 @@ export const verify = Command.make(
   Effect.fnUntraced(function*({ file: given, quick }) {
     const { coloured, interactive } = yield* Io
     const { verify } = yield* loaded
-    if (Option.isSome(given)) yield* Settings.local("ksi verify of a file")
     const at = Option.isSome(given) ? { file: Path.resolve(given.value) } : yield* reach
     if (at.file !== undefined && !Fs.existsSync(at.file)) return yield* absent(at.file, Option.isSome(given))
     const reply = at.file === undefined ? yield* at.remote.call("store:verify", quick ? { quick } : {}) : undefined

@@ -1,9 +1,9 @@
 /**
- * The daemon as a command sees it: where its socket is, one connection, paged answers.
+ * The daemon as a command sees it: where it is, one connection, paged answers.
  *
  * The rule: a one-shot command never waits for a daemon. Nobody there is `ConnectionLost`, exit code 5, next `ksi start`.
- * It is whoever can open the socket, unless it is given a token (`--token`, `KSI_TOKEN`, or `KSI_TOKEN_FILE` with its path):
- * then it is the token's bearer, and nobody where the token is not valid. `--url` and `KSI_URL` name a daemon elsewhere.
+ * It is whoever can open the socket, unless the environment has a token (`KSI_TOKEN`, or `KSI_TOKEN_FILE` with its path):
+ * then it is the token's bearer, and nobody where the token is not valid.
  *
  * What it asks is in the trace that the environment names, if any (`TRACEPARENT`).
  *
@@ -13,7 +13,6 @@
  * Remote.given({ stream: undefined, from: 1 })          // { from: 1 }
  * ```
  */
-import type * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
@@ -26,7 +25,7 @@ import * as KsiError from "../event/KsiError.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Client from "../wire/Client.ts"
 import { Io } from "./Io.ts"
-import * as Output from "./Output.ts"
+import type * as Output from "./Output.ts"
 import * as Settings from "./Settings.ts"
 
 /** What a call to the daemon fails with. */
@@ -37,7 +36,7 @@ export type From = number | "start" | "now"
 
 /** One connection to a daemon. */
 export interface Remote {
-  /** Path of the socket, or the URL. */
+  /** Where it is. */
   readonly address: string
   /** The `data` of the reply. With a key it is carried out once, however often it is asked. */
   readonly call: (
@@ -103,10 +102,6 @@ const fileToken = (path: string): Effect.Effect<string, KsiError.KsiError> =>
 /** The token that this process was given, if any. Fails with `Unauthenticated` where it cannot be read. */
 const token = Effect.gen(function*() {
   const { variable } = yield* Io
-  const flag = Option.getOrUndefined(yield* Settings.Token)
-  // A variable that was never set: without a token the daemon may take this for somebody else.
-  if (flag === "") return yield* Effect.fail(new Output.Usage({ message: "--token is empty", similar: [], next: "ksi token create" }))
-  if (flag !== undefined) return flag
   const file = variable("KSI_TOKEN_FILE")
   return variable("KSI_TOKEN") ?? (file === undefined ? undefined : yield* fileToken(file))
 })
@@ -130,5 +125,5 @@ export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readon
 export const connect: Effect.Effect<
   Remote,
   RemoteError | Output.Usage,
-  Io | Scope.Scope | FileSystem.FileSystem | GlobalFlag.Setting.Identifier<"socket" | "home" | "url" | "token">
+  Io | Scope.Scope | FileSystem.FileSystem | Settings.Addressing
 > = connectWith({})

@@ -17,7 +17,6 @@ import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Config from "../server/Config.ts"
-import * as Client from "../wire/Client.ts"
 import type * as Setting from "../server/Setting.ts"
 import { Io } from "./Io.ts"
 import * as Output from "./Output.ts"
@@ -43,19 +42,20 @@ const told = (setting: unknown) => setting as Setting.Setting<never>
 /** `--socket`, of every command. */
 export const Socket = GlobalFlag.Setting("socket")({ flag: flagOf(told(Config.settings.socket)) })
 
+/** `--url`, of every command that asks a daemon. */
+export const Url = GlobalFlag.Setting("url")({
+  flag: Flag.String("url").pipe(
+    Flag.withDescription("Where the daemon is, instead of its socket: tcp://host:port, http(s)://…, ws(s)://… or unix:path (KSI_URL)"),
+    Flag.withMetavar("URL"),
+    Flag.optional
+  )
+})
+
 /** `--home`, of every command. */
 export const Home = GlobalFlag.Setting("home")({ flag: flagOf(told(Config.settings.home)) })
 
-const ofClients = <const Name extends string>(name: Name, metavar: string, description: string) =>
-  GlobalFlag.Setting(name)({ flag: Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar(metavar), Flag.optional) })
-
-/** `--url`, of every command that asks a daemon. */
-export const Url = ofClients("url", "URL",
-  "The daemon to ask: unix:PATH, tcp://HOST:PORT, ws://HOST:PORT, or wss:, http:, https: (KSI_URL); default its socket")
-
-/** `--token`, of every command that asks a daemon. */
-export const Token = ofClients("token", "TOKEN",
-  "Who asks (KSI_TOKEN, or KSI_TOKEN_FILE with its path; who lists the processes of this machine sees what a flag says)")
+/** What says where a daemon is. */
+export type Addressing = GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home"> | GlobalFlag.Setting.Identifier<"url">
 
 /** The flags of all other settings by their names. Those of the limits are not listed in help: `ksi doctor` lists them. */
 export const flags: Readonly<Record<string, Flag.Flag<Option.Option<string>>>> = Object.fromEntries(
@@ -67,12 +67,15 @@ export const flags: Readonly<Record<string, Flag.Flag<Option.Option<string>>>> =
 export const load = Effect.fnUntraced(function*(given: Given): Effect.fn.Return<
   Config.Config,
   never,
-  Io | FileSystem.FileSystem | GlobalFlag.Setting.Identifier<"socket"> | GlobalFlag.Setting.Identifier<"home">
+  Io | FileSystem.FileSystem | Addressing
 > {
   const { environment } = yield* Io
   const texts = { ...given, socket: yield* Socket, home: yield* Home }
   const flags = Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, Option.getOrUndefined(text)]))
-  return yield* Config.load({ flags, environment })
+  const config = yield* Config.load({ flags, environment })
+  if (Option.isNone(yield* Url)) return config
+  const elsewhere = { where: "--url", problem: "is for commands that ask a daemon; this one is about this machine", similar: [], setting: undefined }
+  return { ...config, problems: [...config.problems, elsewhere] }
 })
 
 /** All problems as one error of the command line. */
@@ -92,43 +95,20 @@ export const usageOf = (problems: ReadonlyArray<Config.Problem>): Output.Usage =
 export const valid = (config: Config.Config): Effect.Effect<Config.Values, Output.Usage> =>
   config.problems.length === 0 ? Effect.succeed(config.values) : Effect.fail(usageOf(config.problems))
 
-const clientUsage = (message: string) => Effect.fail(new Output.Usage({ message, similar: [], next: "ksi --help" }))
-
-/** The URL by which a daemon is named, and who names it; none where it is the one of this home. */
-export const url = Effect.gen(function*() {
-  const { variable } = yield* Io
-  const [flag, socket, home] = [yield* Url, yield* Socket, yield* Home]
-  const isPlaced = Option.isSome(socket) || Option.isSome(home)
-  if (Option.isSome(flag) && isPlaced) {
-    return yield* clientUsage(`--url says which daemon is meant, and so does --${Option.isSome(socket) ? "socket" : "home"}: give one of them`)
-  }
-  // Flags go before the environment.
-  const given = Option.getOrUndefined(flag) ?? (isPlaced ? undefined : variable("KSI_URL"))
-  if (given === undefined) return undefined
-  const origin = Option.isSome(flag) ? "--url" : "KSI_URL"
-  const problem = Client.urlProblem(given)
-  return problem === undefined ? { origin, url: given } as const : yield* clientUsage(`${origin}: ${problem}`)
-})
-
 /**
- * Fails where a command that works on what is on this machine is told by `--url` of a daemon, which may be elsewhere; where it
- * could take the wrong one for the right one (`heeds`), by `KSI_URL` too.
- */
-export const local = Effect.fnUntraced(function*(command: string, heeds = false) {
-  const isFlagged = Option.isSome(yield* Url)
-  if (!isFlagged && !heeds) return
-  const named = yield* url
-  if (named === undefined) return
-  yield* clientUsage(`${command} works on what is on this machine, and asks no daemon elsewhere: run it there, without ${named.origin}`)
-})
-
-/**
- * Where the daemon is: its URL, or the path of its socket. Fails only where what it depends on is wrong: a command that asks a daemon
- * does not care about the daemon's other settings.
+ * Where the daemon is: what `--url` says; else, where neither `--socket` nor `--home` is given, what `KSI_URL` does; else its socket. Fails only where what it depends on is wrong: a command that asks a daemon does not care
+ * about the daemon's other settings.
  */
 export const address = Effect.gen(function*() {
-  const named = yield* url
-  if (named !== undefined) return named.url
+  const given = yield* Url
+  const nearer = [yield* Socket, yield* Home].some(Option.isSome)
+  if (Option.isSome(given) && nearer) {
+    return yield* Effect.fail(new Output.Usage({ message: "--url says where the daemon is, and so do --socket and --home: give one of them", similar: [], next: "ksi help" }))
+  }
+  if (Option.isSome(given)) return given.value
+  const { variable } = yield* Io
+  const url = nearer ? undefined : variable("KSI_URL")
+  if (url !== undefined) return url
   const config = yield* load({})
   const origin = (name: string) => config.settings.find(({ setting }) => setting.name === name)?.origin ?? ""
   const decided = origin("socket") !== "default" || origin("home").startsWith("--")

@@ -181,12 +181,14 @@ const listenHttp = Effect.fnUntraced(function*({ drain, home, host, hosts, port 
   return Context.get(yield* Layer.build(HttpServer.layer({ host, port, hosts, ownerToken, drain })), HttpServer.Http)
 })
 
-/** TCP; `undefined` where it is off. Whoever can read what others can reach is told of. */
+/** TCP, without HTTP; `undefined` where it is off. What it says is read by everybody on the way. */
 const listenTcp = Effect.fnUntraced(function*({ drain, tcp }: Options) {
-  if (tcp === Setting.off) return undefined
-  const listener = Context.get(yield* Layer.build(Listener.layerTcp({ ...tcp, drain })), Listener.Listener)
-  if (!HttpGuard.isLoopback(tcp.host)) yield* Effect.logWarning(`${Config.unencrypted(tcp)}; ${Config.encrypt}`)
-  return listener
+  const place = Setting.tcpPlaceOf(tcp)
+  if (place === undefined) return undefined
+  if (!HttpGuard.isLoopback(place.host)) {
+    yield* Effect.logWarning(`TCP is open beyond this machine (${tcp}) and is not encrypted: whoever can read the network reads the tokens; let a tunnel or a proxy with TLS carry it`)
+  }
+  return Context.get(yield* Layer.build(Listener.layerTcp({ ...place, drain })), Listener.Listener)
 })
 
 /** The ways in: all close at once, and each waits for what it has begun. */
@@ -225,7 +227,7 @@ const assemble = Effect.fnUntraced(function*(options: Options): Effect.fn.Return
   const info = Layer.succeed(System.Info, {
     ...host.info, home: options.home, socket,
     url: () => ways?.http?.url, tcp: () => ways?.tcp?.address,
-    connections: () => [ways?.unix, ways?.tcp, ways?.http].reduce((sum, way) => sum + (way?.connections() ?? 0), 0)
+    connections: () => [ways?.unix, ways?.http, ways?.tcp].reduce((sum, way) => sum + (way?.connections() ?? 0), 0)
   })
   const core = (yield* runtime(options)).pipe(
     Layer.provideMerge(Layer.merge(System.Shutdown.layer, Plugin.Plugins.layer)), Layer.provide(Metrics.layerMeter)
@@ -254,7 +256,7 @@ const greeting = (started: Started, command: string): string =>
     "ksi is ready",
     `  socket  ${started.socket}`,
     ...(started.url === undefined ? [] : [`  http    ${started.url}`]),
-    ...(started.tcp === undefined ? [] : [`  tcp     ${started.tcp}   for who has a token: ${command} token create`]),
+    ...(started.tcp === undefined ? [] : [`  tcp     ${started.tcp}`]),
     `  store   ${started.store}`,
     `  try     ${command} health`,
     `          ${command} discover`,
@@ -316,7 +318,6 @@ export const start = Command.make("start", {
   settings: Settings.flags
 }, Effect.fnUntraced(function*(flags) {
   const io = yield* Io
-  yield* Settings.local("ksi start")
   const config = yield* Settings.load(flags.settings)
   const { logLevel, ...values } = yield* Settings.valid(config)
   const options: Options = { ...values, modules: flags.modules }

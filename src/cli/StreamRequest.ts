@@ -6,7 +6,7 @@
  * **Example**
  *
  * ```ts
- * StreamRequest.countProblem("--limit", 0)    // "--limit: expected 1 or more, found 0"
+ * StreamRequest.countProblem("limit", 0)      // "--limit: expected 1 or more, found 0"
  * ```
  *
  * **Gotchas** A line is an item as JSON. What was printed before a failure stays printed; the exit code says that it is not all.
@@ -17,15 +17,14 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as KsiError from "../event/KsiError.ts"
-import * as Limits from "../event/Limits.ts"
 import * as Call from "./Call.ts"
 import * as Help from "./Help.ts"
 import * as Output from "./Output.ts"
 import * as Remote from "./Remote.ts"
 
-/** What is wrong with the number of items that a flag says; `undefined` where nothing is. */
-export const countProblem = (flag: string, count: number | undefined): string | undefined =>
-  count === undefined || count >= 1 ? undefined : `${flag}: expected 1 or more, found ${count}`
+/** What is wrong with a number of items; `undefined` where nothing is. */
+export const countProblem = (flag: "limit" | "buffer", count: number | undefined): string | undefined =>
+  count === undefined || count >= 1 ? undefined : `--${flag}: expected 1 or more, found ${count}`
 
 /** `ksi stream`. */
 export const stream = Command.make(
@@ -34,16 +33,14 @@ export const stream = Command.make(
     ...Call.fields("request"),
     limit: Flag.Int("limit").pipe(Flag.withDescription("Stop after so many"), Flag.withMetavar("N"), Flag.optional),
     buffer: Flag.Int("buffer").pipe(
-      Flag.withDescription(`Items that may be made before they are printed; default the limit stream-items, ${Limits.defaults.streamItems}`),
-      Flag.withMetavar("ITEMS"),
-      Flag.optional
+      Flag.withDescription("Items that may be made and not printed yet; default 65536"), Flag.withMetavar("N"), Flag.optional
     )
   },
   Effect.fnUntraced(function*(given) {
     const { event } = given
     const limit = Option.getOrUndefined(given.limit)
     const bufferSize = Option.getOrUndefined(given.buffer)
-    const message = countProblem("--limit", limit) ?? countProblem("--buffer", bufferSize)
+    const message = countProblem("limit", limit) ?? countProblem("buffer", bufferSize)
     if (message !== undefined) return yield* Effect.fail(new Output.Usage({ message, similar: [], next: "ksi stream --help" }))
     const { body, expected, remote } = yield* Call.prepared(given, Remote.connect)
     if (expected !== "stream") return yield* KsiError.fail(new KsiError.WrongShape({ event, used: "stream", expected }))

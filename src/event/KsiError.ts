@@ -375,8 +375,8 @@ export class ConnectionLost extends Schema.TaggedClass<ConnectionLost>()("Connec
     return this.unsent || this.idempotent === true
   }
   get next(): string {
-    if (this.address.includes("://")) return "look whether the daemon runs there, and listens (ksi status, on its machine)"
-    return this.unsent ? "ksi start" : "ksi status"
+    if (!this.unsent) return "ksi status"
+    return this.address.includes("://") ? "look whether a daemon runs there, and listens on it (ksi start --tcp, --port)" : "ksi start"
   }
 }
 
@@ -395,7 +395,7 @@ export class ListenFailed extends Schema.TaggedClass<ListenFailed>()("ListenFail
   }
   get next(): string {
     if (this.address.startsWith("http:")) return `ksi start --port <another port>, or --port off`
-    if (this.address.startsWith("tcp:")) return "ksi start --tcp <another host:port>, or --tcp off"
+    if (this.address.startsWith("tcp:")) return "listen on another port"
     return this.taken ? "ksi status, or ksi stop" : "ksi start --socket <another path>"
   }
 }

@@ -103,7 +103,7 @@ export const defaults: LimitsShape = {
   connectionRequests: 256,
   connectionSubscriptions: 10_000,
   connectionStreams: 256,
-  streamItems: 16_384,
+  streamItems: 65_536,
   streamBytes: 4 * 1024 * 1024,
   connections: 10_000,
   headerBytes: 16 * 1024,

@@ -168,7 +168,7 @@ export interface InfoShape {
   readonly socket?: string | undefined
   /** Where HTTP is, once it is. */
   readonly url?: (() => string | undefined) | undefined
-  /** Where TCP is, once it is. */
+  /** Where TCP is, once it is there. */
   readonly tcp?: (() => string | undefined) | undefined
   /** Resident memory, in bytes. */
   readonly memoryBytes?: (() => number) | undefined
@@ -259,7 +259,7 @@ const makeHealth = Effect.gen(function*() {
     ...(info.socket === undefined ? {} : { socket: info.socket })
   }
   const named = (field: "failed_projections" | "blocked_consumers", names: ReadonlyArray<string>) => names.length === 0 ? {} : { [field]: names }
-  const whereIs = (field: "url" | "tcp", where: string | undefined) => where === undefined ? {} : { [field]: where }
+  const placed = (field: "url" | "tcp", place: string | undefined) => place === undefined ? {} : { [field]: place }
   return (now: bigint): Event.Success<typeof Health> => ({
     status: "healthy",
     version: info.version,
@@ -273,8 +273,8 @@ const makeHealth = Effect.gen(function*() {
     ...(info.connections === undefined ? {} : { connections: info.connections() }),
     ...(info.memoryBytes === undefined ? {} : { memory_bytes: info.memoryBytes() }),
     ...still,
-    ...whereIs("url", info.url?.()),
-    ...whereIs("tcp", info.tcp?.())
+    ...placed("url", info.url?.()),
+    ...placed("tcp", info.tcp?.())
   })
 })
 

@@ -58,8 +58,8 @@ export const settings = {
     description: "More names by which HTTP may be asked, beside the loopback ones; with a port or for any"
   }),
   tcp: Setting.make({
-    name: "tcp", kind: Setting.address, default: Setting.off,
-    description: "Where the socket's protocol is spoken over TCP, to whoever has a token; a port alone is on 127.0.0.1; it is not encrypted"
+    name: "tcp", kind: Setting.tcp, default: Setting.off,
+    description: "The address of the plain socket over TCP, for programs elsewhere; everybody needs a token there"
   }),
   store: Setting.make({
     name: "store", kind: Setting.choice("sqlite", "memory"), default: "sqlite", description: "Where facts are kept"
@@ -140,7 +140,7 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   connectionStreams: limit("connectionStreams", count(1, 1_000_000), "Streams of one connection"),
   streamItems: limit("streamItems", count(1, 16_777_216), "Items of one stream that a client may hold, and have on their way"),
   streamBytes: limit("streamBytes", bytes(1024, 1024 * 1024 * 1024), "The same, in characters of their frames"),
-  connections: limit("connections", count(1, 1_000_000), "Open connections of each way in: the socket, TCP, HTTP"),
+  connections: limit("connections", count(1, 1_000_000), "Open connections of each way in: the socket, HTTP"),
   headerBytes: limit("headerBytes", bytes(1024, 1024 * 1024), "The line and the headers of one HTTP request"),
   headerMillis: limit("headerMillis", millis(100, day), "How long the head of an HTTP request may take to arrive"),
   bodyMillis: limit("bodyMillis", millis(100, day), "How long a whole HTTP request may take to arrive"),
@@ -176,15 +176,8 @@ export const all: ReadonlyArray<Setting.Setting<never>> = [...Object.values(sett
 // Promised, and not there yet. Both spellings of a secret.
 const later = ["DATABASE_URL", "DATABASE_URL_FILE", "NODE", "LISTEN", "JOIN", "FEDERATION_KEY_FILE"]
 
-// Those of commands that talk to a daemon (cli/Remote.ts): they say whom and who asks, and are none of its settings.
-const ofClients: ReadonlySet<string> = new Set(["KSI_URL", "KSI_TOKEN", "KSI_TOKEN_FILE"])
-
-/** What it means to speak TCP where others can reach it. */
-export const unencrypted = (at: Setting.Address): string =>
-  `tcp = ${Setting.address.show(at)} is no loopback address, and KSI does not encrypt TCP: who can read that network reads tokens and facts`
-
-/** What to do about it. */
-export const encrypt = "listen on 127.0.0.1 and bring what encrypts before it (ssh -L, stunnel, WireGuard), or use HTTP behind a proxy that speaks TLS"
+// Those of commands that talk to a daemon (cli/Remote.ts): they say who asks, and whom, and are none of its settings.
+const ofClients: ReadonlySet<string> = new Set(["KSI_TOKEN", "KSI_TOKEN_FILE", "KSI_URL"])
 
 // ------------------------------------------------------------------------------------------------------------- models
 

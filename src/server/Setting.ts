@@ -292,38 +292,42 @@ export const port: Kind<number | typeof off> = {
   metavar: "PORT"
 }
 
-/** Where to listen on TCP. */
-export interface Address {
-  readonly host: string
-  /** 0 is any free one. */
-  readonly port: number
-}
-
-const addressOf = (given: string): Address | undefined => {
-  // Of an address of version 6 the brackets say where it ends.
-  const [, name, digits] = /^(\[[\da-fA-F:.]+\]|[a-zA-Z\d._-]+):(\d{1,5})$/.exec(given) ?? []
-  const number = within(numberOf(digits), 0, 65_535)
-  return name === undefined || number === undefined ? undefined : { host: name.replace(/^\[|\]$/g, ""), port: number }
-}
-
-/** A host and a port, or a port alone for this machine only; `off` is none. */
-export const address: Kind<Address | typeof off> = {
-  expects: "a port from 0 to 65,535, or host:port, or off",
-  read: (given) => {
-    const alone = port.read(given)
-    if (alone !== undefined) return alone === off ? off : { host: "127.0.0.1", port: alone }
-    return typeof given === "string" ? addressOf(given) : undefined
-  },
-  show: (value) => value === off ? off : `${value.host.includes(":") ? `[${value.host}]` : value.host}:${value.port}`,
-  metavar: "[HOST:]PORT"
-}
-
 /** A name or an address to listen on. */
 export const host: Kind<string> = {
   expects: "a host name or an IP address",
   read: (given) => typeof given === "string" && /^(?:[a-zA-Z\d._-]+|\[?[\da-fA-F:.]+\]?)$/.test(given) ? given : undefined,
   show: (value) => value,
   metavar: "HOST"
+}
+
+/** Where to listen on TCP. */
+export interface TcpPlace {
+  readonly host: string
+  readonly port: number
+}
+
+/** The place that a text says: a port of the loopback address, or a host and a port; `undefined` where it is none. */
+export const tcpPlaceOf = (text: string): TcpPlace | undefined => {
+  const [, given, digits = ""] = /^(?:(.+):)?(\d{1,5})$/.exec(text) ?? []
+  const name = given === undefined ? "127.0.0.1" : host.read(given)
+  const number = digits === "" ? undefined : within(Number(digits), 0, 65_535)
+  // An address of IPv6 has colons itself: it stands in brackets.
+  const isPlain = name !== undefined && (!name.includes(":") || name.startsWith("["))
+  return !isPlain || number === undefined ? undefined : { host: name, port: number }
+}
+
+/** Where to listen on TCP, or `off`. */
+export const tcp: Kind<string> = {
+  expects: "a port from 0 to 65,535, a host and a port as 10.0.0.1:4601, or off",
+  read: (given) => {
+    const text = typeof given === "number" ? String(given) : given
+    if (typeof text !== "string") return undefined
+    if (text.toLowerCase() === off) return off
+    const place = tcpPlaceOf(text)
+    return place && `${place.host}:${place.port}`
+  },
+  show: (value) => value,
+  metavar: "[HOST:]PORT"
 }
 
 /** Several of something: a list in the file, elsewhere a text with commas. `what` is one of them. */

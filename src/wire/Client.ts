@@ -23,14 +23,13 @@
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { outgoing } from "../bus/Causation.ts"
 import type { Expectations } from "../bus/Journal.ts"
@@ -41,9 +40,8 @@ import { Limits, type LimitsShape } from "../event/Limits.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
-import { addressOf, dial, urlProblem as problemOf } from "./internal/dial.ts"
+import { addressOf, dial } from "./internal/dial.ts"
 import { Lines } from "./Lines.ts"
-import { Liveness } from "./internal/Liveness.ts"
 import { Outgoing } from "./internal/Outgoing.ts"
 import { type Newest, Receiving } from "./internal/Receiving.ts"
 
@@ -78,8 +76,6 @@ export interface ConnectOptions {
   readonly token?: string | undefined
   /** How long the daemon may take to accept. Default: 10 seconds. */
   readonly connectTimeout?: Duration.Input | undefined
-  /** One that says nothing for half of it is asked whether it is there, and is lost where it does not answer in another half. Default: the limit `idleMillis`, 1 minute. */
-  readonly idle?: Duration.Input | undefined
   /** A label for everything this client sends. */
   readonly clientId?: string | undefined
   /** Calls that may wait for their answer; more wait for their turn. Default: 64. */
@@ -127,8 +123,8 @@ export interface Told {
 /** Speaks to a daemon. */
 export class Client extends Context.Service<Client, {
   readonly address: string
-  /** Waits until the connection is over; answers with why. Fails with `Unauthenticated` where the token is not valid, or no longer. */
-  readonly closed: Effect.Effect<string, KsiError.KsiError>
+  /** Waits until the connection is over; answers with why. */
+  readonly closed: Effect.Effect<string>
   /** Calls a request or emits a fact: the definition over there decides. */
   readonly call: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
   /** `call` with data that is JSON text already and is sent as it is. */
@@ -142,9 +138,6 @@ export class Client extends Context.Service<Client, {
   /** Follows what happens. Fails with `ConnectionLost` when the connection ends. */
   readonly subscribe: (options: SubscribeOptions) => Stream.Stream<Told, CallFailure>
 }>()("ksi/wire/Client") {}
-
-/** What is wrong with a URL, in words that show no password; `undefined` where it can be dialled. */
-export const urlProblem: (url: string) => string | undefined = problemOf
 
 // --------------------------------------------------------------------------------------------------------- connection
 
@@ -163,80 +156,33 @@ interface WireSink {
   readonly frame: (frame: Frame.Incoming, length: number) => void
   /** There will be no more frames; may come again. */
   readonly lost: (problem: string) => void
-  /** The token is not valid: there will be no more frames. */
-  readonly refused: (error: KsiError.KsiError) => void
 }
+
+// Requests that leave in one write, at most.
+const sentTogether = 16
 
 /** The label of the greeting. No call has it: theirs are numbered. */
 const greeting = "hello"
 
-const isUnauthenticated = (error: unknown): error is KsiError.KsiError => KsiError.is(error) && error.reason._tag === "Unauthenticated"
-
-/**
- * Tells of a token that is not valid, or no longer. Not everything that fails with `Unauthenticated` says so (a handler may have asked
- * another daemon): then the token is shown again, in a greeting, or where WebSockets are opened.
- */
-const makeProof = (show: Effect.Effect<void, KsiError.KsiError>, refused: (error: KsiError.KsiError) => void, fork: (effect: Effect.Effect<void>) => void) => {
-  let isShowing = false
-  const again = show.pipe(
-    Effect.catch((error) => Effect.sync(() => isUnauthenticated(error) ? refused(error) : undefined)),
-    Effect.ensuring(Effect.sync(() => {
-      isShowing = false
-    }))
-  )
-  return (incoming: Frame.Incoming): void => {
-    if (incoming.ok) return
-    const error = Frame.failureOf(incoming)
-    if (!isUnauthenticated(error)) return
-    if (incoming.event === Control.Hello.name && incoming.correlationId === greeting) return refused(error)
-    if (isShowing) return
-    isShowing = true
-    fork(again)
-  }
-}
-
-const openWire = Effect.fnUntraced(function*(options: ConnectOptions, sink: WireSink) {
-  const { clientId, connectTimeout, idle, token, url } = options
+const openWire = Effect.fnUntraced(function*({ clientId, connectTimeout, token, url }: ConnectOptions, sink: WireSink) {
   const limits = yield* Limits
   const maxBytes = (limits.frameBytes + Frame.replyOverhead) * bytesPerCharacter
-  const dialling = dial(url, { token, connectTimeout, maxBytes })
-  const { isPresented, transport } = yield* dialling
+  const { isPresented, transport } = yield* dial(url, { token, connectTimeout, maxBytes })
   const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes)
   const broken = (problem: string) => {
     sink.lost(problem)
     transport.destroy()
   }
-  const refused = (error: KsiError.KsiError) => {
-    sink.refused(error)
-    transport.destroy()
-  }
-  const scope = yield* Effect.scope
-  const run = Effect.runForkWith(yield* Effect.context<never>())
-  const hello = (shown: string | undefined) => {
-    const dataText = JSON.stringify({ version: Control.version, token: shown })
-    outgoing.append(Frame.encodeRequest({ event: Control.Hello.name, dataText, correlationId: greeting, clientId }))
-  }
-  const show = isPresented ? Effect.asVoid(Effect.scoped(dialling)) : Effect.sync(() => hello(token))
-  const prove = makeProof(show, refused, (effect) => void run(Effect.forkIn(effect, scope)))
-  const liveness = new Liveness({
-    millis: idle === undefined ? limits.idleMillis : Duration.toMillis(idle), ask: () => outgoing.append(`${Control.pingLine}\n`), gone: broken
-  })
   const lines = new Lines(maxBytes, {
     line: (text) => {
       const incoming = Frame.decodeIncoming(text)
-      if (Result.isSuccess(incoming)) {
-        // Who is nobody is told so before what was asked.
-        if (token !== undefined) prove(incoming.success)
-        sink.frame(incoming.success, text.length)
-      } else broken(`it sent what is no frame: ${incoming.failure}`)
+      if (Result.isSuccess(incoming)) sink.frame(incoming.success, text.length)
+      else broken(`it sent what is no frame: ${incoming.failure}`)
     },
     bad: (why) => broken(`it sent a line that is ${why}`)
   })
   transport.start({
-    bytes: (chunk) => {
-      liveness.heard()
-      lines.push(chunk)
-    },
+    bytes: (chunk) => lines.push(chunk),
     drained: () => outgoing.drained(),
     ended: () => sink.lost(transport.problem ?? "it closed the connection")
   })
@@ -244,10 +190,19 @@ const openWire = Effect.fnUntraced(function*(options: ConnectOptions, sink: Wire
     outgoing.flush()
     sink.lost("the client is closed")
   }))
-  const wire: Wire = { send: (text) => outgoing.append(text) }
+  let sent = 0
+  const wire: Wire = {
+    send: (text) => {
+      outgoing.append(text)
+      // Of many that are asked in one turn the daemon begins with the first while the last are written.
+      if (++sent % sentTogether === 0) outgoing.flush()
+    }
+  }
   // Nothing waits for its answer: with a token that is not valid, every other answer says so too.
-  if (token !== undefined) hello(isPresented ? undefined : token)
-  yield* Effect.forkScoped(liveness.watch)
+  if (token !== undefined) {
+    const dataText = JSON.stringify({ version: Control.version, token: isPresented ? undefined : token })
+    wire.send(Frame.encodeRequest({ event: Control.Hello.name, dataText, correlationId: greeting, clientId }))
+  }
   return wire
 })
 
@@ -278,9 +233,8 @@ const makeOwed = (url: string) => {
   const waiting = new Map<unknown, Resume>()
   const streams = new Map<unknown, Incoming>()
   const subscriptions = new Map<unknown, Receiving<Told, CallFailure>>()
-  const over = Deferred.makeUnsafe<string, KsiError.KsiError>()
+  const over = Deferred.makeUnsafe<string>()
   let ended: string | undefined
-  let refusal: KsiError.KsiError | undefined
 
   /** What a frame says of a stream; one that was left is not there. */
   const streamed = (incoming: Frame.Incoming, length: number): void => {
@@ -315,15 +269,10 @@ const makeOwed = (url: string) => {
       streams.delete(correlationId)
       stream.end(Exit.fail(Frame.failureOf(incoming)))
     },
-    refused: (error) => {
-      if (ended !== undefined) return
-      refusal = error
-      sink.lost(error.message)
-    },
     lost: (problem) => {
       ended ??= problem
-      Deferred.doneUnsafe(over, refusal === undefined ? Exit.succeed(ended) : Exit.fail(refusal))
-      const failed = Exit.fail(refusal ?? lost(url, ended, false))
+      Deferred.doneUnsafe(over, Exit.succeed(ended))
+      const failed = Exit.fail(lost(url, ended, false))
       const owed = [...waiting.values()]
       waiting.clear()
       for (const resume of owed) resume(failed)
@@ -332,7 +281,7 @@ const makeOwed = (url: string) => {
       subscriptions.clear()
     }
   }
-  return { waiting, streams, subscriptions, sink, over, ended: () => ended, refusal: () => refusal }
+  return { waiting, streams, subscriptions, sink, over, ended: () => ended }
 }
 
 type Owed = ReturnType<typeof makeOwed>
@@ -341,23 +290,43 @@ type Owed = ReturnType<typeof makeOwed>
 const traceOf = (fiber: Fiber.Fiber<unknown, unknown>, options: Pick<CallOptions, "traceparent" | "tracestate">): TraceContext.Texts =>
   options.traceparent === undefined ? outgoing(fiber) ?? TraceContext.none : { traceparent: options.traceparent, tracestate: options.tracestate }
 
-const makeCalls = ({ clientId, outstanding = defaultOutstanding, url }: ConnectOptions, wire: Wire, { ended, refusal, waiting }: Owed) => {
-  const turns = Semaphore.makeUnsafe(outstanding)
+const makeCalls = ({ clientId, outstanding = defaultOutstanding, url }: ConnectOptions, wire: Wire, { ended, waiting }: Owed) => {
+  // A semaphore would cost every call more than its frame does.
+  let running = 0
   let last = 0
-  const send = (event: string, dataText: string, callOptions: CallOptions, bare: boolean) =>
+  const queue = new Set<() => void>()
+  const free = () => {
+    running--
+    for (const start of queue) {
+      if (running >= outstanding) return
+      queue.delete(start)
+      start()
+    }
+  }
+  return (event: string, dataText: string, callOptions: CallOptions = {}, bare = false) =>
     Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
       const { traceparent, tracestate } = traceOf(fiber, callOptions)
       return Effect.callback<Frame.Incoming, CallFailure>((resume) => {
-        const problem = ended()
-        if (problem !== undefined) return resume(Effect.fail(refusal() ?? lost(url, problem, true)))
-        const correlationId = `c${++last}`
-        waiting.set(correlationId, resume)
-        wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, traceparent, tracestate, bare }))
-        return Effect.sync(() => waiting.delete(correlationId))
+        let correlationId: string | undefined
+        const start = () => {
+          const problem = ended()
+          if (problem !== undefined) return resume(Effect.fail(lost(url, problem, true)))
+          running++
+          correlationId = `c${++last}`
+          waiting.set(correlationId, (answer) => {
+            free()
+            resume(answer)
+          })
+          wire.send(Frame.encodeRequest({ event, dataText, correlationId, clientId, ...callOptions, traceparent, tracestate, bare }))
+        }
+        if (running < outstanding) start()
+        else queue.add(start)
+        return Effect.sync(() => {
+          if (correlationId === undefined) queue.delete(start)
+          else if (waiting.delete(correlationId)) free()
+        })
       })
     })
-  return (event: string, dataText: string, callOptions: CallOptions = {}, bare = false) =>
-    turns.withPermits(1)(send(event, dataText, callOptions, bare))
 }
 
 /** The answer of a frame, as it is. */
@@ -371,7 +340,7 @@ const answerOf = (incoming: Frame.Incoming): Exit.Exit<Answer, CallFailure> => {
 // How long the daemon may take to end a stream that was left.
 const leaveMillis = 5000
 
-const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, refusal, streams }: Owed) => {
+const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, streams }: Owed) => {
   const { clientId, url } = options
   let last = 0
   let isGreeted = options.token !== undefined
@@ -381,7 +350,7 @@ const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, {
   /** Asks for a stream, and cancels it with the scope if it has not ended. */
   const open = Effect.fnUntraced(function*(event: string, data: unknown, asked: StreamOptions) {
     const problem = ended()
-    if (problem !== undefined) return yield* Effect.fail(refusal() ?? lost(url, problem, true))
+    if (problem !== undefined) return yield* Effect.fail(lost(url, problem, true))
     // Then items that are made together may share a frame.
     if (!isGreeted) control(Control.Hello.name, { version: Control.version })
     isGreeted = true

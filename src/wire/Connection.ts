@@ -268,7 +268,6 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       const reason = grant(data, (streamId, subscriptionId) => streamId === undefined ? followers.windowOf(subscriptionId) : streams.windowOf(streamId))
       return reason === undefined ? undefined : refuse({ reason, event, correlationId })
     }
-    if (event === Control.ping) return outgoing.append(Control.pongLine)
     if (!Control.isControl(event)) return run(envelopeOf(request, data), request, bytes, undefined)
     const greeting = event === Control.Hello.name ? followers.greet(data) : undefined
     const envelope = envelopeOf(request, greeting === undefined ? data : greeting.data)
@@ -337,11 +336,9 @@ const makePending = ({ connectionBufferBytes }: LimitsShape) => {
 }
 
 /** Cuts what comes in into lines; `gaveUp` is told when one was given up for others. */
-const makeLines = ({ gathering, limits: { frameBytes }, outgoing }: Parts, take: (incoming: Incoming) => void, gaveUp: () => void): Lines =>
+const makeLines = ({ gathering, limits: { frameBytes } }: Parts, take: (incoming: Incoming) => void, gaveUp: () => void): Lines =>
   new Lines(frameBytes, {
     line: (text) => {
-      // Whether anybody is there is not asked of those who wait.
-      if (text === Control.pingLine) return outgoing.append(Control.pongLine)
       // An empty line is nothing: somebody typed a newline too many.
       if (text.charCodeAt(0) === openObject || text.trim() !== "") take(text)
     },
@@ -353,12 +350,24 @@ const makeLines = ({ gathering, limits: { frameBytes }, outgoing }: Parts, take:
     }
   }, gathering)
 
+/** Waits for room: one wait at a time. */
+const makeOnce = (outgoing: Outgoing, then: () => void) => {
+  let waits = false
+  return (): void => {
+    if (waits) return
+    waits = true
+    outgoing.whenRoom(() => {
+      waits = false
+      then()
+    })
+  }
+}
+
 /** Begins what comes in as there is room for it, and knows when the connection is over. */
 const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
   const { followers, fork, limits, outgoing, streams } = parts
   const pending = makePending(limits)
   let paused = false
-  let waits = false
   let ended: Ended | undefined
   const requests = makeRequests(parts, () => advance())
   // What finds nobody waiting before it begins at once.
@@ -380,17 +389,13 @@ const makeReading = (transport: Transport, parts: Parts, done: () => void) => {
     } while (!pending.isEmpty() && requests.hasRoom())
   }
 
+  const waitForRoom = makeOnce(outgoing, () => advance())
+
   /** Goes on as far as there is room; called whenever there may be more of it. */
   const advance = (): void => {
     if (!pending.isEmpty()) beginSome()
     // What waits to be written may leave at the end of a turn, and nobody but this tells: a stream may wait for a line that waits here.
-    if (!pending.isEmpty() && !outgoing.hasRoom && !waits) {
-      waits = true
-      outgoing.whenRoom(() => {
-        waits = false
-        advance()
-      })
-    }
+    if (!pending.isEmpty() && !outgoing.hasRoom) waitForRoom()
     // Some is read ahead while there is no room: a client that goes away is noticed meanwhile.
     if (pending.isFull() !== paused && ended === undefined) {
       paused = !paused

@@ -143,7 +143,7 @@ const makeRoom = Effect.fnUntraced(function*(path: string) {
 
 const problems: { readonly [code: string]: string } = {
   EADDRINUSE: "the port is in use", EACCES: "this user may not listen on it", EADDRNOTAVAIL: "this machine does not have that address",
-  ENOTFOUND: "nobody knows that name", EAI_AGAIN: "that name cannot be looked up now"
+  ENOTFOUND: "nobody knows that name"
 }
 
 const listen = (server: Net.Server, address: string, place: Net.ListenOptions): Effect.Effect<void, KsiError.KsiError> =>

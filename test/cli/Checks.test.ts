@@ -1,13 +1,11 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { once } from "node:events"
 import * as Fs from "node:fs"
 import { type AddressInfo, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Checks from "../../src/cli/Checks.ts"
 import * as Config from "../../src/server/Config.ts"
-import * as Setting from "../../src/server/Setting.ts"
 import { newest, type State } from "../../src/store/StoreInspection.ts"
 
 const folder = Effect.acquireRelease(
@@ -28,8 +26,6 @@ const listening = (path: string) =>
 
 const is = (status: Checks.Check["status"], message: string) =>
   ({ status, message: expect.stringContaining(message), mend: status === "ok" ? undefined : expect.any(String) })
-
-const none = { running: false, check: Checks.node("24.0.0") }
 
 describe("settings", () => {
   it("each problem and warning is a check with its mend", () => {
@@ -83,6 +79,7 @@ describe("socket", () => {
 })
 
 describe("http", () => {
+  const none = { running: false, check: Checks.node("24.0.0") }
   const at = (port: Config.Values["port"], host = "127.0.0.1", hosts: ReadonlyArray<string> = []) => Checks.http({ host, hosts, port }, none)
 
   it.live("is free, taken or off, and looking takes nothing", () =>
@@ -113,40 +110,6 @@ describe("http", () => {
       const values = { host: "127.0.0.1", hosts: [], port: 4600 }
       expect(yield* Checks.http(values, { ...none, running: true, url: "http://127.0.0.1:1" })).toMatchObject([is("ok", "at http://127.0.0.1:1")])
       expect(yield* Checks.http(values, { ...none, running: true })).toMatchObject([is("ok", "has none")])
-    }))
-})
-
-describe("tcp", () => {
-  const at = (text: string) => Checks.tcp(Setting.address.read(text) ?? "off", none)
-  it.live("off, any port, a free one, a taken one, an address and a name that are nobody's", () =>
-    Effect.gen(function*() {
-      const server = createServer()
-      yield* Effect.promise(() => once(server.listen(0, "127.0.0.1"), "listening"))
-      // Of a server that listens on a port.
-      const { port } = server.address() as AddressInfo
-      expect(yield* at("off")).toMatchObject([is("ok", "off")])
-      expect(yield* at("0")).toMatchObject([is("ok", "any free port of 127.0.0.1")])
-      const [taken] = yield* at(`127.0.0.1:${port}`)
-      expect(taken).toMatchObject(is("problem", `port ${port} of 127.0.0.1 is taken by another process`))
-      expect(taken?.mend).toContain("--tcp")
-      yield* Effect.promise(() => once(server.close(), "close"))
-      expect(yield* at(String(port))).toMatchObject([is("ok", `port ${port} of 127.0.0.1 is free`)])
-      expect(yield* at("192.0.2.1:4601")).toMatchObject([is("problem", "is on no address of this machine"), is("warning", "does not encrypt")])
-      expect((yield* at("no-such-host.invalid:4601"))[0]).toMatchObject(is("problem", "has a name that"))
-    }))
-
-  it.live("where others can reach it is a warning that says what to do", () =>
-    Effect.gen(function*() {
-      const [, warning] = yield* at("0.0.0.0:0")
-      expect(warning).toMatchObject(is("warning", "tcp = 0.0.0.0:0 is no loopback address, and KSI does not encrypt TCP"))
-      expect(warning?.mend).toContain("ssh -L")
-      expect(yield* at("[::1]:0")).toHaveLength(1)
-    }))
-
-  it.effect("of a daemon that runs is where that one has it", () =>
-    Effect.gen(function*() {
-      expect(yield* Checks.tcp("off", { ...none, running: true, tcp: "tcp://127.0.0.1:1" })).toMatchObject([is("ok", "at tcp://127.0.0.1:1")])
-      expect(yield* Checks.tcp("off", { ...none, running: true })).toMatchObject([is("ok", "has none")])
     }))
 })
 

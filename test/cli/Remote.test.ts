@@ -57,8 +57,7 @@ describe("connect", () => {
         world({}),
         Layer.succeed(Settings.Socket, Option.some("/nonexistent/daemon.sock")),
         Layer.succeed(Settings.Home, Option.none()),
-        Layer.succeed(Settings.Url, Option.none()),
-        Layer.succeed(Settings.Token, Option.none())
+        Layer.succeed(Settings.Url, Option.none())
       )
       const error = yield* Effect.flip(Effect.scoped(Remote.connect)).pipe(Effect.provide(settings))
       expect(KsiError.is(error) && error.reason).toMatchObject({ _tag: "ConnectionLost", unsent: true, address: "/nonexistent/daemon.sock" })

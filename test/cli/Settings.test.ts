@@ -23,25 +23,13 @@ describe("address", () => {
       expect(yield* placed({ KSI_HOME: "/e" })).toBe("/e/run/daemon.sock")
       expect(yield* placed({})).toBe("var/run/daemon.sock")
     }))
-  it.effect("a URL goes before what is as near or further, and is not said beside a socket or a home", () =>
+  it.effect("a URL goes before the socket, and the nearer source before the other", () =>
     Effect.gen(function*() {
-      const far = "tcp://far.example:4601"
-      expect(yield* placed({ KSI_URL: "tcp://e:1", KSI_SOCKET: "/e.sock" }, { url: far })).toBe(far)
-      expect(yield* placed({ KSI_URL: far, KSI_SOCKET: "/e.sock" })).toBe(far)
-      expect(yield* placed({ KSI_URL: far }, { home: "/f" })).toBe("/f/run/daemon.sock")
-      expect((yield* Effect.flip(placed({}, { url: far, home: "/f" }))).message).toBe("--url says which daemon is meant, and so does --home: give one of them")
-      expect((yield* Effect.flip(placed({}, { url: "ftp://far.example" }))).message).toMatch(/^--url: expected unix:.*, got ftp:\/\/$/)
-      const secret = (yield* Effect.flip(placed({ KSI_URL: "tcp://a:s3cret@b:1" }))).message
-      expect(secret).toContain("KSI_URL: has a name or a password in it")
-      expect(secret).not.toContain("s3cret")
-    }))
-  it.effect("a command of this machine takes no URL, and where it matters no variable", () =>
-    Effect.gen(function*() {
-      const far = "tcp://far.example:4601"
-      expect((yield* Effect.flip(Settings.local("ksi start").pipe(given({}, { url: far })))).message).toContain("without --url")
-      yield* Settings.local("ksi start").pipe(given({ KSI_URL: far }))
-      expect((yield* Effect.flip(Settings.local("ksi backup", true).pipe(given({ KSI_URL: far })))).message).toContain("without KSI_URL")
-      yield* Settings.local("ksi backup", true).pipe(given({ KSI_URL: far }, { home: "/f" }))
+      const env = { KSI_SOCKET: "/e.sock", KSI_URL: "tcp://e:1" }
+      expect(yield* placed(env)).toBe("tcp://e:1")
+      expect(yield* placed(env, { url: "ws://f" })).toBe("ws://f")
+      expect(yield* placed(env, { home: "/f" })).toBe("/f/run/daemon.sock")
+      expect((yield* Effect.flip(placed({}, { url: "ws://f", socket: "/f.sock" }))).message).toContain("give one of them")
     }))
   it.effect("does not care about other settings", () =>
     Effect.gen(function*() {
@@ -52,6 +40,11 @@ describe("address", () => {
 })
 
 describe("load", () => {
+  it.effect("what is about this machine has no use for a URL", () =>
+    Effect.gen(function*() {
+      const config = yield* Settings.load({}).pipe(given({}, { url: "tcp://e:1" }))
+      expect((yield* Effect.flip(Settings.valid(config))).message).toBe("--url is for commands that ask a daemon; this one is about this machine")
+    }))
   it.effect("flags, then the environment", () =>
     Effect.gen(function*() {
       const load = (flags: Record<string, string>) =>

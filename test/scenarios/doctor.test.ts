@@ -184,7 +184,7 @@ describe("doctor", () => {
 
 describe("ksi start with ksi.toml", () => {
   it("takes it, and the CLI beside it finds the daemon", async () => {
-    const cwd = folder("home = \"data\"\nstore = \"memory\"\nlog_level = \"debug\"\nnode = \"a\"\n[limits]\nframe_bytes = \"8 KiB\"\n")
+    const cwd = folder("home = \"data\"\nstore = \"memory\"\nlog_level = \"debug\"\nlisten = 4600\n[limits]\nframe_bytes = \"8 KiB\"\n")
     const daemon = run(["start", "--drain", "0"], cwd, { KSI_HOEM: "x", KSI_LIMIT_DEPTH: "7" })
     await daemon.says("ksi is ready")
     expect((await run(["status", "--json"], cwd).ended()).stdout).toContain("\"home\":\"data\"")
@@ -197,7 +197,7 @@ describe("ksi start with ksi.toml", () => {
     expect(code).toBe(0)
     const logged = stderr.trimEnd().split("\n").map((line) => JSON.parse(line) as { readonly level: string; readonly message: string; readonly annotations: Record<string, string> })
     expect(logged.filter(({ level }) => level === "WARN").map(({ message }) => message)).toEqual([
-      "KSI_HOEM is no setting, it has no effect; nearest: KSI_HOME", "ksi.toml:4: node is not supported yet, it has no effect"
+      "KSI_HOEM is no setting, it has no effect; nearest: KSI_HOME", "ksi.toml:4: listen is not supported yet, it has no effect"
     ])
     expect(logged.find(({ message }) => message === "settings")?.annotations).toMatchObject({
       home: "data (ksi.toml:1)", drain: "0 seconds (--drain)", "limits.depth": "7 (KSI_LIMIT_DEPTH)", "limits.frame_bytes": "8 KiB (ksi.toml:6)"

@@ -2,7 +2,6 @@
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { connect, createServer } from "node:net"
 import * as Path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { ksi } from "../cli/commandLine.ts"
@@ -41,21 +40,6 @@ describe("ksi stream", () => {
     expect(await run("stream", "tick:count", "to=x")).toMatchObject({ code: 2, stdout: "", stderr: expect.stringContaining("PayloadInvalid") })
     expect(await run("stream", "tick:cuont")).toMatchObject({ code: 3, stderr: expect.stringMatching(/nearest +tick:count/) })
     expect(await run("stream", "tick:count", "to=1", "--limit", "0")).toMatchObject({ code: 2, stderr: expect.stringContaining("--limit: expected 1 or more, found 0") })
-  })
-
-  it("--buffer is how many items may be on their way; a daemon behind a URL is asked as one at home", async () => {
-    let asked = ""
-    const relay = createServer((from) => {
-      const to = connect(home.socket)
-      from.on("data", (bytes) => (asked += String(bytes))).on("error", () => {}).pipe(to).on("error", () => {}).pipe(from)
-    })
-    const path = Path.join(home.path, "relay.sock")
-    await once(relay.listen(path), "listening")
-    expect((await run("stream", "tick:count", "to=50", "--buffer", "2", "--url", `unix:${path}`)).stdout.split("\n")).toHaveLength(51)
-    expect(asked).toMatch(/"credit":\{"items":2,/)
-    expect(asked.match(/stream:credit/g)?.length).toBeGreaterThan(10)
-    relay.close()
-    expect(await run("stream", "tick:count", "to=1", "--buffer", "0")).toMatchObject({ code: 2, stderr: expect.stringContaining("--buffer: expected 1 or more, found 0") })
   })
 
   it("each command names the other where it is meant", async () => {

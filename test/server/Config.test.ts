@@ -151,7 +151,7 @@ describe("mistakes", () => {
 
   it.effect("what does not exist yet has no effect, and says so", () =>
     Effect.gen(function*() {
-      const { problems, warnings } = yield* withFile("listen = 1\n[node]\nname = \"a\"\n[limits]\ndepth = 3")
+      const { problems, warnings } = yield* withFile("listen = 4600\n[node]\nname = \"a\"\n[limits]\ndepth = 3")
       expect(problems).toEqual([])
       expect(warnings.map(Config.sentence)).toEqual([
         "ksi.toml:1: listen is not supported yet, it has no effect", "ksi.toml:2: node is not supported yet, it has no effect"
@@ -160,7 +160,7 @@ describe("mistakes", () => {
 
   it("variables that are no setting are warnings, whose values are not told", () => {
     const environment = {
-      KSI_HOEM: "s3cret", KSI_NODE: "a", KSI_DATABASE_URL: "s3cret", KSI_DATABASE_URL_FILE: "s3cret", KSI_FRAME_BYTES: "1", KSI_EMPTY: "", KSI: "x", PATH: "/bin", OTHER_KSI_HOEM: "x",
+      KSI_HOEM: "s3cret", KSI_LISTEN: "4600", KSI_DATABASE_URL: "s3cret", KSI_DATABASE_URL_FILE: "s3cret", KSI_FRAME_BYTES: "1", KSI_EMPTY: "", KSI: "x", PATH: "/bin", OTHER_KSI_HOEM: "x",
       KSI_HOME: "var"
     }
     const { problems, warnings } = Config.resolve({ ...none, environment })
@@ -170,7 +170,7 @@ describe("mistakes", () => {
       ["KSI_DATABASE_URL_FILE is not supported yet, it has no effect", []],
       ["KSI_FRAME_BYTES is no setting, it has no effect", []],
       ["KSI_HOEM is no setting, it has no effect", ["KSI_HOME"]],
-      ["KSI_NODE is not supported yet, it has no effect", []]
+      ["KSI_LISTEN is not supported yet, it has no effect", []]
     ])
     expect(JSON.stringify(warnings)).not.toContain("s3cret")
   })

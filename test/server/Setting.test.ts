@@ -127,20 +127,3 @@ it("headers of HTTP are pairs that a request may have", () => {
   expect(["authorization=Bearer%20x", "a=b,c=d", "none", "x=caf%C3%A9"].map(read)).toEqual(["authorization=Bearer%20x", "a=b,c=d", "", "x=caf%C3%A9"])
   expect(["authorization=Bearer%20%E2%82%AC", "a b=c", "nothing"].map(read)).toEqual([undefined, undefined, undefined])
 })
-
-describe("address", () => {
-  const { read, show } = Setting.address
-  it("is a port of this machine, or a host and a port, or off; what is shown is read again", () => {
-    expect(read(4601)).toEqual({ host: "127.0.0.1", port: 4601 })
-    expect(read("4601")).toEqual({ host: "127.0.0.1", port: 4601 })
-    expect(read("ksi.example:0")).toEqual({ host: "ksi.example", port: 0 })
-    expect(read("[::1]:4601")).toEqual({ host: "::1", port: 4601 })
-    expect(read("Off")).toBe("off")
-    for (const text of ["off", "127.0.0.1:4601", "[::1]:4601", "ksi.example:0"]) expect(show(read(text) ?? "off")).toBe(text)
-  })
-  it("is nothing else", () => {
-    for (const given of ["", "here", "here:", ":4601", "here:65536", "::1:4601", "tcp://here:4601", "a b:1", -1, 65_536, true, ["4601"]]) {
-      expect(read(given), String(given)).toBeUndefined()
-    }
-  })
-})

@@ -1,6 +1,6 @@
-// The five words, in the daemon's process and against it: the same program, told the same.
+// The five words, in the daemon's process and against it, over each way in: the same program, told the same.
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Redacted, Schema, Scope, Stream } from "effect"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import * as Builtin from "../../src/bus/Builtin.ts"
@@ -11,6 +11,9 @@ import * as Event from "../../src/event/Event.ts"
 import * as EventGroup from "../../src/event/EventGroup.ts"
 import { KsiError } from "../../src/event/KsiError.ts"
 import { Ksi } from "../../src/Ksi.ts"
+import type { Subscriptions } from "../../src/bus/Subscription.ts"
+import * as Http from "../../src/server/Http.ts"
+import { Permissions } from "../../src/store/Permissions.ts"
 import * as Control from "../../src/wire/Control.ts"
 import { RemoteFailure } from "../../src/wire/Frame.ts"
 import * as Listener from "../../src/wire/Listener.ts"
@@ -72,16 +75,32 @@ const makeSeen = (): Seen => ({ slow: 0, go: Deferred.makeUnsafe() })
 type Program<A> = Effect.Effect<A, unknown, KsiService | Scope.Scope>
 
 /** Where a program runs: in the process of the daemon, or beside it. */
-const places: ReadonlyArray<readonly [string, <A>(program: Program<A>, extra?: Layer.Layer<never, KsiError, Router>) => Effect.Effect<A, unknown, Scope.Scope>]> = [
+type Run = <A>(program: Program<A>, extra?: Layer.Layer<never, KsiError, Router>) => Effect.Effect<A, unknown, Scope.Scope>
+
+/** Beside a daemon that knows it by a token. */
+const withToken = (listen: Effect.Effect<string, KsiError, Router | Subscriptions | Scope.Scope>): Run => (program, extra = Layer.empty) =>
+  Effect.gen(function*() {
+    const context = yield* Layer.build(Layer.provideMerge(extra, daemon(makeSeen())))
+    const { token } = yield* Context.get(context, Permissions).createToken({ by: "owner", profile: "trusted" })
+    const url = yield* Effect.provideContext(listen, context)
+    return yield* Effect.provide(program, Ksi.layerRemote({ url, token: Redacted.make(token) }))
+  })
+
+const places: ReadonlyArray<readonly [string, Run]> = [
   ["in process", (program, extra = Layer.empty) => Effect.provide(program, Layer.provideMerge(extra, daemon(makeSeen())))],
   ["over a Unix socket", (program, extra = Layer.empty) => Effect.gen(function*() {
     const path = Path.join(yield* folder, "run", "daemon.sock")
     yield* Layer.build(Layer.mergeAll(Listener.layerUnix({ path }), extra).pipe(Layer.provide(daemon(makeSeen()))))
     return yield* Effect.provide(program, Ksi.layerRemote({ url: `unix:${path}` }))
-  })]
+  })],
+  ["over TCP", withToken(Effect.map(Layer.build(Listener.layerTcp({ port: 0 })), (context) => Context.get(context, Listener.Listener).address))],
+  ["over WebSocket", withToken(Effect.map(Layer.build(Http.layer({ port: 0 })), (context) => Context.get(context, Http.Http).url))]
 ]
 
-describe.each(places)("%s", (_, run) => {
+describe.each(places)("%s", (place, run) => {
+  const isOwner = !["over TCP", "over WebSocket"].includes(place)
+  // Whom a token stands for is a fact too, and there are some more before it.
+  const at = (position: number): bigint => BigInt(position + (isOwner ? 0 : 5))
   const it1 = (name: string, program: Program<void>, extra?: Layer.Layer<never, KsiError, Router>) =>
     it.live(name, () => run(program, extra).pipe(Effect.scoped, Effect.provide(Logger.layer([]))) as Effect.Effect<void>)
   const ksi = Effect.flatMap(KsiService, Effect.succeed)
@@ -120,13 +139,13 @@ describe.each(places)("%s", (_, run) => {
   it1("a fact is emitted, and what it expects of the store is looked at", Effect.gen(function*() {
     const { emit } = yield* ksi
     const first = yield* emit(Happened, { n: 1, on: day })
-    expect(first).toEqual({ id: first.id, streamId: "s-1", position: 1n, version: 1 })
-    expect(yield* emit(Happened, { n: 3, on: day }, { expectedVersion: 1 })).toMatchObject({ position: 2n, version: 2 })
+    expect(first).toEqual({ id: first.id, streamId: "s-1", position: at(1), version: 1 })
+    expect(yield* emit(Happened, { n: 3, on: day }, { expectedVersion: 1 })).toMatchObject({ position: at(2), version: 2 })
     const conflict = yield* Effect.flip(emit(Happened, { n: 3, on: day }, { expectedVersion: 1 }))
     expect(conflict).toMatchObject({ reason: { _tag: "VersionConflict", streamId: "s-1", expected: 1, actual: 2 } })
-    const condition = { query: [{ streamIds: ["s-1"] }], after: 1n }
-    expect(yield* Effect.flip(emit(Happened, { n: 3, on: day }, { condition }))).toMatchObject({ reason: { _tag: "ConditionFailed", position: 2 } })
-    expect(yield* emit(Happened, { n: 3, on: day }, { condition: { ...condition, after: 2n } })).toMatchObject({ position: 3n })
+    const condition = { query: [{ streamIds: ["s-1"] }], after: at(1) }
+    expect(yield* Effect.flip(emit(Happened, { n: 3, on: day }, { condition }))).toMatchObject({ reason: { _tag: "ConditionFailed", position: Number(at(2)) } })
+    expect(yield* emit(Happened, { n: 3, on: day }, { condition: { ...condition, after: at(2) } })).toMatchObject({ position: at(3) })
   }))
 
   it1("a stream has its items, and its end", Effect.gen(function*() {
@@ -143,20 +162,20 @@ describe.each(places)("%s", (_, run) => {
     const { call, emit, subscribe } = yield* ksi
     for (const n of [1, 2, 3]) yield* emit(Happened, { n, on: day })
     const live = Deferred.makeUnsafe<void>()
-    const following = yield* Effect.forkChild(subscribe(Happened, { from: 2 }).pipe(
-      Stream.tap(({ position }) => position === 3n ? Deferred.succeed(live, undefined) : Effect.void), Stream.take(3), Stream.runCollect))
+    const following = yield* Effect.forkChild(subscribe(Happened, { from: at(2) }).pipe(
+      Stream.tap(({ position }) => position === at(3) ? Deferred.succeed(live, undefined) : Effect.void), Stream.take(3), Stream.runCollect))
     yield* Deferred.await(live)
     yield* emit(Happened, { n: 4, on: day })
     const facts = yield* Fiber.join(following)
     expect(facts.map(({ data, missed, name, position, version }) => ({ data, missed, name, position, version }))).toEqual([
-      { data: { n: 2, on: day }, missed: 0, name: "r:happened", position: 2n, version: 1 },
-      { data: { n: 3, on: day }, missed: 0, name: "r:happened", position: 3n, version: 2 },
-      { data: { n: 4, on: day }, missed: 0, name: "r:happened", position: 4n, version: 2 }
+      { data: { n: 2, on: day }, missed: 0, name: "r:happened", position: at(2), version: 1 },
+      { data: { n: 3, on: day }, missed: 0, name: "r:happened", position: at(3), version: 2 },
+      { data: { n: 4, on: day }, missed: 0, name: "r:happened", position: at(4), version: 2 }
     ])
     const [fact] = facts
-    expect(fact?.metadata).toMatchObject({ correlationId: fact?.id, depth: 0, source: "/ksi", principal: "owner", streamId: "s-0" })
+    expect(fact?.metadata).toMatchObject({ correlationId: fact?.id, depth: 0, source: "/ksi", principal: isOwner ? "owner" : expect.stringMatching(/^token:/), streamId: "s-0" })
     // By pattern, and requests too: their data is JSON.
-    const heard = yield* Effect.forkChild(subscribe("r:*", { requests: true, from: 4 }).pipe(
+    const heard = yield* Effect.forkChild(subscribe("r:*", { requests: true, from: at(4) }).pipe(
       Stream.filter(({ name }) => name === "r:day"), Stream.runHead))
     const answered = yield* Effect.forkChild(Effect.forever(Effect.andThen(call(Day, { of: day, in: 2 }), Effect.sleep(5))))
     expect(yield* Fiber.join(heard)).toMatchObject({ value: { name: "r:day", data: { of: "2020-02-02T00:00:00.000Z", in: 2 }, position: undefined } })
@@ -171,7 +190,7 @@ describe.each(places)("%s", (_, run) => {
     yield* dispatch("r:happened", { n: 3, on: "2020-02-04T00:00:00.000Z" })
     const facts = yield* Stream.runCollect(Stream.take(subscribe(Occurred, { from: "start" }), 3))
     expect(facts.map(({ data: { n, on }, name, position }) => [n, on.getUTCDate(), name, position])).toEqual([
-      [1, 2, "r:occurred", 1n], [2, 3, "r:occurred", 2n], [3, 4, "r:occurred", 3n]
+      [1, 2, "r:occurred", at(1)], [2, 3, "r:occurred", at(2)], [3, 4, "r:occurred", at(3)]
     ])
   }))
 
@@ -224,8 +243,12 @@ describe.each(places)("%s", (_, run) => {
     for (const { fiber } of ways) yield* Fiber.interrupt(fiber)
   }))
 
-  it1("with block nobody goes faster than who follows", Effect.gen(function*() {
+  it1("with block nobody goes faster than the owner follows", Effect.gen(function*() {
     const { emit, subscribe } = yield* ksi
+    if (!isOwner) {
+      const refused = yield* Effect.flip(Stream.runDrain(subscribe(Happened, { overflow: "block" })))
+      return expect(refused).toMatchObject({ reason: { _tag: "PayloadInvalid", problems: [{ path: "overflow", problem: expect.stringContaining("owner") }] } })
+    }
     const go = Deferred.makeUnsafe<void>()
     const first = Deferred.makeUnsafe<void>()
     const heard: Array<number> = []
@@ -246,7 +269,7 @@ describe.each(places)("%s", (_, run) => {
   it1("what is only known by name is asked as JSON", Effect.gen(function*() {
     const { dispatch } = yield* ksi
     expect(yield* dispatch("r:day", { of: "2020-02-02T00:00:00.000Z", in: 1 })).toEqual({ kind: "value", value: "2020-02-03T00:00:00.000Z" })
-    expect(yield* dispatch("r:happened", { n: 1, on: "2020-02-02T00:00:00.000Z" })).toMatchObject({ kind: "fact", position: 1, version: 1 })
+    expect(yield* dispatch("r:happened", { n: 1, on: "2020-02-02T00:00:00.000Z" })).toMatchObject({ kind: "fact", position: Number(at(1)), version: 1 })
     expect(yield* Effect.flip(dispatch("r:fail", { how: "declared" }))).toMatchObject({ event: "r:fail", error: { _tag: "Refused", why: "so" } })
     expect(yield* Effect.flip(dispatch("r:nope", {}))).toMatchObject({ reason: { _tag: "UnknownEvent" } })
   }))

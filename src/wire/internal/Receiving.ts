@@ -1,6 +1,6 @@
 // The near end of a stream: what has come and was not taken yet, and how much more may come.
 //
-// The rule: no more is held than was granted, here and on the way; what is taken is granted again, by the half window. Who takes
+// The rule: no more is held than was granted, here and on the way; what is taken is granted again, by the quarter of a window. Who takes
 // what has come holds it until the next pull. Who is content with the newest is granted more for all that comes, and holds the
 // newest of it.
 //
@@ -48,7 +48,7 @@ class Measure {
 
   /** Whether enough was taken to say so. */
   get isDue(): boolean {
-    return this.taken * 2 >= this.size
+    return this.taken * 4 >= this.size
   }
 
   regrant(): number {
@@ -63,7 +63,7 @@ class Measure {
 
   /** Doubles when the sender waited for it; by how much it is larger now. */
   grow(): number {
-    // Half of it is granted at a time: of a window that the sender waits for, the other half is what is on its way meanwhile.
+    // A quarter of it is granted at a time: of a window that the sender waits for, most of the rest is on its way meanwhile.
     if ((this.came - this.cameAtMark) * 2 < this.size) return 0
     const { size } = this
     this.size = Math.min(this.max, size * 2)

@@ -68,18 +68,10 @@ const placeOf = (given: string): Result.Result<Place, KsiError.PayloadInvalid> =
   return Result.succeed({ kind: "webSocket", url: `${scheme}//${url.host}${url.pathname === "/" ? "/ws" : url.pathname}${url.search}` })
 }
 
-/** Why nobody could dial it; `undefined` where one could try. */
-export const urlProblem = (url: string): string | undefined => {
-  const place = placeOf(url)
-  return Result.isFailure(place) ? place.failure.problems.map(({ problem }) => problem).join("; ") : undefined
-}
-
 // ------------------------------------------------------------------------------------------------------------- dialling
 
-/** Why it was not opened: a sentence, or what the daemon said. */
-type Refusal = string | KsiError.KsiError
-
-type Opened = Effect.Effect<Dialled["transport"], Refusal, Scope.Scope>
+/** Fails with a sentence where nobody accepts. */
+type Opened = Effect.Effect<Dialled["transport"], string | KsiError.KsiError, Scope.Scope>
 
 /** What a system says of a connection, in the words of who asked for it. */
 const said = (error: Error): string => {
@@ -93,8 +85,8 @@ const said = (error: Error): string => {
 }
 
 /** What is opened by a callback, and destroyed with the scope. */
-const opening = <A extends Dialled["transport"]>(open: (done: (exit: Effect.Effect<A, Refusal>) => void) => () => void): Opened =>
-  Effect.acquireRelease(Effect.callback<A, Refusal>((resume) => Effect.sync(open(resume))), (transport) => Effect.sync(transport.destroy), { interruptible: true })
+const opening = <A extends Dialled["transport"]>(open: (done: (exit: Effect.Effect<A, string | KsiError.KsiError>) => void) => () => void): Opened =>
+  Effect.acquireRelease(Effect.callback<A, string | KsiError.KsiError>((resume) => Effect.sync(open(resume))), (transport) => Effect.sync(transport.destroy), { interruptible: true })
 
 const openNet = (options: Net.NetConnectOpts): Opened =>
   opening((done) => {
@@ -111,11 +103,8 @@ const openNet = (options: Net.NetConnectOpts): Opened =>
 // An answer that refuses is short; of a longer one the rest is not read.
 const refusalBytes = 16 * 1024
 
-const unknown = (details: unknown) =>
-  KsiError.make(new KsiError.Unauthenticated({ problem: isObject(details) ? String(details["problem"]) : "the daemon does not say why" }))
-
 /** What a server said instead of becoming a WebSocket; a daemon says why (RFC 9457). */
-const refusalOf = async (response: IncomingMessage): Promise<Refusal> => {
+const refusalOf = async (response: IncomingMessage): Promise<string | KsiError.KsiError> => {
   let text = ""
   try {
     for await (const chunk of response.setEncoding("utf8")) {
@@ -123,9 +112,11 @@ const refusalOf = async (response: IncomingMessage): Promise<Refusal> => {
       if (text.length > refusalBytes) break
     }
     const problem: unknown = JSON.parse(text)
-    // Asking again changes nothing: the token is not valid.
-    if (isObject(problem) && problem["reason"] === "Unauthenticated") return unknown(problem["details"])
-    if (isObject(problem) && typeof problem["detail"] === "string") return `it answered ${response.statusCode}: ${problem["detail"]}`
+    if (isObject(problem) && typeof problem["detail"] === "string") {
+      const { detail, reason } = problem
+      if (reason === "Unauthenticated") return KsiError.make(new KsiError.Unauthenticated({ problem: detail.replace(/^it is not known who asks: /, "") }))
+      return `it answered ${response.statusCode}: ${detail}`
+    }
   } catch {
     // No daemon wrote that: the number has to do.
   }
@@ -165,8 +156,8 @@ const open = (place: Place, options: Options): Opened => {
 }
 
 /**
- * Opens a connection until the scope closes. Fails with `PayloadInvalid` where the URL is none, and with
- * `ConnectionLost { unsent: true }` where nobody accepts; over WebSocket with `Unauthenticated` where the token is not valid.
+ * Opens a connection until the scope closes. Fails with `PayloadInvalid` where the URL is none, with `ConnectionLost { unsent: true }`
+ * where nobody accepts, and with `Unauthenticated` where that says that it does not know the token.
  */
 export const dial = Effect.fnUntraced(function*(url: string, options: Options) {
   const place = yield* Effect.mapError(Effect.fromResult(placeOf(url)), KsiError.make)

@@ -5,7 +5,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
-import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
@@ -34,13 +33,11 @@ export interface Options {
   readonly token?: string | Redacted.Redacted | undefined
   /** How long the daemon may take to accept a connection. Default: 10 seconds. */
   readonly connectTimeout?: Duration.Input | undefined
-  /** One that says nothing for half of it is asked whether it is there, and is lost where it does not answer in another half. Default: the limit `idleMillis`, 1 minute. */
-  readonly idle?: Duration.Input | undefined
   /** A label for everything this program sends. */
   readonly clientId?: string | undefined
   /** Requests that may wait for their answer; more wait for their turn. Default: 64. */
   readonly outstanding?: number | undefined
-  /** When to try again, from the moment a connection is lost; where it ends, so does the program's connection. Default: from 50 ms to 5 s, for ever, with jitter. */
+  /** When to try again, from the moment a connection is lost; where it ends, and where the daemon does not know the token any more, so does the program's connection. Default: from 50 ms to 5 s, for ever, with jitter. */
   readonly reconnect?: Schedule.Schedule<unknown, KsiError.KsiError> | undefined
   /** Whether what the connection cut off is sent again when it is back, and is carried out once all the same. Default: no. */
   readonly resend?: boolean | undefined
@@ -51,8 +48,7 @@ export type State =
   | { readonly _tag: "connecting" }
   | { readonly _tag: "connected" }
   | { readonly _tag: "waiting"; readonly problem: string }
-  /** There will be none any more. `error`: why, where that is not that it was lost; what is asked then fails with it. */
-  | { readonly _tag: "closed"; readonly problem: string; readonly error?: KsiError.KsiError | undefined }
+  | { readonly _tag: "closed"; readonly problem: string }
 
 // --------------------------------------------------------------------------------------------------------------- link
 
@@ -62,9 +58,12 @@ const defaultReconnect: Schedule.Schedule<unknown> = Schedule.jittered(
   Schedule.modifyDelay(Schedule.exponential("50 millis", 1.6), ({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(5))))
 )
 
-const clientOptions = ({ clientId, connectTimeout, idle, outstanding, token, url }: Options): Client.ConnectOptions => ({
-  url, clientId, outstanding, connectTimeout, idle, token: Redacted.isRedacted(token) ? Redacted.value(token) : token
+const clientOptions = ({ clientId, connectTimeout, outstanding, token, url }: Options): Client.ConnectOptions => ({
+  url, clientId, outstanding, connectTimeout, token: Redacted.isRedacted(token) ? Redacted.value(token) : token
 })
+
+const isLost = (error: unknown): error is KsiError.KsiError & { readonly reason: KsiError.ConnectionLost } =>
+  KsiError.is(error) && error.reason._tag === "ConnectionLost"
 
 /** A connection that comes back for as long as the scope is open. */
 const makeLink = Effect.fnUntraced(function*(options: Options) {
@@ -86,48 +85,34 @@ const makeLink = Effect.fnUntraced(function*(options: Options) {
     return { connected, scope }
   })
 
-  const address = addressOf(wanted.url)
-  const lost = (problem: string) => KsiError.fail(new KsiError.ConnectionLost({ address, problem, unsent: true }))
-  /** For good: what was refused is refused again. */
-  const close = (error: KsiError.KsiError) =>
-    SubscriptionRef.set(state, { _tag: "closed", problem: error.message, error: isLost(error) ? undefined : error })
   const first = yield* attempt
   yield* Effect.forkScoped(Effect.gen(function*() {
     for (let { connected, scope } = first;;) {
-      const ended = yield* Effect.result(connected.closed)
+      const problem = yield* connected.closed
       client = undefined
-      if (Result.isFailure(ended)) return yield* Effect.andThen(close(ended.failure), Scope.close(scope, Exit.void))
-      const problem = ended.success
       yield* SubscriptionRef.set(state, { _tag: "waiting", problem })
       yield* Scope.close(scope, Exit.void)
-      // That it was lost is the first failure: all who lost it do not come back in the same moment.
-      let isFirst = true
-      const again = yield* Effect.result(Effect.retry(Effect.suspend(() => {
-        if (!isFirst) return attempt
-        isFirst = false
-        return lost(problem)
-      }), { schedule: reconnect, while: isLost }))
-      if (again._tag === "Failure") return yield* close(again.failure)
+      const again = yield* Effect.result(Effect.retry(attempt, { schedule: reconnect, while: isLost }))
+      if (again._tag === "Failure") return yield* SubscriptionRef.set(state, { _tag: "closed", problem: again.failure.message })
       ;({ connected, scope } = again.success)
     }
   }))
   yield* Effect.addFinalizer(() => SubscriptionRef.set(state, { _tag: "closed", problem: "its layer is closed" }))
 
-  const absent = Effect.suspend(() => {
-    const now = SubscriptionRef.getUnsafe(state)
-    if ("error" in now && now.error !== undefined) return Effect.fail(now.error)
-    return lost("problem" in now ? now.problem : "it is not connected yet")
-  })
+  const address = addressOf(wanted.url)
+  const lost = (problem: string) => KsiError.fail(new KsiError.ConnectionLost({ address, problem, unsent: true }))
+  const problemOf = (now: State): string => "problem" in now ? now.problem : "it is not connected yet"
   return {
     address,
     options: wanted,
     state,
-    /** What a program has now; fails where there is nothing. */
-    current: Effect.suspend(() => client === undefined ? absent : Effect.succeed(client)),
+    /** What a program does with what it has now; fails where there is nothing. */
+    use: <A, E>(f: (client: Connected) => Effect.Effect<A, E>): Effect.Effect<A, E | KsiError.KsiError> =>
+      Effect.suspend((): Effect.Effect<A, E | KsiError.KsiError> => client === undefined ? lost(problemOf(SubscriptionRef.getUnsafe(state))) : f(client)),
     /** Waits until there is a connection; fails when there will be none. */
     ready: Effect.suspend(() => client !== undefined ? Effect.void : Effect.flatMap(
       Stream.runHead(Stream.filter(SubscriptionRef.changes(state), ({ _tag }) => _tag === "connected" || _tag === "closed")),
-      (found) => found._tag === "Some" && found.value._tag === "connected" ? Effect.void : absent
+      (found) => found._tag === "Some" && found.value._tag === "connected" ? Effect.void : lost(problemOf(SubscriptionRef.getUnsafe(state)))
     ))
   }
 })
@@ -142,9 +127,6 @@ const whileThere = <A, E>(link: Link, stream: Stream.Stream<A, E>): Stream.Strea
   stream.pipe(Stream.catch((error): Stream.Stream<A, E | KsiError.KsiError> =>
     isLost(error) ? Stream.unwrap(Effect.as(Effect.andThen(Effect.sleep(pauseMillis), link.ready), whileThere(link, stream))) : Stream.fail(error)
   ))
-
-const isLost = (error: unknown): error is KsiError.KsiError & { readonly reason: KsiError.ConnectionLost } =>
-  KsiError.is(error) && error.reason._tag === "ConnectionLost"
 
 // ------------------------------------------------------------------------------------------------------------ reading
 
@@ -211,7 +193,7 @@ type Asked = Effect.Effect<Answer, Client.CallFailure>
 /** Asks once, or with `resend` until there is an answer. */
 const makeAsking = (link: Link, ids: Envelope.Ids, resend: boolean) => {
   const once = (event: string, data: unknown, options: Client.CallOptions): Asked =>
-    Effect.flatMap(link.current, (client) => client.ask(event, data, options))
+    link.use((client) => client.ask(event, data, options))
   if (!resend) return once
   return (event: string, data: unknown, options: Client.CallOptions): Asked =>
     Effect.clockWith((clock) => {
@@ -231,13 +213,20 @@ const encoded = (event: Event.Any, payload: unknown): Exit.Exit<unknown, KsiErro
   return Exit.isFailure(made) ? made : Exit.succeed(codec.encodePayload(made.value))
 }
 
+const noOptions: Client.CallOptions = {}
+
 const makeTyped = (ask: Asking) => {
   const told = (event: Event.Any, asked: Asked): Effect.Effect<Answer, unknown> => asked.pipe(Effect.catch((error) => readFailure(event, error)))
   return {
     call: (event: Event.AnyRequest, payload: unknown): Effect.Effect<unknown, unknown> =>
-      Effect.flatMap(Effect.suspend(() => encoded(event, payload)), (data) =>
-        Effect.flatMap(told(event, ask(event.name, data, {})), (answer) =>
-          readSuccess(event, answer.kind === "value" ? answer.value : undefined))),
+      Effect.suspend((): Effect.Effect<unknown, unknown> => {
+        const data = encoded(event, payload)
+        if (Exit.isFailure(data)) return data
+        return Effect.matchEffect(ask(event.name, data.value, noOptions), {
+          onFailure: (error) => readFailure(event, error),
+          onSuccess: (answer) => readSuccess(event, answer.kind === "value" ? answer.value : undefined)
+        })
+      }),
     emit: (event: Event.AnyFact, payload: unknown, expects?: Expectations): Effect.Effect<unknown, unknown> =>
       Effect.flatMap(Effect.suspend(() => EventCodec.compile(event).makePayload(payload)), (made) =>
         Effect.map(told(event, ask(event.name, EventCodec.compile(event).encodePayload(made), { expects })), (answer) =>
@@ -250,7 +239,7 @@ const makeTyped = (ask: Asking) => {
 const makeStream = (link: Link) => (event: Event.AnyRequest, payload: unknown, options: StreamOptions = {}): Stream.Stream<unknown, unknown> => {
   const items = (asked: unknown): Stream.Stream<unknown, unknown> => Stream.unwrap(Effect.gen(function*() {
     const data = yield* encoded(event, asked)
-    const client = yield* link.current
+    const client = yield* link.use(Effect.succeed)
     return client.stream(event.name, data, { bufferSize: options.bufferSize }).pipe(
       Stream.catch((error) => Stream.fromEffect(readFailure(event, error))),
       Stream.mapArrayEffect((items) => readItems(event, items))
@@ -313,7 +302,7 @@ const following = (link: Link, pattern: string | ReadonlyArray<string>, options:
   const { buffer, every, from = "now", overflow, requests } = options
   return Stream.suspend(() => {
     let next: number | "start" | "now" = typeof from === "string" ? from : Number(from)
-    const once = Stream.unwrap(Effect.map(link.current, (client) =>
+    const once = Stream.unwrap(Effect.map(link.use(Effect.succeed), (client) =>
       client.subscribe({
         pattern, from: next, requests, overflow, buffer, metadata: true,
         every: every === undefined ? undefined : Duration.toMillis(every),

@@ -73,8 +73,8 @@ export const plants: ReadonlyArray<Plant> = [
     peer: "commanded/eventstore#327",
     edits: [{
       file: "bus/internal/follower.ts",
-      find: "      this.next = this.spilled\n",
-      replace: "      this.next = this.spilled + 1\n"
+      find: "      this.reads = this.spilled\n",
+      replace: "      this.reads = this.spilled + 1\n"
     }]
   },
   {
@@ -165,8 +165,8 @@ import { Journal } from "../Journal.ts"
       },
       {
         file: "bus/internal/follower.ts",
-        find: "    if (this.detach === undefined && !this.isClosed && this.next > this.shared.journal.head()) {\n",
-        replace: `    if (this.detach === undefined && !this.isClosed && (this.isThrough || this.next > this.shared.journal.head())) {
+        find: "    if (this.detach === undefined && !this.isClosed && this.reads > this.shared.journal.head()) {\n",
+        replace: `    if (this.detach === undefined && !this.isClosed && (this.isThrough || this.reads > this.shared.journal.head())) {
       this.isThrough = false
 `
       },
@@ -177,7 +177,7 @@ import { Journal } from "../Journal.ts"
 `,
         replace: `        if (this.pattern.matches(fact.name) && this.sees?.(fact.name) !== false) this.backlog.facts.push(fact)
       }
-      this.isThrough = this.next > this.shared.journal.head()
+      this.isThrough = this.reads > this.shared.journal.head()
 `
       }
     ]
