@@ -34,6 +34,7 @@ export const installation: Readonly<Record<Shell, string>> = {
 type Flag = Generator.FlagDescriptor
 
 const boolean = { _tag: "Boolean" } as const
+const text = { _tag: "String" } as const
 const file = { _tag: "Path", pathType: "file" } as const
 const directory = { _tag: "Path", pathType: "directory" } as const
 
@@ -53,7 +54,8 @@ const shared: ReadonlyArray<Flag> = [
   flag("help", "Show help", ["h"]),
   flag("json", "Print JSON"),
   flag("home", "Directory of everything the daemon keeps"),
-  flag("socket", "The daemon's Unix socket")
+  flag("socket", "The daemon's Unix socket"),
+  flag("url", "Where the daemon is, instead of its socket", [], text)
 ]
 
 const files: ReadonlySet<string> = new Set(["module", "file"])

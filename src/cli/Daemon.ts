@@ -69,6 +69,12 @@ export const health = Command.make("health", {}, Effect.fnUntraced(function*() {
   Command.withExamples([{ command: "ksi health --json" }])
 )
 
+/** Whether somebody accepts connections there: of a daemon elsewhere nothing else can be seen. */
+const accepts = Effect.scoped(Remote.connect).pipe(
+  Effect.as(true),
+  Effect.catchIf((error) => KsiError.is(error) && error.reason._tag === "ConnectionLost", () => Effect.succeed(false))
+)
+
 /**
  * Whether a daemon still holds its home: its socket is there, or, where the system tells (Linux), its process, which
  * may have modules to stop after the socket is gone. A process that has ended and waits for its parent holds nothing.
@@ -95,7 +101,7 @@ export const stop = Command.make("stop", {}, Effect.fnUntraced(function*() {
   yield* Output.narrate("stopping")
   const stopMillis = (yield* Settings.load({})).values.drain + graceMillis
   // Nobody tells when another process has ended: this is the one place that looks again and again.
-  yield* holds(address, pid).pipe(
+  yield* ((yield* Settings.isElsewhere) ? accepts : holds(address, pid)).pipe(
     Effect.repeat({ schedule: Schedule.spaced("25 millis"), while: (running) => running }),
     Effect.timeoutOrElse({
       duration: stopMillis,

@@ -48,7 +48,8 @@ const reach = Effect.gen(function*() {
   const connected = yield* Effect.exit(Remote.connect)
   if (Exit.isSuccess(connected)) return { remote: connected.value }
   const error = Exit.findErrorOption(connected)
-  const isAlone = Option.exists(error, (error) => KsiError.is(error) && error.reason._tag === "ConnectionLost" && error.reason.unsent)
+  // A daemon that may be elsewhere is meant, and no file here.
+  const isAlone = !(yield* Settings.isElsewhere) && Option.exists(error, (error) => KsiError.is(error) && error.reason._tag === "ConnectionLost" && error.reason.unsent)
   if (!isAlone) return yield* Effect.failCause(connected.cause)
   const { store, storeFile } = yield* Settings.valid(yield* Settings.load({}))
   if (store === "memory") {

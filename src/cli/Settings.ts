@@ -95,6 +95,13 @@ export const usageOf = (problems: ReadonlyArray<Config.Problem>): Output.Usage =
 export const valid = (config: Config.Config): Effect.Effect<Config.Values, Output.Usage> =>
   config.problems.length === 0 ? Effect.succeed(config.values) : Effect.fail(usageOf(config.problems))
 
+/** Whether a daemon is named by a URL, so that it may be elsewhere; `--socket` and `--home` set `KSI_URL` aside. */
+export const isElsewhere = Effect.gen(function*() {
+  const { variable } = yield* Io
+  const isPlaced = [yield* Socket, yield* Home].some(Option.isSome)
+  return Option.isSome(yield* Url) || (!isPlaced && variable("KSI_URL") !== undefined)
+})
+
 /**
  * Where the daemon is: what `--url` says; else, where neither `--socket` nor `--home` is given, what `KSI_URL` does; else its socket. Fails only where what it depends on is wrong: a command that asks a daemon does not care
  * about the daemon's other settings.

@@ -23,7 +23,7 @@
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -42,6 +42,7 @@ import * as Control from "./Control.ts"
 import * as Frame from "./Frame.ts"
 import { addressOf, dial } from "./internal/dial.ts"
 import { Lines } from "./Lines.ts"
+import { Liveness } from "./internal/Liveness.ts"
 import { Outgoing } from "./internal/Outgoing.ts"
 import { type Newest, Receiving } from "./internal/Receiving.ts"
 
@@ -76,6 +77,8 @@ export interface ConnectOptions {
   readonly token?: string | undefined
   /** How long the daemon may take to accept. Default: 10 seconds. */
   readonly connectTimeout?: Duration.Input | undefined
+  /** One that says nothing for half of it is asked whether it is there, and is lost where it does not answer in another half. Default: the limit `idleMillis`, 1 minute. */
+  readonly idle?: Duration.Input | undefined
   /** A label for everything this client sends. */
   readonly clientId?: string | undefined
   /** Calls that may wait for their answer; more wait for their turn. Default: 64. */
@@ -123,8 +126,8 @@ export interface Told {
 /** Speaks to a daemon. */
 export class Client extends Context.Service<Client, {
   readonly address: string
-  /** Waits until the connection is over; answers with why. */
-  readonly closed: Effect.Effect<string>
+  /** Waits until the connection is over; answers with why. Fails with `Unauthenticated` where the token is not valid, or no longer. */
+  readonly closed: Effect.Effect<string, KsiError.KsiError>
   /** Calls a request or emits a fact: the definition over there decides. */
   readonly call: (event: string, data: unknown, options?: CallOptions) => Effect.Effect<Frame.Reply, CallFailure>
   /** `call` with data that is JSON text already and is sent as it is. */
@@ -156,6 +159,8 @@ interface WireSink {
   readonly frame: (frame: Frame.Incoming, length: number) => void
   /** There will be no more frames; may come again. */
   readonly lost: (problem: string) => void
+  /** The token is not valid: there will be no more frames. */
+  readonly refused: (error: KsiError.KsiError) => void
 }
 
 // Requests that leave in one write, at most.
@@ -164,25 +169,73 @@ const sentTogether = 16
 /** The label of the greeting. No call has it: theirs are numbered. */
 const greeting = "hello"
 
-const openWire = Effect.fnUntraced(function*({ clientId, connectTimeout, token, url }: ConnectOptions, sink: WireSink) {
+const isUnauthenticated = (error: unknown): error is KsiError.KsiError => KsiError.is(error) && error.reason._tag === "Unauthenticated"
+
+/**
+ * Tells of a token that is not valid, or no longer. Not everything that fails with `Unauthenticated` says so (a handler may have asked
+ * another daemon): then the token is shown again, in a greeting, or where WebSockets are opened.
+ */
+const makeProof = (show: Effect.Effect<void, KsiError.KsiError>, refused: (error: KsiError.KsiError) => void, fork: (effect: Effect.Effect<void>) => void) => {
+  let isShowing = false
+  const again = show.pipe(
+    Effect.catch((error) => Effect.sync(() => isUnauthenticated(error) ? refused(error) : undefined)),
+    Effect.ensuring(Effect.sync(() => {
+      isShowing = false
+    }))
+  )
+  return (incoming: Frame.Incoming): void => {
+    if (incoming.ok) return
+    const error = Frame.failureOf(incoming)
+    if (!isUnauthenticated(error)) return
+    if (incoming.event === Control.Hello.name && incoming.correlationId === greeting) return refused(error)
+    if (isShowing) return
+    isShowing = true
+    fork(again)
+  }
+}
+
+const openWire = Effect.fnUntraced(function*(options: ConnectOptions, sink: WireSink) {
+  const { clientId, connectTimeout, idle, token, url } = options
   const limits = yield* Limits
   const maxBytes = (limits.frameBytes + Frame.replyOverhead) * bytesPerCharacter
-  const { isPresented, transport } = yield* dial(url, { token, connectTimeout, maxBytes })
+  const dialling = dial(url, { token, connectTimeout, maxBytes })
+  const { isPresented, transport } = yield* dialling
   const outgoing = new Outgoing(transport.write, limits.connectionBufferBytes)
   const broken = (problem: string) => {
     sink.lost(problem)
     transport.destroy()
   }
+  const refused = (error: KsiError.KsiError) => {
+    sink.refused(error)
+    transport.destroy()
+  }
+  const scope = yield* Effect.scope
+  const run = Effect.runForkWith(yield* Effect.context<never>())
+  const hello = (shown: string | undefined) => {
+    const dataText = JSON.stringify({ version: Control.version, token: shown })
+    outgoing.append(Frame.encodeRequest({ event: Control.Hello.name, dataText, correlationId: greeting, clientId }))
+  }
+  const show = isPresented ? Effect.asVoid(Effect.scoped(dialling)) : Effect.sync(() => hello(token))
+  const prove = makeProof(show, refused, (effect) => void run(Effect.forkIn(effect, scope)))
+  const liveness = new Liveness({
+    millis: idle === undefined ? limits.idleMillis : Duration.toMillis(idle), ask: () => outgoing.append(`${Control.pingLine}\n`), gone: broken
+  })
   const lines = new Lines(maxBytes, {
     line: (text) => {
       const incoming = Frame.decodeIncoming(text)
-      if (Result.isSuccess(incoming)) sink.frame(incoming.success, text.length)
-      else broken(`it sent what is no frame: ${incoming.failure}`)
+      if (Result.isSuccess(incoming)) {
+        // Who is nobody is told so before what was asked.
+        if (token !== undefined) prove(incoming.success)
+        sink.frame(incoming.success, text.length)
+      } else broken(`it sent what is no frame: ${incoming.failure}`)
     },
     bad: (why) => broken(`it sent a line that is ${why}`)
   })
   transport.start({
-    bytes: (chunk) => lines.push(chunk),
+    bytes: (chunk) => {
+      liveness.heard()
+      lines.push(chunk)
+    },
     drained: () => outgoing.drained(),
     ended: () => sink.lost(transport.problem ?? "it closed the connection")
   })
@@ -199,10 +252,8 @@ const openWire = Effect.fnUntraced(function*({ clientId, connectTimeout, token, 
     }
   }
   // Nothing waits for its answer: with a token that is not valid, every other answer says so too.
-  if (token !== undefined) {
-    const dataText = JSON.stringify({ version: Control.version, token: isPresented ? undefined : token })
-    wire.send(Frame.encodeRequest({ event: Control.Hello.name, dataText, correlationId: greeting, clientId }))
-  }
+  if (token !== undefined) hello(isPresented ? undefined : token)
+  yield* Effect.forkScoped(liveness.watch)
   return wire
 })
 
@@ -233,8 +284,9 @@ const makeOwed = (url: string) => {
   const waiting = new Map<unknown, Resume>()
   const streams = new Map<unknown, Incoming>()
   const subscriptions = new Map<unknown, Receiving<Told, CallFailure>>()
-  const over = Deferred.makeUnsafe<string>()
+  const over = Deferred.makeUnsafe<string, KsiError.KsiError>()
   let ended: string | undefined
+  let refusal: KsiError.KsiError | undefined
 
   /** What a frame says of a stream; one that was left is not there. */
   const streamed = (incoming: Frame.Incoming, length: number): void => {
@@ -269,10 +321,15 @@ const makeOwed = (url: string) => {
       streams.delete(correlationId)
       stream.end(Exit.fail(Frame.failureOf(incoming)))
     },
+    refused: (error) => {
+      if (ended !== undefined) return
+      refusal = error
+      sink.lost(error.message)
+    },
     lost: (problem) => {
       ended ??= problem
-      Deferred.doneUnsafe(over, Exit.succeed(ended))
-      const failed = Exit.fail(lost(url, ended, false))
+      Deferred.doneUnsafe(over, refusal === undefined ? Exit.succeed(ended) : Exit.fail(refusal))
+      const failed = Exit.fail(refusal ?? lost(url, ended, false))
       const owed = [...waiting.values()]
       waiting.clear()
       for (const resume of owed) resume(failed)
@@ -281,7 +338,7 @@ const makeOwed = (url: string) => {
       subscriptions.clear()
     }
   }
-  return { waiting, streams, subscriptions, sink, over, ended: () => ended }
+  return { waiting, streams, subscriptions, sink, over, ended: () => ended, refusal: () => refusal }
 }
 
 type Owed = ReturnType<typeof makeOwed>
@@ -290,7 +347,7 @@ type Owed = ReturnType<typeof makeOwed>
 const traceOf = (fiber: Fiber.Fiber<unknown, unknown>, options: Pick<CallOptions, "traceparent" | "tracestate">): TraceContext.Texts =>
   options.traceparent === undefined ? outgoing(fiber) ?? TraceContext.none : { traceparent: options.traceparent, tracestate: options.tracestate }
 
-const makeCalls = ({ clientId, outstanding = defaultOutstanding, url }: ConnectOptions, wire: Wire, { ended, waiting }: Owed) => {
+const makeCalls = ({ clientId, outstanding = defaultOutstanding, url }: ConnectOptions, wire: Wire, { ended, refusal, waiting }: Owed) => {
   // A semaphore would cost every call more than its frame does.
   let running = 0
   let last = 0
@@ -310,7 +367,7 @@ const makeCalls = ({ clientId, outstanding = defaultOutstanding, url }: ConnectO
         let correlationId: string | undefined
         const start = () => {
           const problem = ended()
-          if (problem !== undefined) return resume(Effect.fail(lost(url, problem, true)))
+          if (problem !== undefined) return resume(Effect.fail(refusal() ?? lost(url, problem, true)))
           running++
           correlationId = `c${++last}`
           waiting.set(correlationId, (answer) => {
@@ -340,7 +397,7 @@ const answerOf = (incoming: Frame.Incoming): Exit.Exit<Answer, CallFailure> => {
 // How long the daemon may take to end a stream that was left.
 const leaveMillis = 5000
 
-const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, streams }: Owed) => {
+const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, refusal, streams }: Owed) => {
   const { clientId, url } = options
   let last = 0
   let isGreeted = options.token !== undefined
@@ -350,7 +407,7 @@ const makeStreams = (options: ConnectOptions, limits: LimitsShape, wire: Wire, {
   /** Asks for a stream, and cancels it with the scope if it has not ended. */
   const open = Effect.fnUntraced(function*(event: string, data: unknown, asked: StreamOptions) {
     const problem = ended()
-    if (problem !== undefined) return yield* Effect.fail(lost(url, problem, true))
+    if (problem !== undefined) return yield* Effect.fail(refusal() ?? lost(url, problem, true))
     // Then items that are made together may share a frame.
     if (!isGreeted) control(Control.Hello.name, { version: Control.version })
     isGreeted = true

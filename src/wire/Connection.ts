@@ -268,6 +268,7 @@ const makeRequests = (parts: Parts, completed: () => void) => {
       const reason = grant(data, (streamId, subscriptionId) => streamId === undefined ? followers.windowOf(subscriptionId) : streams.windowOf(streamId))
       return reason === undefined ? undefined : refuse({ reason, event, correlationId })
     }
+    if (event === Control.ping) return outgoing.append(Control.pongLine)
     if (!Control.isControl(event)) return run(envelopeOf(request, data), request, bytes, undefined)
     const greeting = event === Control.Hello.name ? followers.greet(data) : undefined
     const envelope = envelopeOf(request, greeting === undefined ? data : greeting.data)
@@ -336,9 +337,11 @@ const makePending = ({ connectionBufferBytes }: LimitsShape) => {
 }
 
 /** Cuts what comes in into lines; `gaveUp` is told when one was given up for others. */
-const makeLines = ({ gathering, limits: { frameBytes } }: Parts, take: (incoming: Incoming) => void, gaveUp: () => void): Lines =>
+const makeLines = ({ gathering, limits: { frameBytes }, outgoing }: Parts, take: (incoming: Incoming) => void, gaveUp: () => void): Lines =>
   new Lines(frameBytes, {
     line: (text) => {
+      // Whether anybody is there is not asked of those who wait.
+      if (text === Control.pingLine) return outgoing.append(Control.pongLine)
       // An empty line is nothing: somebody typed a newline too many.
       if (text.charCodeAt(0) === openObject || text.trim() !== "") take(text)
     },

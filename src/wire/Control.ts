@@ -162,6 +162,18 @@ export const Cancel = Event.make("stream:cancel", {
  */
 export const credit = "stream:credit"
 
+/**
+ * The frame with which a client asks whether anybody is there, and what it is answered with, at once: it is no event, and whoever
+ * has not shown a token yet may ask too.
+ */
+export const ping = "wire:ping"
+
+/** The line of a `ping`, as KSI's own clients write it: it goes before what waits for its turn. */
+export const pingLine = `{"event":"${ping}"}`
+
+/** What a `ping` is answered with. */
+export const pongLine = "{\"event\":\"wire:pong\"}\n"
+
 /** The events that belong to a connection. */
 export const Group = EventGroup.make(Hello, Subscribe, Unsubscribe, Cancel, MonitorSubscribe, MonitorUnsubscribe)
 

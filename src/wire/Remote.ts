@@ -8,6 +8,9 @@
  * every request has a key by which the daemon carries it out once (`Builtin.idempotency`, which `ksi start` has before everything), and
  * is sent again when the connection is back.
  *
+ * A token that is not valid, or no longer, ends the connection for good: its state is `closed`, with the `error` that everything fails
+ * with from then on (`Unauthenticated`). Where only the connection is lost, it is tried again, first after the first delay of `reconnect`.
+ *
  * Subscriptions go on by themselves after the last fact that was handed out: nothing is left out and nothing comes twice. A
  * stream of items does where its event says how (`cursor`); another one fails.
  *

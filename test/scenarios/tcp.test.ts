@@ -1,8 +1,10 @@
 // A daemon that is reached over TCP, HTTP and WebSocket by KSI's own commands: by whom, and what they are told where it cannot be.
+import { Effect } from "effect"
 import * as Net from "node:net"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import * as Client from "../../src/wire/Client.ts"
 import { Home } from "./Daemon.ts"
 
 const home = new Home()
@@ -57,6 +59,39 @@ describe("ksi --url", () => {
     expect(await run("health", "--url", tcp, "--home", home.path)).toMatchObject({ code: 2, stderr: expect.stringContaining("give one of them") })
     expect(await run("start", "--url", tcp)).toMatchObject({ code: 2, stderr: expect.stringContaining("--url is for commands that ask a daemon") })
     expect(await run("stream", "tick:count", "to=1", "--buffer", "0")).toMatchObject({ code: 2, stderr: expect.stringContaining("--buffer: expected 1 or more") })
+  })
+})
+
+describe("a daemon elsewhere", () => {
+  it("that is not there is not taken for the files here, and is stopped when nobody answers there any more", async () => {
+    await using other = new Home()
+    const daemon = await other.start("--tcp", "0")
+    const url = /tcp {5}(tcp:\S+)/.exec(daemon.stdout)?.[1] ?? ""
+    const owner = String(JSON.parse((await other.ksi("token", "create", "--profile", "owner", "--json")).stdout).token)
+    const away = { KSI_HOME: other.path, KSI_URL: url, KSI_TOKEN: owner }
+    expect(await at(away)("stop")).toMatchObject({ code: 0, stdout: "stopped\n" })
+    expect((await daemon.ended()).code).toBe(0)
+    // Without the URL its store would be found.
+    expect(await at(away)("compact")).toMatchObject({ code: 5, stderr: expect.stringContaining("ConnectionLost") })
+    expect(await at({ KSI_HOME: other.path })("compact")).toMatchObject({ code: 0 })
+  })
+})
+
+describe("a daemon that is frozen", () => {
+  it("is lost to its client, though its machine still answers for it", async () => {
+    await using other = new Home()
+    const daemon = await other.start("--tcp", "0")
+    const url = /tcp {5}(tcp:\S+)/.exec(daemon.stdout)?.[1] ?? ""
+    const known = String(JSON.parse((await other.ksi("token", "create", "--profile", "restricted", "--json")).stdout).token)
+    const problem = Effect.gen(function*() {
+      const client = yield* Client.connect({ url, token: known, idle: 400 })
+      yield* client.call("system:health", {})
+      daemon.child.kill("SIGSTOP")
+      return (yield* Effect.flip(client.call("system:health", {}))).message
+    }).pipe(Effect.scoped, Effect.runPromise)
+    expect(await problem).toContain("was lost: it has not answered for 200 ms")
+    daemon.child.kill("SIGCONT")
+    expect((await other.ksi("health")).code).toBe(0)
   })
 })
 

@@ -129,6 +129,34 @@ describe("a WebSocket", () => {
       expect((yield* alive.ask(echo(1))).data.result).toBe(1)
     }))
 
+  it.live("one that has stopped reading what waits for it is not taken for one that is gone", () =>
+    Effect.gen(function*() {
+      const { port } = yield* start({ limits: { idleMillis: 100 } })
+      const { WebSocket } = yield* Effect.promise(() => import("@effect/platform-node/NodeWS"))
+      const reader = yield* Effect.acquireRelease(
+        Effect.callback<InstanceType<typeof WebSocket>>((resume) => {
+          const socket = new WebSocket(`ws://localhost:${port}/ws`)
+          socket.on("open", () => resume(Effect.succeed(socket)))
+        }),
+        (socket) => Effect.sync(() => socket.terminate())
+      )
+      let [characters, closed] = [0, false]
+      reader.on("message", (message) => (characters += String(message).length)).on("close", () => (closed = true)).on("error", () => {})
+      // More than the system holds for a socket.
+      const [size, count] = [2_000_000, 12]
+      reader.pause()
+      for (let n = 0; n < count; n++) reader.send(JSON.stringify({ event: "t:big", data: { size }, correlation_id: n }))
+      // Each of these is gone when it has not answered for as long as the reader may be silent.
+      for (let n = 0; n < 3; n++) {
+        const raw = yield* Raw.connect(port)
+        raw.socket.write(`GET /ws HTTP/1.1\r\nHost: localhost:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`)
+        yield* eventually(() => raw.closed)
+      }
+      reader.resume()
+      yield* eventually(() => closed || characters > size * count)
+      expect([closed, characters > size * count]).toEqual([false, true])
+    }).pipe(Effect.scoped))
+
   it.live("lets what runs end when the daemon stops, and says that it goes", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()

@@ -39,9 +39,11 @@ export class WebSocketTransport implements Transport {
     webSocket.on("error", (error) => {
       this.failure ??= error.message
     })
-    webSocket.on("pong", () => {
-      this.answered = true
-    })
+    for (const sign of ["pong", "ping", "message"]) {
+      webSocket.on(sign, () => {
+        this.answered = true
+      })
+    }
   }
 
   /** Why it broke or was closed; `undefined` where nothing was said. */
@@ -77,10 +79,15 @@ export class WebSocketTransport implements Transport {
     return !this.stream.writableNeedDrain
   }
 
-  /** Ends one that has not answered since the last time this asked whether it is still there. */
+  /** Ends one that has neither answered nor said anything since the last time this asked whether it is still there. */
   check(): void {
     // What is not read now cannot be heard.
     if (this.webSocket.isPaused) return
+    // One that has not read what came before has not been asked yet; where it is gone, the system finds nobody to give that to.
+    if (this.stream.writableLength > 0) {
+      this.answered = true
+      return
+    }
     if (!this.answered) return this.destroy()
     this.answered = false
     this.webSocket.ping()

@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
@@ -33,6 +34,8 @@ export interface Options {
   readonly token?: string | Redacted.Redacted | undefined
   /** How long the daemon may take to accept a connection. Default: 10 seconds. */
   readonly connectTimeout?: Duration.Input | undefined
+  /** One that says nothing for half of it is asked whether it is there, and is lost where it does not answer in another half. Default: the limit `idleMillis`, 1 minute. */
+  readonly idle?: Duration.Input | undefined
   /** A label for everything this program sends. */
   readonly clientId?: string | undefined
   /** Requests that may wait for their answer; more wait for their turn. Default: 64. */
@@ -48,7 +51,8 @@ export type State =
   | { readonly _tag: "connecting" }
   | { readonly _tag: "connected" }
   | { readonly _tag: "waiting"; readonly problem: string }
-  | { readonly _tag: "closed"; readonly problem: string }
+  /** There will be none any more. `error`: why, where that is not that it was lost; what is asked then fails with it. */
+  | { readonly _tag: "closed"; readonly problem: string; readonly error?: KsiError.KsiError | undefined }
 
 // --------------------------------------------------------------------------------------------------------------- link
 
@@ -58,8 +62,8 @@ const defaultReconnect: Schedule.Schedule<unknown> = Schedule.jittered(
   Schedule.modifyDelay(Schedule.exponential("50 millis", 1.6), ({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(5))))
 )
 
-const clientOptions = ({ clientId, connectTimeout, outstanding, token, url }: Options): Client.ConnectOptions => ({
-  url, clientId, outstanding, connectTimeout, token: Redacted.isRedacted(token) ? Redacted.value(token) : token
+const clientOptions = ({ clientId, connectTimeout, idle, outstanding, token, url }: Options): Client.ConnectOptions => ({
+  url, clientId, outstanding, connectTimeout, idle, token: Redacted.isRedacted(token) ? Redacted.value(token) : token
 })
 
 const isLost = (error: unknown): error is KsiError.KsiError & { readonly reason: KsiError.ConnectionLost } =>
@@ -85,34 +89,49 @@ const makeLink = Effect.fnUntraced(function*(options: Options) {
     return { connected, scope }
   })
 
+  const address = addressOf(wanted.url)
+  const lost = (problem: string) => KsiError.fail(new KsiError.ConnectionLost({ address, problem, unsent: true }))
+  /** For good: what was refused is refused again. */
+  const close = (error: KsiError.KsiError) =>
+    SubscriptionRef.set(state, { _tag: "closed", problem: error.message, error: isLost(error) ? undefined : error })
   const first = yield* attempt
   yield* Effect.forkScoped(Effect.gen(function*() {
     for (let { connected, scope } = first;;) {
-      const problem = yield* connected.closed
+      const ended = yield* Effect.result(connected.closed)
       client = undefined
+      if (Result.isFailure(ended)) return yield* Effect.andThen(close(ended.failure), Scope.close(scope, Exit.void))
+      const problem = ended.success
       yield* SubscriptionRef.set(state, { _tag: "waiting", problem })
       yield* Scope.close(scope, Exit.void)
-      const again = yield* Effect.result(Effect.retry(attempt, { schedule: reconnect, while: isLost }))
-      if (again._tag === "Failure") return yield* SubscriptionRef.set(state, { _tag: "closed", problem: again.failure.message })
+      // That it was lost is the first failure: all who lost it do not come back in the same moment.
+      let isFirst = true
+      const again = yield* Effect.result(Effect.retry(Effect.suspend(() => {
+        if (!isFirst) return attempt
+        isFirst = false
+        return lost(problem)
+      }), { schedule: reconnect, while: isLost }))
+      if (again._tag === "Failure") return yield* close(again.failure)
       ;({ connected, scope } = again.success)
     }
   }))
   yield* Effect.addFinalizer(() => SubscriptionRef.set(state, { _tag: "closed", problem: "its layer is closed" }))
 
-  const address = addressOf(wanted.url)
-  const lost = (problem: string) => KsiError.fail(new KsiError.ConnectionLost({ address, problem, unsent: true }))
-  const problemOf = (now: State): string => "problem" in now ? now.problem : "it is not connected yet"
+  const absent = Effect.suspend(() => {
+    const now = SubscriptionRef.getUnsafe(state)
+    if ("error" in now && now.error !== undefined) return Effect.fail(now.error)
+    return lost("problem" in now ? now.problem : "it is not connected yet")
+  })
   return {
     address,
     options: wanted,
     state,
     /** What a program does with what it has now; fails where there is nothing. */
     use: <A, E>(f: (client: Connected) => Effect.Effect<A, E>): Effect.Effect<A, E | KsiError.KsiError> =>
-      Effect.suspend((): Effect.Effect<A, E | KsiError.KsiError> => client === undefined ? lost(problemOf(SubscriptionRef.getUnsafe(state))) : f(client)),
+      Effect.suspend((): Effect.Effect<A, E | KsiError.KsiError> => client === undefined ? absent : f(client)),
     /** Waits until there is a connection; fails when there will be none. */
     ready: Effect.suspend(() => client !== undefined ? Effect.void : Effect.flatMap(
       Stream.runHead(Stream.filter(SubscriptionRef.changes(state), ({ _tag }) => _tag === "connected" || _tag === "closed")),
-      (found) => found._tag === "Some" && found.value._tag === "connected" ? Effect.void : lost(problemOf(SubscriptionRef.getUnsafe(state)))
+      (found) => found._tag === "Some" && found.value._tag === "connected" ? Effect.void : absent
     ))
   }
 })
