@@ -541,7 +541,7 @@ describe("the command line", () => {
     expect(await run(undefined, "token", "revoke", id)).toEqual({ code: 0, stdout: `revoked ${id}\n`, stderr: "" })
     expect(await run(token, "call", "app:add", "a=1", "b=2")).toEqual({
       code: 4, stdout: "",
-      stderr: "✗ Unauthenticated  it is not known who asks: no valid token was presented\n  next       ksi token create --profile standard\n"
+      stderr: "✗ Unauthenticated  it is not known who asks: the token is not valid here: it is no token, was revoked, or has expired\n  next       ksi token create --profile standard\n"
     })
     expect((await run(undefined, "token", "revoke", id)).code).toBe(3)
     expect(await run(undefined, "token", "ls")).toEqual({ code: 0, stdout: "", stderr: "no tokens\n" })
