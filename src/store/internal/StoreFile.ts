@@ -91,9 +91,11 @@ const refuse = (problem: string): never => {
 
 /** Whether the file is empty; throws where it is not KSI's. */
 const isEmpty = (db: DatabaseSync, filename: string): boolean => {
+  // In this order: another daemon may be laying it out, tables and id in one transaction.
+  const tables = number(db, "SELECT count(*) FROM sqlite_master")
   const id = number(db, "PRAGMA application_id")
   const version = number(db, "PRAGMA user_version")
-  if (id === 0 && number(db, "SELECT count(*) FROM sqlite_master") === 0) return true
+  if (id === 0 && tables === 0) return true
   if (id !== applicationId) refuse(`${filename} is a database of another program`)
   if (version > schemaVersion) {
     refuse(`${filename} has format ${version}; this KSI knows formats up to ${schemaVersion}, a newer one is needed`)
