@@ -49,8 +49,8 @@ const healthOf = Effect.fnUntraced(function*(remote: Remote.Remote) {
 export const status = Command.make("status", {}, Effect.fnUntraced(function*() {
   const remote = yield* Remote.connect
   const health = yield* healthOf(remote)
-  const { home, pid, position, tcp, uptime: seconds, url, version } = health
-  const answer = Remote.given({ status: "running", version, pid, uptime: seconds, position, home, socket: remote.address, url, tcp })
+  const { home, pid, position, socket = remote.address, tcp, uptime: seconds, url, version } = health
+  const answer = Remote.given({ status: "running", version, pid, uptime: seconds, position, home, socket, url, tcp })
   yield* Output.documentOr(answer, () => text(answer))
 }, Effect.scoped)).pipe(
   Command.withDescription("Say whether a daemon runs, and where"),

@@ -101,10 +101,15 @@ export const backup = Command.make(
     force: Flag.Boolean("force").pipe(Flag.withDescription("Replace a file that is there"), Flag.withDefault(false))
   },
   Effect.fnUntraced(function*({ file, force }) {
+    const elsewhere = yield* Settings.isElsewhere
+    if (elsewhere && !Path.isAbsolute(file)) {
+      return yield* Effect.fail(new Output.Usage({ message: `the daemon writes ${file} where it runs: give a path from the root`, similar: [], next: "ksi backup --help" }))
+    }
     const to = Path.resolve(file)
     const { backup, nameProblem } = yield* loaded
     const at = yield* reach
-    yield* refuseName({ from: at.file ?? "", to, force }, nameProblem)
+    // What is there already is the daemon's to say, where its files may be others than those here.
+    if (!elsewhere) yield* refuseName({ from: at.file ?? "", to, force }, nameProblem)
     const { bytes, position }: JsonObject | StoreBackup.Backup = at.remote === undefined
       ? yield* withProgress("backing up", (tell) => backup({ from: at.file, to, force }, tell))
       : yield* at.remote.call("store:backup", { file: to, ...(force ? { force } : {}) })

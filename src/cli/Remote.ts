@@ -25,7 +25,7 @@ import * as KsiError from "../event/KsiError.ts"
 import * as TraceContext from "../event/TraceContext.ts"
 import * as Client from "../wire/Client.ts"
 import { Io } from "./Io.ts"
-import type * as Output from "./Output.ts"
+import * as Output from "./Output.ts"
 import * as Settings from "./Settings.ts"
 
 /** What a call to the daemon fails with. */
@@ -109,7 +109,12 @@ const token = Effect.gen(function*() {
 /** Connects; of more calls than `outstanding` (default 64) some wait for their turn. Fails with `ConnectionLost` when nobody is there. */
 export const connectWith = Effect.fnUntraced(function*({ outstanding }: { readonly outstanding?: number }) {
   const texts = yield* trace
-  const client = yield* Client.connect({ url: yield* Settings.address, token: yield* token, clientId: "ksi-cli", outstanding })
+  const client = yield* Client.connect({ url: yield* Settings.address, token: yield* token, clientId: "ksi-cli", outstanding }).pipe(
+    // No request was wrong: where to ask was.
+    Effect.mapError((error) => error.reason._tag === "PayloadInvalid"
+      ? new Output.Usage({ message: `where the daemon is (--url, KSI_URL): ${error.reason.problems.map(({ problem }) => problem).join("; ")}`, similar: [], next: "ksi --help" })
+      : error)
+  )
   const remote: Remote = {
     address: client.address,
     call: (event, data, options) => Effect.map(client.call(event, data, { ...texts, ...options }), (reply) => reply.data),

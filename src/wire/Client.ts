@@ -449,7 +449,7 @@ const newestOf = ({ buffer, overflow }: SubscribeOptions, { subscriptionBuffer }
   }
 }
 
-const makeSubscriptions = ({ clientId, url }: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, subscriptions, waiting }: Owed) => {
+const makeSubscriptions = ({ clientId, url }: ConnectOptions, limits: LimitsShape, wire: Wire, { ended, refusal, subscriptions, waiting }: Owed) => {
   let last = 0
   const ask = (event: string, id: string, fields: JsonObject, answered: Resume) => {
     waiting.set(id, answered)
@@ -465,7 +465,7 @@ const makeSubscriptions = ({ clientId, url }: ConnectOptions, limits: LimitsShap
 
   const open = Effect.fnUntraced(function*(wanted: SubscribeOptions) {
     const problem = ended()
-    if (problem !== undefined) return yield* Effect.fail(lost(url, problem, true))
+    if (problem !== undefined) return yield* Effect.fail(refusal() ?? lost(url, problem, true))
     const { buffer, every, from, metadata, onSubscribed, overflow, pattern, requests } = wanted
     const id = `f${++last}`
     const newest = newestOf(wanted, limits)

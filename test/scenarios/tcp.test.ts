@@ -37,7 +37,8 @@ describe("ksi --url", () => {
     const named = at({ KSI_TOKEN: token, KSI_HOME: "/nonexistent", KSI_URL: tcp })
     expect(await named("stream", "tick:count", "to=200", "--buffer", "5")).toMatchObject({ code: 0, stderr: "" })
     const { stdout } = await named("status", "--json")
-    expect(JSON.parse(stdout)).toMatchObject({ status: "running", tcp, url: http })
+    expect(JSON.parse(stdout)).toMatchObject({ status: "running", tcp, url: http, socket: home.socket })
+    expect(await named("backup", "b.db")).toMatchObject({ code: 2, stderr: expect.stringContaining("where it runs") })
   })
 
   it("without a token, or with a wrong one, is nobody", async () => {
@@ -55,7 +56,7 @@ describe("ksi --url", () => {
     })
     const run = at({ KSI_TOKEN: token })
     expect(await run("health", "--url", `tcp://127.0.0.1:${free}`)).toMatchObject({ code: 5, stderr: expect.stringContaining("look whether a daemon runs there") })
-    expect(await run("health", "--url", "ftp://here")).toMatchObject({ code: 2, stderr: expect.stringContaining("ftp") })
+    expect(await run("health", "--url", "ftp://here")).toMatchObject({ code: 2, stderr: expect.stringContaining("where the daemon is (--url, KSI_URL): ") })
     expect(await run("health", "--url", tcp, "--home", home.path)).toMatchObject({ code: 2, stderr: expect.stringContaining("give one of them") })
     expect(await run("start", "--url", tcp)).toMatchObject({ code: 2, stderr: expect.stringContaining("--url is for commands that ask a daemon") })
     expect(await run("stream", "tick:count", "to=1", "--buffer", "0")).toMatchObject({ code: 2, stderr: expect.stringContaining("--buffer: expected 1 or more") })
