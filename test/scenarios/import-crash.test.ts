@@ -3,14 +3,28 @@
 import { expect, it } from "vitest"
 import { existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { setTimeout } from "node:timers/promises"
 import { gzipSync } from "node:zlib"
-import { Home, root } from "./Daemon.ts"
+import { Home, root, type Running } from "./Daemon.ts"
 
 const lines = 30_000
 const event = (n: number) => ({
   specversion: "1.0", id: `e${n}`, source: "/crash", type: "order:placed", subject: `order-${n % 500}`,
   data: { n, note: "x".repeat(80) }
 })
+/** Feeds the lines into an import; the last thousand only after `killed`, so that it is not through before. */
+const feed = async ({ child: { stdin } }: Running, killed: Promise<unknown>) => {
+  // It may be gone while it is still being fed.
+  stdin?.on("error", () => {})
+  const write = (from: number, to: number) => stdin?.write(Array.from({ length: to - from }, (_, i) => `${JSON.stringify(event(from + i))}\n`).join(""))
+  for (let n = 0; n < lines - 1000; n += 500) {
+    write(n, n + 500)
+    await setTimeout(5)
+  }
+  await killed
+  write(lines - 1000, lines)
+  stdin?.end()
+}
 const exportedBy = async (home: Home) => {
   const { code, stdout } = await home.ksi("export")
   expect(code).toBe(0)
@@ -25,9 +39,11 @@ it("kill -9 in mid-import loses nothing and doubles nothing", async () => {
   let daemon = await home.start()
   for (const killAt of [3000, 9000]) {
     const watcher = home.spawn("subscribe", "*", "--from", "start", "--limit", String(killAt), "--json")
-    const importer = home.spawn("import", file)
+    const importer = home.spawn("import", "-")
+    const fed = feed(importer, watcher.ended())
     expect((await watcher.ended()).code).toBe(0)
     await daemon.kill("SIGKILL")
+    await fed
     const { code, stderr, stdout } = await importer.ended()
     expect([code, stdout]).toEqual([5, ""])
     expect(stderr).toContain("✗ ConnectionLost")
