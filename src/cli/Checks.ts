@@ -175,7 +175,8 @@ const refusalOf = (host: string, port: number): Effect.Effect<string | undefined
 const refusals: { readonly [code: string]: readonly [problem: string, mend: string] } = {
   EADDRINUSE: ["is taken by another process", "stop that one, or choose another with --port; off is no HTTP"],
   EACCES: ["may not be listened on by this user", "choose one from 1024 on with --port"],
-  EADDRNOTAVAIL: ["is on no address of this machine", "correct the setting host"]
+  EADDRNOTAVAIL: ["is on no address of this machine", "correct the setting host"],
+  ENOTFOUND: ["names no host that is known here", "correct the setting host"]
 }
 
 /** Whether HTTP can be where it shall be, and who could reach it there. */
@@ -196,10 +197,16 @@ export const http = Effect.fnUntraced(function*(
 })
 
 /** Whether TCP can be where it shall be, and who could reach it there. */
-export const tcp = Effect.fnUntraced(function*({ tcp }: Pick<Config.Values, "tcp">, daemon: Daemon): Effect.fn.Return<ReadonlyArray<Check>> {
+export const tcp = Effect.fnUntraced(function*(
+  { host, port, tcp }: Pick<Config.Values, "host" | "port" | "tcp">,
+  daemon: Daemon
+): Effect.fn.Return<ReadonlyArray<Check>> {
   if (daemon.running) return [ok("tcp", daemon.tcp === undefined ? "the daemon that runs has none" : `the daemon that runs has it at ${daemon.tcp}`)]
   const place = Setting.tcpPlaceOf(tcp)
   if (place === undefined) return [ok("tcp", "it is off")]
+  if (place.port !== 0 && place.port === port && place.host === host) {
+    return [problem("tcp", `${tcp} shall be HTTP's as well`, "choose another address with --tcp, or another port with --port")]
+  }
   const code = place.port === 0 ? undefined : yield* refusalOf(place.host.replace(/^\[|\]$/g, ""), place.port)
   const [why, mend] = refusals[code ?? ""] ?? [`cannot be listened on (${code})`, "choose another address with --tcp"]
   const found = code === undefined ? ok("tcp", place.port === 0 ? `any free port of ${place.host}` : `${tcp} is free`)

@@ -96,7 +96,7 @@ export const render = (doc: HelpDoc.HelpDoc, { bold, width }: { readonly bold: b
   if (isRoot) add("FLAGS OF EVERY COMMAND", table((doc.globalFlags ?? []).map(flagRow), width))
   for (const { rows, title } of Context.get(doc.annotations, Sections)) add(title, table(rows, width))
   add("EXAMPLES", (doc.examples ?? []).flatMap(exampleRow).map((line) => `  ${line}`))
-  if (!isRoot) parts.push("--json, --home, --socket and other flags of every command: ksi --help\n")
+  if (!isRoot) parts.push("--json, --home, --socket, --url and other flags of every command: ksi --help\n")
   return parts.join("\n")
 }
 

@@ -196,6 +196,9 @@ export const verify = Command.make(
   Effect.fnUntraced(function*({ file: given, quick }) {
     const { coloured, interactive } = yield* Io
     const { verify } = yield* loaded
+    if (Option.isSome(given) && Option.isSome(yield* Settings.Url)) {
+      return yield* Effect.fail(new Output.Usage({ message: "a file is looked at where it lies, and --url names a daemon: give one of them", similar: [], next: "ksi verify --help" }))
+    }
     const at = Option.isSome(given) ? { file: Path.resolve(given.value) } : yield* reach
     if (at.file !== undefined && !Fs.existsSync(at.file)) return yield* absent(at.file, Option.isSome(given))
     const reply = at.file === undefined ? yield* at.remote.call("store:verify", quick ? { quick } : {}) : undefined

@@ -185,10 +185,11 @@ const listenHttp = Effect.fnUntraced(function*({ drain, home, host, hosts, port 
 const listenTcp = Effect.fnUntraced(function*({ drain, tcp }: Options) {
   const place = Setting.tcpPlaceOf(tcp)
   if (place === undefined) return undefined
+  const listener = Context.get(yield* Layer.build(Listener.layerTcp({ ...place, drain })), Listener.Listener)
   if (!HttpGuard.isLoopback(place.host)) {
     yield* Effect.logWarning(`TCP is open beyond this machine (${tcp}) and is not encrypted: whoever can read the network reads the tokens; let a tunnel or a proxy with TLS carry it`)
   }
-  return Context.get(yield* Layer.build(Listener.layerTcp({ ...place, drain })), Listener.Listener)
+  return listener
 })
 
 /** The ways in: all close at once, and each waits for what it has begun. */

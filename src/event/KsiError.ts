@@ -395,7 +395,7 @@ export class ListenFailed extends Schema.TaggedClass<ListenFailed>()("ListenFail
   }
   get next(): string {
     if (this.address.startsWith("http:")) return `ksi start --port <another port>, or --port off`
-    if (this.address.startsWith("tcp:")) return "listen on another port"
+    if (this.address.startsWith("tcp:")) return "ksi start --tcp <another address>, or --tcp off"
     return this.taken ? "ksi status, or ksi stop" : "ksi start --socket <another path>"
   }
 }

@@ -140,7 +140,7 @@ export const limits: { readonly [K in keyof Limits.LimitsShape]: Setting.Setting
   connectionStreams: limit("connectionStreams", count(1, 1_000_000), "Streams of one connection"),
   streamItems: limit("streamItems", count(1, 16_777_216), "Items of one stream that a client may hold, and have on their way"),
   streamBytes: limit("streamBytes", bytes(1024, 1024 * 1024 * 1024), "The same, in characters of their frames"),
-  connections: limit("connections", count(1, 1_000_000), "Open connections of each way in: the socket, HTTP"),
+  connections: limit("connections", count(1, 1_000_000), "Open connections of each way in: the socket, HTTP, TCP"),
   headerBytes: limit("headerBytes", bytes(1024, 1024 * 1024), "The line and the headers of one HTTP request"),
   headerMillis: limit("headerMillis", millis(100, day), "How long the head of an HTTP request may take to arrive"),
   bodyMillis: limit("bodyMillis", millis(100, day), "How long a whole HTTP request may take to arrive"),

@@ -58,6 +58,7 @@ describe("ksi --url", () => {
     expect(await run("health", "--url", `tcp://127.0.0.1:${free}`)).toMatchObject({ code: 5, stderr: expect.stringContaining("look whether a daemon runs there") })
     expect(await run("health", "--url", "ftp://here")).toMatchObject({ code: 2, stderr: expect.stringContaining("where the daemon is (--url, KSI_URL): ") })
     expect(await run("health", "--url", tcp, "--home", home.path)).toMatchObject({ code: 2, stderr: expect.stringContaining("give one of them") })
+    expect(await run("verify", "a.db", "--url", tcp)).toMatchObject({ code: 2, stderr: expect.stringContaining("a file is looked at where it lies") })
     expect(await run("start", "--url", tcp)).toMatchObject({ code: 2, stderr: expect.stringContaining("--url is for commands that ask a daemon") })
     expect(await run("stream", "tick:count", "to=1", "--buffer", "0")).toMatchObject({ code: 2, stderr: expect.stringContaining("--buffer: expected 1 or more") })
   })
@@ -110,9 +111,9 @@ describe("ksi start --tcp", () => {
 
   it("ksi doctor looks at it", async () => {
     await using other = new Home()
-    const tell = async (text: string) => {
+    const tell = async (text: string, ...flags: ReadonlyArray<string>) => {
       writeFileSync(join(other.path, "ksi.toml"), text)
-      const running = other.spawnIn({ cwd: other.path }, "doctor", "--json")
+      const running = other.spawnIn({ cwd: other.path }, "doctor", "--json", ...flags)
       const { stdout } = await running.ended()
       const { checks, settings } = JSON.parse(stdout)
       return { checks: checks.filter(({ check }: { check: string }) => check === "tcp"), of: settings.find(({ name }: { name: string }) => name === "tcp") }
@@ -120,6 +121,9 @@ describe("ksi start --tcp", () => {
     expect((await tell("")).checks).toMatchObject([{ status: "ok", message: "it is off" }])
     const port = tcp.replace("tcp://127.0.0.1:", "")
     expect(await tell(`tcp = ${port}`)).toMatchObject({ of: { text: `127.0.0.1:${port}`, origin: "ksi.toml:1" }, checks: [{ status: "problem" }] })
+    const clash = await tell("tcp = 4411", "--port", "4411")
+    expect(clash.checks).toMatchObject([{ status: "problem", message: "127.0.0.1:4411 shall be HTTP's as well", mend: expect.stringContaining("--tcp") }])
+    expect((await tell("tcp = \"no.such.host.invalid:4411\"")).checks[0]).toMatchObject({ status: "problem", message: expect.stringMatching(/names no host that is known here|EAI_AGAIN/) })
     expect((await tell("tcp = \"0.0.0.0:0\"")).checks).toMatchObject([{ status: "ok" }, { status: "warning" }])
   })
 })

@@ -86,7 +86,7 @@ describe("the port", () => {
       const { port } = yield* start()
       const taken = yield* Effect.flip(start({ port }))
       expect(taken.reason).toMatchObject({ _tag: "ListenFailed", address: `tcp://127.0.0.1:${port}`, problem: "the port is in use", taken: true })
-      expect(taken.reason.next).toBe("listen on another port")
+      expect(taken.reason.next).toBe("ksi start --tcp <another address>, or --tcp off")
       expect((yield* Effect.flip(start({ host: "192.0.2.1" }))).reason.message).toContain("does not have that address")
     }))
 
